@@ -1,0 +1,1 @@
+//! One hop of the delivery tree.

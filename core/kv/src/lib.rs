@@ -1,0 +1,25 @@
+//! The ordered, transactional key-value port, with FoundationDB's semantics whatever the engine underneath.
+//!
+//! # Contract
+//! - Transactions are strictly serializable and optimistic: reads come from one snapshot, writes are buffered, the commit
+//!   fails with [`KvError::Conflict`] when anything that was read has changed since. [`Kv::transact`] reruns the body.
+//! - A transaction reads its own writes.
+//! - A commit that was answered is durable: it survives kill -9 and a power cut. Nobody reads what is not durable yet.
+//! - [`Txn::snapshot_get`] and [`Txn::snapshot_range`] read from the same snapshot without taking part in conflicts.
+//! - Atomic operations do not conflict with each other.
+//! - Limits belong to the port, not to the engine ([`Limits`]).
+//!
+//! [`contract`] holds the suite that every engine passes.
+
+#![forbid(unsafe_code)]
+
+pub mod contract;
+mod embedded;
+mod engine;
+mod error;
+mod txn;
+
+pub use embedded::EmbeddedOptions;
+pub use engine::{Kv, Watch};
+pub use error::KvError;
+pub use txn::{KvPair, Limits, Page, RangeRead, Txn};

@@ -1,0 +1,12 @@
+//! Where slots live, and the one way to reach them.
+//!
+//! [`Table`] holds the 4096 placements in memory; [`Route`] is a tower service that takes a request to the node that owns a slot,
+//! in this process or over the network, with one client type for both.
+
+#![forbid(unsafe_code)]
+
+mod route;
+mod table;
+
+pub use route::{Route, SlotRoute};
+pub use table::{Placement, Table, TableWatch};
