@@ -14,7 +14,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=antiphon");
     let descriptors = protox::compile(FILES, ["."])?;
 
-    tonic_prost_build::configure().bytes(".").compile_fds(descriptors.clone())?;
+    tonic_prost_build::configure()
+        .bytes(".")
+        .compile_fds(descriptors.clone())?;
 
     let encoded = descriptors.encode_to_vec();
     let out_dir = PathBuf::from(env::var("OUT_DIR")?);

@@ -8,13 +8,26 @@ use crate::rpc::Refusal;
 /// Builds the status of a refusal. `code` is a stable upper-snake-case code, as clients see it.
 #[must_use]
 pub fn status(code: &str, message: impl Into<String>, retry_after_ms: Option<u64>) -> Status {
-    with_details(Refusal { code: code.to_owned(), retry_after_ms, home: None, epoch: None }, message)
+    with_details(
+        Refusal {
+            code: code.to_owned(),
+            retry_after_ms,
+            home: None,
+            epoch: None,
+        },
+        message,
+    )
 }
 
 /// Builds the status NOT_HOME: the slot lives in `home` (as far as is known), under leader epoch `epoch`.
 #[must_use]
 pub fn not_home(message: impl Into<String>, home: Option<String>, epoch: u64) -> Status {
-    let refusal = Refusal { code: "NOT_HOME".to_owned(), retry_after_ms: None, home, epoch: Some(epoch) };
+    let refusal = Refusal {
+        code: "NOT_HOME".to_owned(),
+        retry_after_ms: None,
+        home,
+        epoch: Some(epoch),
+    };
     with_details(refusal, message)
 }
 
@@ -39,7 +52,12 @@ pub fn of(status: &Status) -> Refusal {
         Code::FailedPrecondition => "FAILED_PRECONDITION",
         Code::Ok | Code::Unknown | Code::Unimplemented | Code::Internal | Code::DataLoss => "INTERNAL",
     };
-    Refusal { code: code.to_owned(), retry_after_ms: None, home: None, epoch: None }
+    Refusal {
+        code: code.to_owned(),
+        retry_after_ms: None,
+        home: None,
+        epoch: None,
+    }
 }
 
 fn with_details(refusal: Refusal, message: impl Into<String>) -> Status {
@@ -66,7 +84,10 @@ mod tests {
     fn a_refusal_survives_the_status() {
         let status = status("RATE_LIMITED", "too many", Some(250));
         let refusal = of(&status);
-        assert_eq!((refusal.code.as_str(), refusal.retry_after_ms), ("RATE_LIMITED", Some(250)));
+        assert_eq!(
+            (refusal.code.as_str(), refusal.retry_after_ms),
+            ("RATE_LIMITED", Some(250))
+        );
     }
 
     #[test]

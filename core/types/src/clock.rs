@@ -25,7 +25,9 @@ impl Clock {
     /// A clock that stands at `now_ms` until [`Clock::advance`] moves it.
     #[must_use]
     pub fn manual(now_ms: TimestampMs) -> Self {
-        Self { manual: Some(Arc::new(AtomicU64::new(now_ms))) }
+        Self {
+            manual: Some(Arc::new(AtomicU64::new(now_ms))),
+        }
     }
 
     /// The time now; 0 when the machine's clock stands before 1970.

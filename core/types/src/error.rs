@@ -84,7 +84,10 @@ impl ErrorCode {
     /// Reads a code from the wire; an unknown one is [`ErrorCode::Internal`].
     #[must_use]
     pub fn parse(text: &str) -> Self {
-        Self::ALL.into_iter().find(|code| code.as_str() == text).unwrap_or(Self::Internal)
+        Self::ALL
+            .into_iter()
+            .find(|code| code.as_str() == text)
+            .unwrap_or(Self::Internal)
     }
 
     /// Whether the same request may succeed later without change.

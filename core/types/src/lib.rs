@@ -5,11 +5,11 @@
 mod clock;
 mod error;
 mod id;
-mod name;
 pub mod kind;
+mod name;
 pub mod trace;
 
 pub use clock::{Clock, TimestampMs};
 pub use error::ErrorCode;
-pub use id::{ConversationId, Epoch, IdError, LogIndex, Seq, Slot, UserId, SLOT_COUNT};
+pub use id::{ConversationId, Epoch, IdError, LogIndex, SLOT_COUNT, Seq, Slot, UserId};
 pub use name::{ClientMsgId, DeviceId, NameError, Title, Username};

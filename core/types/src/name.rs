@@ -13,7 +13,11 @@ pub struct NameError {
 }
 
 fn reject<T>(what: &'static str, value: &str, rule: &'static str) -> Result<T, NameError> {
-    Err(NameError { what, value: value.chars().take(64).collect(), rule })
+    Err(NameError {
+        what,
+        value: value.chars().take(64).collect(),
+        rule,
+    })
 }
 
 macro_rules! name {
@@ -57,12 +61,17 @@ impl Username {
     /// [`NameError`] when it breaks the rule of its form.
     pub fn parse(text: &str) -> Result<Self, NameError> {
         let folded = text.to_ascii_lowercase();
-        let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'.' | b'-' | b'_');
+        let allowed =
+            |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'.' | b'-' | b'_');
         if !(3..=32).contains(&folded.len())
             || !folded.bytes().all(allowed)
             || !folded.starts_with(|first: char| first.is_ascii_lowercase())
         {
-            return reject("username", text, "must be 3 to 32 of a-z, 0-9, '.', '-', '_' and begin with a letter");
+            return reject(
+                "username",
+                text,
+                "must be 3 to 32 of a-z, 0-9, '.', '-', '_' and begin with a letter",
+            );
         }
         Ok(Self(folded))
     }
@@ -117,7 +126,11 @@ impl Title {
     pub fn parse(text: &str) -> Result<Self, NameError> {
         let trimmed = text.trim();
         if trimmed.chars().count() > 128 || trimmed.chars().any(char::is_control) {
-            return reject("title", text, "must be at most 128 characters without control characters");
+            return reject(
+                "title",
+                text,
+                "must be at most 128 characters without control characters",
+            );
         }
         Ok(Self(trimmed.to_owned()))
     }
@@ -138,6 +151,9 @@ mod tests {
     #[test]
     fn an_error_names_the_thing_and_its_limit() {
         let error = ClientMsgId::parse("").unwrap_err();
-        assert_eq!(error.to_string(), "clientMsgId \"\" must be 1 to 64 visible ASCII characters");
+        assert_eq!(
+            error.to_string(),
+            "clientMsgId \"\" must be 1 to 64 visible ASCII characters"
+        );
     }
 }

@@ -23,7 +23,12 @@ pub fn of(span: &Span) -> String {
     if !context.is_valid() || !context.is_sampled() {
         return String::new();
     }
-    format!("00-{}-{}-{:02x}", context.trace_id(), context.span_id(), context.trace_flags().to_u8())
+    format!(
+        "00-{}-{}-{:02x}",
+        context.trace_id(),
+        context.span_id(),
+        context.trace_flags().to_u8()
+    )
 }
 
 /// Makes the span a child of `traceparent`. Empty or malformed text leaves the span as it is.
@@ -58,7 +63,12 @@ mod tests {
     fn a_traceparent_is_read_and_nonsense_is_not() {
         let context = parse("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01").unwrap();
         assert!(context.is_sampled());
-        for wrong in ["", "00", "00-0-0-0", "ff-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"] {
+        for wrong in [
+            "",
+            "00",
+            "00-0-0-0",
+            "ff-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+        ] {
             assert!(parse(wrong).is_none(), "{wrong:?}");
         }
     }

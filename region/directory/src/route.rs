@@ -32,7 +32,13 @@ impl Route {
     /// The routing of a node in `region`. Requests wait for nothing: before [`Route::serve`] they are refused as unavailable.
     #[must_use]
     pub fn new(region: &str, table: TableWatch) -> Self {
-        Self { shared: Arc::new(Shared { region: region.into(), table, local: OnceLock::new() }) }
+        Self {
+            shared: Arc::new(Shared {
+                region: region.into(),
+                table,
+                local: OnceLock::new(),
+            }),
+        }
     }
 
     /// Sets the services of this process. Only the first call counts.
@@ -55,13 +61,19 @@ impl Route {
     /// A channel to whoever serves `slot`.
     #[must_use]
     pub fn to(&self, slot: Slot) -> SlotRoute {
-        SlotRoute { route: self.clone(), slot: Some(slot) }
+        SlotRoute {
+            route: self.clone(),
+            slot: Some(slot),
+        }
     }
 
     /// A channel to this region's own node (its delivery worker).
     #[must_use]
     pub fn here(&self) -> SlotRoute {
-        SlotRoute { route: self.clone(), slot: None }
+        SlotRoute {
+            route: self.clone(),
+            slot: None,
+        }
     }
 }
 
@@ -89,7 +101,10 @@ impl Service<Request<Body>> for SlotRoute {
             let table = shared.table.load();
             let placement = table.placement(slot);
             if *placement.home != *shared.region {
-                let message = format!("{slot:?} is homed in {} and this node reaches {} alone", placement.home, shared.region);
+                let message = format!(
+                    "{slot:?} is homed in {} and this node reaches {} alone",
+                    placement.home, shared.region
+                );
                 let status = refusal::not_home(message, Some(placement.home.to_string()), placement.epoch);
                 return Either::Left(ready(Ok(status.into_http())));
             }

@@ -25,8 +25,14 @@ impl Table {
     #[must_use]
     pub fn single(region: &str) -> Self {
         let home: Arc<str> = region.into();
-        let placement = Placement { home: home.clone(), in_sync: vec![home], epoch: 1 };
-        Self { placements: vec![placement; usize::from(SLOT_COUNT)] }
+        let placement = Placement {
+            home: home.clone(),
+            in_sync: vec![home],
+            epoch: 1,
+        };
+        Self {
+            placements: vec![placement; usize::from(SLOT_COUNT)],
+        }
     }
 
     /// The placement of a slot.
@@ -52,7 +58,9 @@ impl TableWatch {
     /// Starts with `table`.
     #[must_use]
     pub fn new(table: Table) -> Self {
-        Self { current: Arc::new(ArcSwap::from_pointee(table)) }
+        Self {
+            current: Arc::new(ArcSwap::from_pointee(table)),
+        }
     }
 
     /// The table now.

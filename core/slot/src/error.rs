@@ -1,0 +1,126 @@
+use antiphon_kv::KvError;
+use antiphon_proto::refusal;
+use antiphon_types::{Epoch, ErrorCode, Slot};
+use tonic::Status;
+
+/// Why a slot refused.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum SlotError {
+    /// This node does not own the slot.
+    #[error("{slot:?} is not served here (epoch {epoch})")]
+    NotHome {
+        /// The slot.
+        slot: Slot,
+        /// The highest epoch this node has heard of.
+        epoch: Epoch,
+    },
+    /// The slot's queue is full.
+    #[error("the queue of {slot:?} is full ({queue_len_max} commands)")]
+    Overloaded {
+        /// The slot.
+        slot: Slot,
+        /// The bound of its queue.
+        queue_len_max: usize,
+        /// When to try again.
+        retry_after_ms: u64,
+    },
+    /// One command's writes do not fit into a log entry.
+    #[error("a command's writes of {size} bytes are over the limit of {limit} bytes")]
+    TooLarge {
+        /// Bytes of keys, values and events.
+        size: usize,
+        /// The bound of an entry.
+        limit: usize,
+    },
+    /// The outcome did not become known in time; sending again with the same idempotency key tells.
+    #[error("the write to {slot:?} was not confirmed within {timeout_ms} ms")]
+    Timeout {
+        /// The slot.
+        slot: Slot,
+        /// The bound.
+        timeout_ms: u64,
+    },
+    /// The slot is shutting down.
+    #[error("{slot:?} is closing")]
+    Closed {
+        /// The slot.
+        slot: Slot,
+    },
+    /// A command wrote a key of another slot or kind than its own.
+    #[error("a command of {slot:?} wrote a key outside of it")]
+    ForeignKey {
+        /// The slot.
+        slot: Slot,
+    },
+    /// The store failed.
+    #[error(transparent)]
+    Kv(#[from] KvError),
+    /// What is stored cannot be read.
+    #[error("{what} is corrupt: {reason}")]
+    Corrupt {
+        /// The thing.
+        what: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+}
+
+impl SlotError {
+    /// The code a client sees.
+    #[must_use]
+    pub const fn code(&self) -> ErrorCode {
+        match self {
+            Self::NotHome { .. } => ErrorCode::NotHome,
+            Self::Overloaded { .. } => ErrorCode::ResourceExhausted,
+            Self::TooLarge { .. } => ErrorCode::TooLarge,
+            Self::Timeout { .. } => ErrorCode::DeadlineExceeded,
+            Self::Closed { .. } => ErrorCode::Unavailable,
+            Self::Kv(error) => match error {
+                KvError::Io(_) | KvError::TooLarge { .. } => ErrorCode::Internal,
+                KvError::Conflict
+                | KvError::CommitUnknown
+                | KvError::TooOld { .. }
+                | KvError::RetriesExhausted { .. }
+                | KvError::Unavailable(_)
+                | KvError::Closed => ErrorCode::Unavailable,
+            },
+            Self::ForeignKey { .. } | Self::Corrupt { .. } => ErrorCode::Internal,
+        }
+    }
+
+    /// When the caller may try again, where it makes sense to.
+    #[must_use]
+    pub const fn retry_after_ms(&self) -> Option<u64> {
+        match self {
+            Self::Overloaded { retry_after_ms, .. } => Some(*retry_after_ms),
+            Self::Closed { .. } | Self::Kv(_) => Some(1_000),
+            Self::NotHome { .. }
+            | Self::TooLarge { .. }
+            | Self::Timeout { .. }
+            | Self::ForeignKey { .. }
+            | Self::Corrupt { .. } => None,
+        }
+    }
+
+    /// The refusal as it crosses the network.
+    #[must_use]
+    pub fn to_status(&self) -> Status {
+        match self {
+            Self::NotHome { epoch, .. } => refusal::not_home(self.to_string(), None, *epoch),
+            Self::Overloaded { .. }
+            | Self::TooLarge { .. }
+            | Self::Timeout { .. }
+            | Self::Closed { .. }
+            | Self::ForeignKey { .. }
+            | Self::Kv(_)
+            | Self::Corrupt { .. } => refusal::status(self.code().as_str(), self.to_string(), self.retry_after_ms()),
+        }
+    }
+
+    pub(crate) fn corrupt(what: impl Into<String>, reason: impl ToString) -> Self {
+        Self::Corrupt {
+            what: what.into(),
+            reason: reason.to_string(),
+        }
+    }
+}

@@ -1,0 +1,52 @@
+//! Keys of the slot itself.
+
+use antiphon_types::{LogIndex, Slot, kind};
+use bytes::Bytes;
+use foundationdb_tuple::pack;
+
+/// `(slot, HEADER)`.
+pub(crate) fn header(slot: Slot) -> Bytes {
+    pack(&(slot.number(), kind::HEADER)).into()
+}
+
+/// `(slot, LOG, index)`.
+pub(crate) fn log(slot: Slot, index: LogIndex) -> Bytes {
+    pack(&(slot.number(), kind::LOG, index)).into()
+}
+
+/// What every key of the slot begins with.
+pub(crate) fn prefix(slot: Slot) -> Bytes {
+    pack(&(slot.number(),)).into()
+}
+
+/// Whether a service may write `key` as part of `slot`: inside the slot, and neither its header nor its log.
+pub(crate) fn is_service_key(slot: Slot, key: &[u8]) -> bool {
+    let header = header(slot);
+    let log = pack(&(slot.number(), kind::LOG));
+    key.starts_with(&prefix(slot)) && !key.starts_with(&header) && !key.starts_with(&log)
+}
+
+#[cfg(test)]
+mod tests {
+    use antiphon_types::SLOT_COUNT;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn log_keys_sort_by_slot_and_index(a in 0..SLOT_COUNT, b in 0..SLOT_COUNT, i: u64, j: u64) {
+            let (slot_a, slot_b) = (Slot::new(a).unwrap(), Slot::new(b).unwrap());
+            prop_assert_eq!(log(slot_a, i).cmp(&log(slot_b, j)), (a, i).cmp(&(b, j)));
+        }
+    }
+
+    #[test]
+    fn a_service_cannot_write_header_log_or_another_slot() {
+        let (slot, other) = (Slot::new(7).unwrap(), Slot::new(8).unwrap());
+        assert!(is_service_key(slot, &pack(&(7_u16, kind::MESSAGE, 1_u64))));
+        assert!(!is_service_key(slot, &header(slot)));
+        assert!(!is_service_key(slot, &log(slot, 1)));
+        assert!(!is_service_key(slot, &pack(&(other.number(), kind::MESSAGE, 1_u64))));
+    }
+}

@@ -1,0 +1,339 @@
+use std::{future::Future, sync::Arc, time::Duration};
+
+use antiphon_kv::{Kv, KvError};
+use antiphon_types::{Epoch, LogIndex, Slot};
+use parking_lot::Mutex;
+use tokio::{
+    sync::{mpsc, watch},
+    time,
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::Instrument as _;
+
+use crate::{
+    Carrier, CommitObserver, Committed, SlotError, SlotOptions, SlotRead, SlotTxn,
+    batch::decode_header,
+    command::command,
+    keys,
+    protocol::{Grant, OwnerToken},
+    runtime::{Phase, Runtime},
+    writer::{Node, Writer},
+};
+
+/// The slots of one node. Cheap to clone.
+#[derive(Clone)]
+pub struct Slots {
+    inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    owner: OwnerToken,
+    node: Node,
+    places: Box<[Mutex<Place>]>,
+    tasks: TaskTracker,
+    closing: CancellationToken,
+}
+
+/// What this node knows of one slot.
+enum Place {
+    /// Not ours, as far as we know.
+    Elsewhere { epoch: Epoch },
+    /// Ours, and not used yet.
+    Granted { epoch: Epoch },
+    /// Its writer runs.
+    Open { epoch: Epoch, runtime: Arc<Runtime> },
+}
+
+impl Slots {
+    /// Starts serving slots of `kv`. `owner` is this process's fencing token, new and random at each start.
+    #[must_use]
+    pub fn start(
+        kv: Kv,
+        options: SlotOptions,
+        owner: OwnerToken,
+        observers: Vec<Arc<dyn CommitObserver>>,
+        carriers: Vec<Arc<dyn Carrier>>,
+    ) -> Self {
+        let places = Slot::all().map(|_| Mutex::new(Place::Elsewhere { epoch: 0 })).collect();
+        let node = Node {
+            kv,
+            options,
+            observers: observers.into(),
+            carriers: carriers.into(),
+        };
+        let inner = Inner {
+            owner,
+            node,
+            places,
+            tasks: TaskTracker::new(),
+            closing: CancellationToken::new(),
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// Makes this node the owner of `slot` under `epoch`; it is opened at first use. An epoch that is not above what the node
+    /// already serves changes nothing.
+    pub fn grant(&self, slot: Slot, epoch: Epoch) {
+        let mut place = self.inner.place(slot).lock();
+        let current = match &*place {
+            Place::Elsewhere { epoch } | Place::Granted { epoch } | Place::Open { epoch, .. } => *epoch,
+        };
+        if matches!(&*place, Place::Elsewhere { .. }) && epoch >= current || epoch > current {
+            *place = Place::Granted { epoch };
+        }
+    }
+
+    /// Opens the granted slots whose log holds what has not been carried to other slots yet (after a crash). Returns how many.
+    ///
+    /// # Errors
+    /// [`SlotError`] when the store fails.
+    pub async fn recover(&self) -> Result<usize, SlotError> {
+        let mut opened = 0;
+        for slot in Slot::all() {
+            if !matches!(&*self.inner.place(slot).lock(), Place::Granted { .. }) {
+                continue;
+            }
+            let key = keys::header(slot);
+            let stored = self.inner.node.kv.transact(|txn| {
+                let key = key.clone();
+                async move { txn.snapshot_get(&key).await }
+            });
+            let Some(value) = stored.await? else { continue };
+            let header = decode_header(slot, &value)?;
+            if header.carried_index < header.last_index {
+                self.runtime(slot)?;
+                opened += 1;
+            }
+        }
+        Ok(opened)
+    }
+
+    /// Runs `body` as one command of the slot's writer. An error leaves no trace of the command. The answer comes when the
+    /// entry is at or below the high watermark. `body` may run more than once and must not act outside of the transaction.
+    ///
+    /// # Errors
+    /// What `body` returns, or a [`SlotError`]: not home, overloaded, too large, timed out, the store.
+    pub async fn write<T, E, F, Fut>(&self, slot: Slot, body: F) -> Result<Committed<T>, E>
+    where
+        T: Send + 'static,
+        E: From<SlotError> + Send + 'static,
+        F: Fn(SlotTxn) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<T, E>> + Send + 'static,
+    {
+        let span = tracing::debug_span!("slot.write", slot = slot.number());
+        self.enqueue(slot, body).instrument(span).await
+    }
+
+    async fn enqueue<T, E, F, Fut>(&self, slot: Slot, body: F) -> Result<Committed<T>, E>
+    where
+        T: Send + 'static,
+        E: From<SlotError> + Send + 'static,
+        F: Fn(SlotTxn) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<T, E>> + Send + 'static,
+    {
+        let options = &self.inner.node.options;
+        let runtime = self.runtime(slot)?;
+        let (command, answer) = command(body);
+        runtime.queue.try_send(command).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => {
+                metrics::counter!("antiphon_slot_overloaded_total").increment(1);
+                SlotError::Overloaded {
+                    slot,
+                    queue_len_max: options.queue_len_max,
+                    retry_after_ms: 100,
+                }
+            }
+            mpsc::error::TrySendError::Closed(_) => SlotError::Closed { slot },
+        })?;
+        match time::timeout(options.write_timeout, answer).await {
+            Ok(Ok(result)) => result,
+            Ok(Err(_)) => Err(SlotError::Closed { slot }.into()),
+            Err(_) => {
+                let timeout_ms = u64::try_from(options.write_timeout.as_millis()).unwrap_or(u64::MAX);
+                Err(SlotError::Timeout { slot, timeout_ms }.into())
+            }
+        }
+    }
+
+    /// Reads the slot in one snapshot; answers once the high watermark has passed the last entry that the snapshot holds.
+    ///
+    /// # Errors
+    /// What `body` returns, or a [`SlotError`]: not home, timed out, the store.
+    pub async fn read<T, E, F, Fut>(&self, slot: Slot, body: F) -> Result<T, E>
+    where
+        T: Send,
+        E: From<SlotError> + Send,
+        F: Fn(SlotRead) -> Fut + Send + Sync,
+        Fut: Future<Output = Result<T, E>> + Send,
+    {
+        let runtime = self.runtime(slot)?;
+        let (value, last_index) = self.snapshot(slot, &runtime, body).await?;
+        runtime
+            .reached(last_index, self.inner.node.options.write_timeout)
+            .await?;
+        Ok(value)
+    }
+
+    /// As [`Slots::read`] without the wait: `body` itself leaves out what [`SlotRead::high_watermark`] has not passed.
+    ///
+    /// # Errors
+    /// As [`Slots::read`].
+    pub async fn read_filtered<T, E, F, Fut>(&self, slot: Slot, body: F) -> Result<T, E>
+    where
+        T: Send,
+        E: From<SlotError> + Send,
+        F: Fn(SlotRead) -> Fut + Send + Sync,
+        Fut: Future<Output = Result<T, E>> + Send,
+    {
+        let runtime = self.runtime(slot)?;
+        let (value, _) = self.snapshot(slot, &runtime, body).await?;
+        Ok(value)
+    }
+
+    async fn snapshot<T, E, F, Fut>(&self, slot: Slot, runtime: &Runtime, body: F) -> Result<(T, LogIndex), E>
+    where
+        T: Send,
+        E: From<SlotError> + Send,
+        F: Fn(SlotRead) -> Fut + Send + Sync,
+        Fut: Future<Output = Result<T, E>> + Send,
+    {
+        // Taken before the snapshot: whatever it covers is in the snapshot too.
+        let high_watermark = runtime.reached(0, self.inner.node.options.write_timeout).await?;
+        let owner = self.inner.owner;
+        let header_key = keys::header(slot);
+        let result = self
+            .inner
+            .node
+            .kv
+            .transact(|txn| {
+                let value = body(SlotRead::new(txn.clone(), high_watermark));
+                let header_key = &header_key;
+                async move {
+                    let header = match txn.snapshot_get(header_key).await? {
+                        Some(header) => decode_header(slot, &header).map_err(|error| ReadError(error.into()))?,
+                        None => {
+                            return Err(ReadError(SlotError::NotHome { slot, epoch: 0 }.into()));
+                        }
+                    };
+                    if header.owner != owner.as_slice() {
+                        return Err(ReadError(
+                            SlotError::NotHome {
+                                slot,
+                                epoch: header.epoch,
+                            }
+                            .into(),
+                        ));
+                    }
+                    Ok((value.await.map_err(ReadError)?, header.last_index))
+                }
+            })
+            .await;
+        result.map_err(|ReadError(error)| error)
+    }
+
+    /// Waits until everything up to `index` has been carried to the other slots; false when `timeout` came first.
+    pub async fn carried(&self, slot: Slot, index: LogIndex, timeout: Duration) -> bool {
+        let Ok(runtime) = self.runtime(slot) else {
+            return false;
+        };
+        let mut carried = runtime.carried.clone();
+        let arrived = carried.wait_for(|carried| *carried >= index);
+        matches!(time::timeout(timeout, arrived).await, Ok(Ok(_)))
+    }
+
+    /// How many slots are open.
+    #[must_use]
+    pub fn open_count(&self) -> usize {
+        self.inner
+            .places
+            .iter()
+            .filter(|place| matches!(&*place.lock(), Place::Open { .. }))
+            .count()
+    }
+
+    /// Stops taking commands, finishes what is queued, writes the cursors and ends every task.
+    pub async fn close(&self) {
+        self.inner.closing.cancel();
+        self.inner.tasks.close();
+        self.inner.tasks.wait().await;
+    }
+
+    fn runtime(&self, slot: Slot) -> Result<Arc<Runtime>, SlotError> {
+        if self.inner.closing.is_cancelled() {
+            return Err(SlotError::Closed { slot });
+        }
+        let mut place = self.inner.place(slot).lock();
+        match &*place {
+            Place::Elsewhere { epoch } => Err(SlotError::NotHome { slot, epoch: *epoch }),
+            Place::Open { runtime, .. } => Ok(runtime.clone()),
+            Place::Granted { epoch } => {
+                let epoch = *epoch;
+                let runtime = self.open(slot, epoch);
+                *place = Place::Open {
+                    epoch,
+                    runtime: runtime.clone(),
+                };
+                Ok(runtime)
+            }
+        }
+    }
+
+    fn open(&self, slot: Slot, epoch: Epoch) -> Arc<Runtime> {
+        let (queue_sender, queue) = mpsc::channel(self.inner.node.options.queue_len_max);
+        let (phase_sender, phase) = watch::channel(Phase::Opening);
+        let (carried_sender, carried) = watch::channel(0);
+        let grant = Grant {
+            epoch,
+            owner: self.inner.owner,
+        };
+        let writer = Writer::new(
+            slot,
+            grant,
+            self.inner.node.clone(),
+            queue,
+            phase_sender,
+            carried_sender,
+        );
+        let (tasks, closing) = (self.inner.tasks.clone(), self.inner.closing.clone());
+        let inner = Arc::downgrade(&self.inner);
+        self.inner.tasks.spawn(async move {
+            let ended = writer.run(tasks, closing).await;
+            if let Some(inner) = inner.upgrade() {
+                inner.left(slot, epoch, ended);
+            }
+        });
+        Arc::new(Runtime {
+            slot,
+            queue: queue_sender,
+            phase,
+            carried,
+        })
+    }
+}
+
+impl Inner {
+    #[allow(clippy::indexing_slicing, reason = "one place for each slot")]
+    fn place(&self, slot: Slot) -> &Mutex<Place> {
+        &self.places[usize::from(slot.number())]
+    }
+
+    /// The writer of `slot` under `epoch` has ended: fenced by a higher epoch, or to be opened again at the next use.
+    fn left(&self, slot: Slot, epoch: Epoch, fenced_by: Option<Epoch>) {
+        let mut place = self.place(slot).lock();
+        if matches!(&*place, Place::Open { epoch: open, .. } if *open == epoch) {
+            *place = match fenced_by {
+                Some(higher) => Place::Elsewhere { epoch: higher },
+                None => Place::Granted { epoch },
+            };
+        }
+    }
+}
+
+/// Lets a body's own error pass through a transaction whose errors must hold the store's.
+struct ReadError<E>(E);
+
+impl<E: From<SlotError>> From<KvError> for ReadError<E> {
+    fn from(error: KvError) -> Self {
+        Self(SlotError::from(error).into())
+    }
+}
