@@ -1,0 +1,2 @@
+pub(crate) mod keys;
+pub(crate) mod store;
