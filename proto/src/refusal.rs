@@ -9,7 +9,7 @@ use crate::rpc::Refusal;
 #[must_use]
 pub fn status(code: &str, message: impl Into<String>, retry_after_ms: Option<u64>) -> Status {
     with_details(
-        Refusal {
+        &Refusal {
             code: code.to_owned(),
             retry_after_ms,
             home: None,
@@ -28,7 +28,7 @@ pub fn not_home(message: impl Into<String>, home: Option<String>, epoch: u64) ->
         home,
         epoch: Some(epoch),
     };
-    with_details(refusal, message)
+    with_details(&refusal, message)
 }
 
 /// Reads the refusal of a status. A status that carries none (made by the transport) is mapped by its gRPC code.
@@ -60,7 +60,7 @@ pub fn of(status: &Status) -> Refusal {
     }
 }
 
-fn with_details(refusal: Refusal, message: impl Into<String>) -> Status {
+fn with_details(refusal: &Refusal, message: impl Into<String>) -> Status {
     let grpc_code = match refusal.code.as_str() {
         "INVALID_ARGUMENT" | "MALFORMED_FRAME" | "TOO_LARGE" => Code::InvalidArgument,
         "UNAUTHENTICATED" | "TOKEN_EXPIRED" => Code::Unauthenticated,

@@ -52,7 +52,7 @@ pub(crate) async fn read_header(txn: &Txn, slot: Slot) -> Result<Option<Header>,
 }
 
 pub(crate) fn decode_header(slot: Slot, value: &[u8]) -> Result<Header, SlotError> {
-    Header::decode(value).map_err(|error| SlotError::corrupt(format!("the header of {slot:?}"), error))
+    Header::decode(value).map_err(|error| SlotError::corrupt(format!("the header of {slot:?}"), &error))
 }
 
 /// Runs one attempt of a batch inside `txn`.

@@ -35,8 +35,11 @@ pub(crate) trait Command: Send + Sync {
     fn traceparent(&self) -> &str;
 }
 
+/// Where the answer of a command arrives.
+pub(crate) type Answer<T, E> = oneshot::Receiver<Result<Committed<T>, E>>;
+
 /// Pairs a body with the receiver of its answer.
-pub(crate) fn command<T, E, F, Fut>(body: F) -> (Arc<dyn Command>, oneshot::Receiver<Result<Committed<T>, E>>)
+pub(crate) fn command<T, E, F, Fut>(body: F) -> (Arc<dyn Command>, Answer<T, E>)
 where
     T: Send + 'static,
     E: From<SlotError> + Send + 'static,

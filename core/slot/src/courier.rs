@@ -106,7 +106,7 @@ impl Courier {
             async move { Ok::<_, KvError>(txn.snapshot_range(range).await?.pairs) }
         });
         let decode = |value| {
-            Entry::decode(value).map_err(|error| SlotError::corrupt(format!("the log of {:?}", self.slot), error))
+            Entry::decode(value).map_err(|error| SlotError::corrupt(format!("the log of {:?}", self.slot), &error))
         };
         read.await?.into_iter().map(|pair| decode(pair.value)).collect()
     }

@@ -117,7 +117,7 @@ impl SlotError {
         }
     }
 
-    pub(crate) fn corrupt(what: impl Into<String>, reason: impl ToString) -> Self {
+    pub(crate) fn corrupt(what: impl Into<String>, reason: &dyn std::error::Error) -> Self {
         Self::Corrupt {
             what: what.into(),
             reason: reason.to_string(),

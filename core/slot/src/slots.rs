@@ -293,11 +293,12 @@ impl Slots {
             queue,
             phase_sender,
             carried_sender,
+            self.inner.closing.clone(),
         );
-        let (tasks, closing) = (self.inner.tasks.clone(), self.inner.closing.clone());
+        let tasks = self.inner.tasks.clone();
         let inner = Arc::downgrade(&self.inner);
         self.inner.tasks.spawn(async move {
-            let ended = writer.run(tasks, closing).await;
+            let ended = writer.run(tasks).await;
             if let Some(inner) = inner.upgrade() {
                 inner.left(slot, epoch, ended);
             }

@@ -47,6 +47,7 @@ pub(crate) struct Writer {
     taken: VecDeque<Arc<dyn Command>>,
     /// Answers that wait for the high watermark.
     held: VecDeque<Held>,
+    closing: CancellationToken,
 }
 
 /// A committed batch above the high watermark.
@@ -70,8 +71,9 @@ impl Writer {
         queue: mpsc::Receiver<Arc<dyn Command>>,
         phase: watch::Sender<Phase>,
         carried: watch::Sender<LogIndex>,
+        closing: CancellationToken,
     ) -> Self {
-        let to_carry = watch::Sender::new(0);
+        let (to_carry, taken, held) = (watch::Sender::new(0), VecDeque::new(), VecDeque::new());
         Self {
             slot,
             grant,
@@ -80,13 +82,14 @@ impl Writer {
             phase,
             carried,
             to_carry,
-            taken: VecDeque::new(),
-            held: VecDeque::new(),
+            taken,
+            held,
+            closing,
         }
     }
 
     /// Serves the slot until it is closed, fenced (returns the epoch that fenced it) or cannot be opened.
-    pub(crate) async fn run(mut self, tasks: TaskTracker, closing: CancellationToken) -> Option<Epoch> {
+    pub(crate) async fn run(mut self, tasks: TaskTracker) -> Option<Epoch> {
         let mut protocol = match self.open().await {
             Ok(protocol) => protocol,
             Err(error) => return self.end(error),
@@ -105,7 +108,7 @@ impl Writer {
         }
         self.to_carry.send_replace(protocol.high_watermark());
         self.phase.send_replace(Phase::Serving(protocol.high_watermark()));
-        let result = self.serve(&mut protocol, &closing).await;
+        let result = self.serve(&mut protocol).await;
         ended.cancel();
         match result {
             Ok(()) => self.end(BatchError::Slot(SlotError::Closed { slot: self.slot })),
@@ -138,7 +141,7 @@ impl Writer {
         }
     }
 
-    async fn serve(&mut self, protocol: &mut Protocol, closing: &CancellationToken) -> Result<(), BatchError> {
+    async fn serve(&mut self, protocol: &mut Protocol) -> Result<(), BatchError> {
         let mut carried = self.carried.subscribe();
         let mut moved_at = Instant::now();
         loop {
@@ -158,7 +161,7 @@ impl Writer {
                 Ok(()) = carried.changed() => {
                     protocol.carried(*carried.borrow_and_update());
                 }
-                () = closing.cancelled(), if !self.queue.is_closed() => self.queue.close(),
+                () = self.closing.cancelled(), if !self.queue.is_closed() => self.queue.close(),
                 () = tokio::time::sleep_until(flush_at), if protocol.flush().is_some() => {
                     self.flush(protocol).await?;
                     moved_at = Instant::now();
@@ -256,8 +259,11 @@ impl Writer {
                 "the commit's result is unknown; looking it up"
             );
             metrics::counter!("antiphon_commit_unknown_total").increment(1);
-            sleep(pause).await;
-            pause = (pause * 2).min(RETRY_PAUSE.1);
+            tokio::select! {
+                () = sleep(pause) => pause = (pause * 2).min(RETRY_PAUSE.1),
+                // The store may never answer again; whoever opens the slot next finds what became of it.
+                () = self.closing.cancelled() => return Err(BatchError::Slot(SlotError::Closed { slot: self.slot })),
+            }
         }
     }
 
@@ -318,7 +324,7 @@ impl Writer {
             Err(BatchError::Fenced(fenced)) => return Err(BatchError::Fenced(fenced)),
             // The cursor is a hint of where to start again; the next commit carries it too.
             Err(error) => {
-                warn!(slot = self.slot.number(), %error, "the cursor could not be stored")
+                warn!(slot = self.slot.number(), %error, "the cursor could not be stored");
             }
         }
         Ok(())
