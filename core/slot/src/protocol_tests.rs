@@ -36,10 +36,15 @@ struct Node {
     protocol: Option<Protocol>,
     proposal: Option<Proposal>,
     unknown: bool,
+    /// Which opening of the slot this is, counted over both nodes.
+    opening: u64,
 }
 
 #[derive(Default)]
 struct World {
+    openings: u64,
+    /// The latest opening that has committed.
+    committed_by: u64,
     store: Store,
     nodes: [Node; 2],
     epoch: Epoch,
@@ -100,8 +105,10 @@ impl World {
             return;
         };
         self.store.header = Some(header);
+        self.openings += 1;
         self.nodes[node] = Node {
             protocol: Some(protocol),
+            opening: self.openings,
             ..Node::default()
         };
         if !self.with_replica {
@@ -128,6 +135,7 @@ impl World {
             protocol: Some(protocol),
             proposal: Some(proposal),
             unknown,
+            opening,
         } = &mut self.nodes[node]
         else {
             return;
@@ -148,6 +156,8 @@ impl World {
             Verdict::Proceed => {}
         }
         if matches!(fate, Fate::Committed | Fate::UnknownButCommitted) {
+            assert!(*opening >= self.committed_by, "a fenced owner has committed");
+            self.committed_by = *opening;
             let before = self.store.log.insert(proposal.index, proposal.batch_id);
             assert_eq!(before, None, "an entry was overwritten");
             self.store.header = Some(proposal.header.clone());
@@ -282,6 +292,30 @@ fn an_owner_that_was_replaced_cannot_commit() {
     assert_eq!(old.verdict(Some(&header)), Verdict::Proceed);
     let (_, taken) = Protocol::open(Some(&header), grant(2), [], 4).unwrap();
     assert_eq!(old.verdict(Some(&taken)), Verdict::Fenced(Fenced { epoch: 1 }));
+}
+
+#[test]
+fn an_entry_of_another_batch_is_never_taken_for_ours() {
+    let grant = Grant {
+        epoch: 1,
+        owner: [1; 16],
+    };
+    let (mut protocol, _) = Protocol::open(None, grant, [], 4).unwrap();
+    let ours = protocol.propose([1; 16]);
+    assert_eq!(protocol.verdict(Some(&ours.header)), Verdict::AlreadyCommitted);
+    let theirs = Header {
+        last_batch_id: Bytes::copy_from_slice(&[2; 16]),
+        ..ours.header
+    };
+    assert_eq!(protocol.verdict(Some(&theirs)), Verdict::Fenced(Fenced { epoch: 1 }));
+}
+
+#[test]
+fn the_same_owner_token_under_another_epoch_is_fenced() {
+    let owner = [1; 16];
+    let (old, header) = Protocol::open(None, Grant { epoch: 1, owner }, [], 4).unwrap();
+    let (_, taken) = Protocol::open(Some(&header), Grant { epoch: 2, owner }, [], 4).unwrap();
+    assert_eq!(old.verdict(Some(&taken)), Verdict::Fenced(Fenced { epoch: 2 }));
 }
 
 #[test]
