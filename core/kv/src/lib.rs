@@ -13,11 +13,13 @@
 
 #![forbid(unsafe_code)]
 
+mod conflicts;
 pub mod contract;
 mod embedded;
 mod engine;
 mod error;
 mod txn;
+mod write;
 
 pub use embedded::EmbeddedOptions;
 pub use engine::{Kv, Watch};
