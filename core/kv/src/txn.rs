@@ -168,7 +168,7 @@ impl Txn {
     pub fn clear_range(&self, start: impl Into<Bytes>, end: impl Into<Bytes>) {
         let (start, end) = (start.into(), end.into());
         self.write(&[&start, &end], 0, None, |writes| {
-            writes.clear_range(start.clone(), end.clone())
+            writes.clear_range(start.clone(), end.clone());
         });
     }
 
@@ -176,7 +176,7 @@ impl Txn {
     pub fn add(&self, key: impl Into<Bytes>, delta: u64) {
         let key = key.into();
         self.write(&[&key], 8, None, |writes| {
-            writes.atomic(key.clone(), Atomic::Add(delta))
+            writes.atomic(key.clone(), Atomic::Add(delta));
         });
     }
 
@@ -184,7 +184,7 @@ impl Txn {
     pub fn max(&self, key: impl Into<Bytes>, value: u64) {
         let key = key.into();
         self.write(&[&key], 8, None, |writes| {
-            writes.atomic(key.clone(), Atomic::Max(value))
+            writes.atomic(key.clone(), Atomic::Max(value));
         });
     }
 
@@ -284,9 +284,9 @@ impl Txn {
                 return Ok(Page { pairs, more });
             }
             if range.reverse {
-                rest.end = start
+                rest.end = start;
             } else {
-                rest.start = end
+                rest.start = end;
             }
         }
     }
