@@ -1,6 +1,6 @@
 use antiphon_proto::refusal;
 use antiphon_slot::SlotError;
-use antiphon_types::ErrorCode;
+use antiphon_types::{ErrorCode, IdError, NameError};
 use tonic::Status;
 
 use crate::Rejection;
@@ -11,18 +11,38 @@ pub enum ConversationError {
     /// The rules refuse it.
     #[error(transparent)]
     Rejected(#[from] Rejection),
+    /// An id is malformed.
+    #[error("{field}: {reason}")]
+    Id {
+        /// The field.
+        field: &'static str,
+        /// What is wrong with it.
+        reason: IdError,
+    },
+    /// A title is out of its limits.
+    #[error(transparent)]
+    Title(#[from] NameError),
     /// The slot failed.
     #[error(transparent)]
     Slot(#[from] SlotError),
+    /// Another service refused, in its own words.
+    #[error("{}", .0.message())]
+    Peer(Box<Status>),
 }
 
 impl ConversationError {
     /// The code a client sees; [`ErrorCode::is_retryable`] says whether to try again.
     #[must_use]
-    pub const fn code(&self) -> ErrorCode {
+    pub fn code(&self) -> ErrorCode {
         match self {
             Self::Rejected(rejection) => rejection.code(),
+            Self::Id { .. } | Self::Title(_) => ErrorCode::InvalidArgument,
             Self::Slot(error) => error.code(),
+            Self::Peer(status) => match ErrorCode::parse(&refusal::of(status).code) {
+                // Of the other service's slot: the caller has come to the right place and would look for it elsewhere.
+                ErrorCode::NotHome => ErrorCode::Unavailable,
+                code => code,
+            },
         }
     }
 
@@ -30,8 +50,21 @@ impl ConversationError {
     #[must_use]
     pub fn to_status(&self) -> Status {
         match self {
-            Self::Rejected(rejection) => refusal::status(rejection.code().as_str(), rejection.to_string(), None),
+            Self::Rejected(_) | Self::Id { .. } | Self::Title(_) => {
+                refusal::status(self.code().as_str(), self.to_string(), None)
+            }
             Self::Slot(error) => error.to_status(),
+            Self::Peer(status) => refusal::status(
+                self.code().as_str(),
+                status.message(),
+                refusal::of(status).retry_after_ms,
+            ),
         }
+    }
+}
+
+impl From<Status> for ConversationError {
+    fn from(status: Status) -> Self {
+        Self::Peer(Box::new(status))
     }
 }

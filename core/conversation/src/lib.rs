@@ -21,9 +21,15 @@
 #![forbid(unsafe_code)]
 
 mod adapters;
+mod app;
 mod domain;
 mod error;
 pub mod membership;
+mod new_id;
+mod options;
 
+pub use adapters::{carrier::carrier, grpc::ConversationService};
 pub use domain::Rejection;
 pub use error::ConversationError;
+pub use new_id::new_conversation_id;
+pub use options::ConversationOptions;
