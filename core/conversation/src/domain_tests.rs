@@ -32,7 +32,7 @@ fn commands() -> impl Strategy<Value = Command> {
     prop_oneof![
         (users.clone(), users.clone(), roles()).prop_map(|(actor, target, role)| Command::Add(actor, target, role)),
         (users.clone(), users.clone()).prop_map(|(actor, target)| Command::Remove(actor, target)),
-        (users.clone(), users).prop_map(|(actor, target, role)| Command::SetRole(actor, target, role)),
+        (users.clone(), users, roles()).prop_map(|(actor, target, role)| Command::SetRole(actor, target, role)),
     ]
 }
 

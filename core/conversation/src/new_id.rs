@@ -38,7 +38,8 @@ mod tests {
         fn a_new_conversation_is_homed_where_its_creator_is(now_ms in 0_u64..(1 << 48), random: u128) {
             let route = Route::new("here", TableWatch::new(Table::single("here")));
             let id = new_conversation_id(&route, now_ms, random);
-            prop_assert_eq!(&*route.table().load().placement(id.slot()).home, "here");
+            let table = route.table().load();
+            prop_assert_eq!(&*table.placement(id.slot()).home, "here");
         }
     }
 
