@@ -206,10 +206,9 @@ pub(crate) fn add(
 pub(crate) fn remove(view: &View, heir: Option<Standing>) -> Result<Change, Rejection> {
     let actor = view.actor_in_group()?;
     let may = match (actor.role, view.target) {
-        (Role::Owner, _) => true,
+        (Role::Owner, _) | (Role::Admin, None) => true,
         (_, Some(target)) if target.user == actor.user => true,
         (Role::Admin, Some(target)) => target.role == Role::Member,
-        (Role::Admin, None) => true,
         (Role::Member | Role::None, _) => false,
     };
     if !may {

@@ -38,11 +38,15 @@ impl ConversationError {
             Self::Rejected(rejection) => rejection.code(),
             Self::Id { .. } | Self::Title(_) => ErrorCode::InvalidArgument,
             Self::Slot(error) => error.code(),
-            Self::Peer(status) => match ErrorCode::parse(&refusal::of(status).code) {
-                // Of the other service's slot: the caller has come to the right place and would look for it elsewhere.
-                ErrorCode::NotHome => ErrorCode::Unavailable,
-                code => code,
-            },
+            Self::Peer(status) => {
+                let code = ErrorCode::parse(&refusal::of(status).code);
+                // Said of the other service's slot: the caller came to the right place, and would look for it elsewhere.
+                if code == ErrorCode::NotHome {
+                    ErrorCode::Unavailable
+                } else {
+                    code
+                }
+            }
         }
     }
 

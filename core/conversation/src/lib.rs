@@ -11,6 +11,12 @@
 //!   late or twice undoes nothing (a removal stays in the user's list as a tombstone with its version).
 //! - Somebody else's conversation cannot be told from one that does not exist ([`Rejection::NotAMember`]).
 //!
+//! A group is bounded ([`ConversationOptions::members_max`]); the number of conversations of one user is not: the user's slot
+//! learns of a membership after the conversation's slot has committed it, and can no longer refuse.
+//!
+//! An answer waits, for a bounded time, until the members' own lists hold the change. Only a request waits so, never a
+//! courier: a courier that waits for another slot's courier can wait for itself.
+//!
 //! | key | value |
 //! |---|---|
 //! | `(slot, CONVERSATION, conversation id)` | [`antiphon_proto::log::Conversation`] |

@@ -46,7 +46,7 @@ impl Carrier for ConversationCarrier {
 }
 
 async fn create(route: Route, opened: DirectOpened) -> Result<(), CarryError> {
-    let conversation = ConversationId::from_bytes(&opened.conversation_id).map_err(failed)?;
+    let conversation = ConversationId::from_bytes(&opened.conversation_id).map_err(|error| failed(&error))?;
     let request = CreateDirectRequest {
         conversation_id: opened.conversation_id,
         creator_id: opened.creator_id,
@@ -56,14 +56,16 @@ async fn create(route: Route, opened: DirectOpened) -> Result<(), CarryError> {
     };
     peers::create_direct(&route, conversation.slot(), request)
         .await
-        .map_err(failed)
+        .map_err(|error| failed(&error))
 }
 
 async fn list(route: Route, change: MembershipChanged) -> Result<(), CarryError> {
-    let user = UserId::from_bytes(&change.user_id).map_err(failed)?;
-    peers::list_membership(&route, user, change).await.map_err(failed)
+    let user = UserId::from_bytes(&change.user_id).map_err(|error| failed(&error))?;
+    peers::list_membership(&route, user, change)
+        .await
+        .map_err(|error| failed(&error))
 }
 
-fn failed(error: impl ToString) -> CarryError {
+fn failed(error: &impl ToString) -> CarryError {
     CarryError(error.to_string())
 }

@@ -19,7 +19,7 @@ pub(crate) fn member(conversation: ConversationId, user: UserId) -> Bytes {
 
 /// The user id of a MEMBER key.
 pub(crate) fn member_user(key: &[u8]) -> Result<UserId, SlotError> {
-    UserId::from_bytes(&last_id(key)?).map_err(corrupt)
+    UserId::from_bytes(&last_id(key)?).map_err(|reason| corrupt(&reason))
 }
 
 /// First (inclusive) and last (exclusive) MEMBER key of a conversation, from behind `after` on.
@@ -43,7 +43,7 @@ pub(crate) fn membership(user: UserId, conversation: ConversationId) -> Bytes {
 
 /// The conversation id of a MEMBERSHIP key.
 pub(crate) fn membership_conversation(key: &[u8]) -> Result<ConversationId, SlotError> {
-    ConversationId::from_bytes(&last_id(key)?).map_err(corrupt)
+    ConversationId::from_bytes(&last_id(key)?).map_err(|reason| corrupt(&reason))
 }
 
 /// First (inclusive) and last (exclusive) MEMBERSHIP key of a user, from behind `after` on.
@@ -65,11 +65,11 @@ fn behind((start, end): (Vec<u8>, Vec<u8>), after: Option<Bytes>) -> (Bytes, Byt
 }
 
 fn last_id(key: &[u8]) -> Result<TupleBytes<'_>, SlotError> {
-    let (_, _, _, id): (u16, u16, TupleBytes<'_>, TupleBytes<'_>) = unpack(key).map_err(corrupt)?;
+    let (_, _, _, id): (u16, u16, TupleBytes<'_>, TupleBytes<'_>) = unpack(key).map_err(|reason| corrupt(&reason))?;
     Ok(id)
 }
 
-fn corrupt(reason: impl ToString) -> SlotError {
+fn corrupt(reason: &impl ToString) -> SlotError {
     SlotError::Corrupt {
         what: "a key of conversations".to_owned(),
         reason: reason.to_string(),

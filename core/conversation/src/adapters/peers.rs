@@ -9,7 +9,7 @@ use antiphon_proto::{
         identity_client::IdentityClient,
     },
 };
-use antiphon_types::{ErrorCode, UserId};
+use antiphon_types::{ErrorCode, Slot, UserId};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use tonic::Status;
 
@@ -42,11 +42,7 @@ async fn account_exists(route: Route, user: UserId) -> Result<(), ConversationEr
 }
 
 /// Creates a direct conversation in its own slot; idempotent.
-pub(crate) async fn create_direct(
-    route: &Route,
-    slot: antiphon_types::Slot,
-    request: CreateDirectRequest,
-) -> Result<(), Status> {
+pub(crate) async fn create_direct(route: &Route, slot: Slot, request: CreateDirectRequest) -> Result<(), Status> {
     ConversationClient::new(route.to(slot)).create_direct(request).await?;
     Ok(())
 }

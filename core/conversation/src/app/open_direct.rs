@@ -4,6 +4,7 @@ use antiphon_proto::{
 };
 use antiphon_slot::SlotTxn;
 use antiphon_types::{ConversationId, IdError, TimestampMs, UserId};
+use bytes::Bytes;
 
 use super::App;
 use crate::{
@@ -64,7 +65,7 @@ pub(crate) async fn open_direct(app: &App, creator: UserId, peer: UserId) -> Res
 /// Gives the pair the proposed conversation unless it has one.
 async fn claim(
     txn: SlotTxn,
-    key: bytes::Bytes,
+    key: Bytes,
     proposed: ConversationId,
     creator: UserId,
     peer: UserId,
