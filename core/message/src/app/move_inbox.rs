@@ -1,0 +1,46 @@
+use antiphon_conversation::membership;
+use antiphon_proto::log::{Inbox, ReceiptMoved, Tail, event};
+use antiphon_slot::{SlotTxn, Slots};
+use antiphon_types::{ConversationId, Seq, UserId};
+
+use crate::{
+    MessageError,
+    adapters::{keys, store},
+    domain,
+};
+
+/// Moves how far a member's devices hold the conversation and how far the member has read it; both only grow (I6).
+pub(crate) async fn move_inbox(
+    slots: &Slots,
+    conversation: ConversationId,
+    user: UserId,
+    delivered: Option<Seq>,
+    read: Option<Seq>,
+) -> Result<Inbox, MessageError> {
+    let written = slots.write(conversation.slot(), move |txn| write(txn, conversation, user, delivered, read)).await?;
+    Ok(written.value)
+}
+
+async fn write(
+    txn: SlotTxn,
+    conversation: ConversationId,
+    user: UserId,
+    delivered: Option<Seq>,
+    read: Option<Seq>,
+) -> Result<Inbox, MessageError> {
+    membership::member_in(&txn, conversation, user).await?;
+    let inbox_key = keys::inbox(conversation, user);
+    let inbox: Inbox = store::decoded("an inbox", txn.get(&inbox_key).await?)?.unwrap_or_default();
+    let tail: Tail = store::decoded("a tail", txn.get(&keys::tail(conversation)).await?)?.unwrap_or_default();
+    let Some(moved) = domain::moved(&inbox, delivered, read, tail.last_seq)? else {
+        return Ok(inbox);
+    };
+    txn.set(inbox_key, store::encode(&moved));
+    txn.emit(event::Body::ReceiptMoved(ReceiptMoved {
+        conversation_id: conversation.to_bytes(),
+        user_id: user.to_bytes(),
+        delivered_seq: moved.delivered_seq,
+        read_seq: moved.read_seq,
+    }));
+    Ok(moved)
+}

@@ -1,0 +1,18 @@
+/// Settings of the message service.
+#[derive(Debug, Clone)]
+pub struct MessageOptions {
+    /// Bytes of a message's text.
+    pub text_bytes_max: usize,
+    /// Messages of a page when the caller names no limit.
+    pub page_len_default: usize,
+    /// Messages of a page at the most.
+    pub page_len_max: usize,
+    /// Bytes of text of a page at the most; a page holds at least one message.
+    pub page_bytes_max: usize,
+}
+
+impl Default for MessageOptions {
+    fn default() -> Self {
+        Self { text_bytes_max: 16 * 1_024, page_len_default: 50, page_len_max: 200, page_bytes_max: 512 * 1_024 }
+    }
+}
