@@ -73,7 +73,10 @@ pub(crate) const fn check_text(text: &str, bytes_max: usize) -> Result<(), Rejec
         return Err(Rejection::EmptyText);
     }
     if text.len() > bytes_max {
-        return Err(Rejection::TextTooLong { size: text.len(), limit: bytes_max });
+        return Err(Rejection::TextTooLong {
+            size: text.len(),
+            limit: bytes_max,
+        });
     }
     Ok(())
 }
@@ -85,15 +88,26 @@ pub(crate) fn sent_before(
     text_hash: &[u8],
 ) -> Result<(Seq, TimestampMs), Rejection> {
     if found.text_hash != text_hash {
-        return Err(Rejection::KeyReused { client_msg_id: client_msg_id.to_owned(), seq: found.seq });
+        return Err(Rejection::KeyReused {
+            client_msg_id: client_msg_id.to_owned(),
+            seq: found.seq,
+        });
     }
     Ok((found.seq, found.sent_at_ms))
 }
 
 /// The tail after one more message, whose entry will have log index `index`.
 pub(crate) fn appended(tail: Option<Tail>, index: LogIndex) -> Tail {
-    let tail = tail.unwrap_or(Tail { last_seq: 0, index: 0, first_seq: 1 });
-    Tail { last_seq: tail.last_seq + 1, index, ..tail }
+    let tail = tail.unwrap_or(Tail {
+        last_seq: 0,
+        index: 0,
+        first_seq: 1,
+    });
+    Tail {
+        last_seq: tail.last_seq + 1,
+        index,
+        ..tail
+    }
 }
 
 /// The inbox after `delivered` and `read` were asked for; none when it stays as it is (I6).
@@ -110,7 +124,10 @@ pub(crate) fn moved(
     }
     let read_seq = inbox.read_seq.max(read.unwrap_or(0));
     let delivered_seq = inbox.delivered_seq.max(delivered.unwrap_or(0)).max(read_seq);
-    let after = Inbox { delivered_seq, read_seq };
+    let after = Inbox {
+        delivered_seq,
+        read_seq,
+    };
     Ok((after != *inbox).then_some(after))
 }
 
@@ -127,12 +144,18 @@ pub(crate) struct Span {
 pub(crate) fn span(after: Option<Seq>, before: Option<Seq>, first_seq: Seq, tail_seq: Seq) -> Result<Span, Rejection> {
     match (after, before) {
         (Some(_), Some(_)) => Err(Rejection::BothWays),
-        (Some(after), None) => {
-            Ok(Span { first: after.saturating_add(1).max(first_seq), last: tail_seq, from_end: false })
-        }
+        (Some(after), None) => Ok(Span {
+            first: after.saturating_add(1).max(first_seq),
+            last: tail_seq,
+            from_end: false,
+        }),
         (None, before) => {
             let last = before.map_or(tail_seq, |before| before.saturating_sub(1).min(tail_seq));
-            Ok(Span { first: first_seq, last, from_end: true })
+            Ok(Span {
+                first: first_seq,
+                last,
+                from_end: true,
+            })
         }
     }
 }
@@ -184,14 +207,28 @@ mod tests {
 
     #[test]
     fn a_key_used_for_another_text_is_refused() {
-        let found = Idempotency { seq: 7, sent_at_ms: 1, text_hash: vec![1].into() };
+        let found = Idempotency {
+            seq: 7,
+            sent_at_ms: 1,
+            text_hash: vec![1].into(),
+        };
         assert_eq!(sent_before(&found, "k", &[1]), Ok((7, 1)));
         let refused = sent_before(&found, "k", &[2]).unwrap_err();
-        assert_eq!(refused.to_string(), "clientMsgId \"k\" was used for another text (seq 7)");
+        assert_eq!(
+            refused.to_string(),
+            "clientMsgId \"k\" was used for another text (seq 7)"
+        );
     }
 
     #[test]
     fn the_first_message_has_seq_one() {
-        assert_eq!(appended(None, 9), Tail { last_seq: 1, index: 9, first_seq: 1 });
+        assert_eq!(
+            appended(None, 9),
+            Tail {
+                last_seq: 1,
+                index: 9,
+                first_seq: 1
+            }
+        );
     }
 }

@@ -13,6 +13,11 @@ pub struct MessageOptions {
 
 impl Default for MessageOptions {
     fn default() -> Self {
-        Self { text_bytes_max: 16 * 1_024, page_len_default: 50, page_len_max: 200, page_bytes_max: 512 * 1_024 }
+        Self {
+            text_bytes_max: 16 * 1_024,
+            page_len_default: 50,
+            page_len_max: 200,
+            page_bytes_max: 512 * 1_024,
+        }
     }
 }

@@ -6,12 +6,23 @@ use foundationdb_tuple::{Bytes as TupleBytes, pack, unpack};
 
 /// `(slot, TAIL, conversation id)`.
 pub(crate) fn tail(conversation: ConversationId) -> Bytes {
-    pack(&(conversation.slot().number(), kind::TAIL, conversation.as_bytes().as_slice())).into()
+    pack(&(
+        conversation.slot().number(),
+        kind::TAIL,
+        conversation.as_bytes().as_slice(),
+    ))
+    .into()
 }
 
 /// `(slot, MESSAGE, conversation id, seq)`.
 pub(crate) fn message(conversation: ConversationId, seq: Seq) -> Bytes {
-    pack(&(conversation.slot().number(), kind::MESSAGE, conversation.as_bytes().as_slice(), seq)).into()
+    pack(&(
+        conversation.slot().number(),
+        kind::MESSAGE,
+        conversation.as_bytes().as_slice(),
+        seq,
+    ))
+    .into()
 }
 
 /// The seq of a MESSAGE key.
@@ -23,7 +34,14 @@ pub(crate) fn message_seq(key: &[u8]) -> Option<Seq> {
 /// `(slot, IDEMPOTENCY, conversation id, sender id, client message id)`.
 pub(crate) fn idempotency(conversation: ConversationId, sender: UserId, client_msg_id: &str) -> Bytes {
     let (id, sender) = (conversation.as_bytes().as_slice(), sender.as_bytes().as_slice());
-    pack(&(conversation.slot().number(), kind::IDEMPOTENCY, id, sender, client_msg_id)).into()
+    pack(&(
+        conversation.slot().number(),
+        kind::IDEMPOTENCY,
+        id,
+        sender,
+        client_msg_id,
+    ))
+    .into()
 }
 
 /// `(slot, INBOX, conversation id, user id)`.

@@ -13,8 +13,10 @@ pub(crate) fn decoded<M: Message + Default>(what: &str, stored: Option<Bytes>) -
 
 /// Reads a stored value; `what` names it where it cannot be read.
 pub(crate) fn decode<M: Message + Default>(what: &str, value: Bytes) -> Result<M, SlotError> {
-    M::decode(value)
-        .map_err(|error| SlotError::Corrupt { what: what.to_owned(), reason: error.to_string() })
+    M::decode(value).map_err(|error| SlotError::Corrupt {
+        what: what.to_owned(),
+        reason: error.to_string(),
+    })
 }
 
 /// The stored form.

@@ -31,7 +31,9 @@ pub(crate) async fn history(
     options: &MessageOptions,
     asked: Asked,
 ) -> Result<HistoryResponse, MessageError> {
-    slots.read_filtered(asked.conversation.slot(), |read| page(read, options, asked)).await
+    slots
+        .read_filtered(asked.conversation.slot(), |read| page(read, options, asked))
+        .await
 }
 
 async fn page(read: SlotRead, options: &MessageOptions, asked: Asked) -> Result<HistoryResponse, MessageError> {
@@ -40,12 +42,19 @@ async fn page(read: SlotRead, options: &MessageOptions, asked: Asked) -> Result<
     }
     let tail = tail(&read, asked.conversation).await?;
     let span = domain::span(asked.after_seq, asked.before_seq, tail.first_seq, tail.last_seq)?;
-    let mut response =
-        HistoryResponse { messages: Vec::new(), tail_seq: tail.last_seq, first_seq: tail.first_seq };
+    let mut response = HistoryResponse {
+        messages: Vec::new(),
+        tail_seq: tail.last_seq,
+        first_seq: tail.first_seq,
+    };
     if span.first > span.last {
         return Ok(response);
     }
-    let len_max = if asked.limit == 0 { options.page_len_default } else { asked.limit.min(options.page_len_max) };
+    let len_max = if asked.limit == 0 {
+        options.page_len_default
+    } else {
+        asked.limit.min(options.page_len_max)
+    };
     let range = RangeRead {
         start: keys::message(asked.conversation, span.first),
         end: keys::message(asked.conversation, span.last.saturating_add(1)),
@@ -55,7 +64,11 @@ async fn page(read: SlotRead, options: &MessageOptions, asked: Asked) -> Result<
     let mut bytes = 0;
     for pair in read.range(range).await?.pairs {
         let Some(seq) = keys::message_seq(&pair.key) else {
-            return Err(SlotError::Corrupt { what: "a message's key".to_owned(), reason: format!("{:?}", pair.key) }.into());
+            return Err(SlotError::Corrupt {
+                what: "a message's key".to_owned(),
+                reason: format!("{:?}", pair.key),
+            }
+            .into());
         };
         bytes += pair.value.len();
         if bytes > options.page_bytes_max && !response.messages.is_empty() {
@@ -74,7 +87,11 @@ async fn page(read: SlotRead, options: &MessageOptions, asked: Asked) -> Result<
 pub(crate) async fn tail(read: &SlotRead, conversation: ConversationId) -> Result<Tail, SlotError> {
     let stored: Option<Tail> = store::decoded("a tail", read.get(&keys::tail(conversation)).await?)?;
     let Some(mut tail) = stored else {
-        return Ok(Tail { last_seq: 0, index: 0, first_seq: 1 });
+        return Ok(Tail {
+            last_seq: 0,
+            index: 0,
+            first_seq: 1,
+        });
     };
     // Messages above the high watermark are few: those of the batches under way.
     while tail.index > read.high_watermark() && tail.last_seq >= tail.first_seq {

@@ -8,6 +8,6 @@ mod typing;
 
 pub(crate) use history::{Asked, history, tail};
 pub(crate) use move_inbox::move_inbox;
-pub(crate) use send::{Sending, Sent, send};
+pub(crate) use send::{Sending, send};
 pub(crate) use summaries::summaries;
 pub(crate) use typing::check_typist;

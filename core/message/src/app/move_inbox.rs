@@ -17,7 +17,11 @@ pub(crate) async fn move_inbox(
     delivered: Option<Seq>,
     read: Option<Seq>,
 ) -> Result<Inbox, MessageError> {
-    let written = slots.write(conversation.slot(), move |txn| write(txn, conversation, user, delivered, read)).await?;
+    let written = slots
+        .write(conversation.slot(), move |txn| {
+            write(txn, conversation, user, delivered, read)
+        })
+        .await?;
     Ok(written.value)
 }
 

@@ -41,12 +41,23 @@ pub(crate) async fn send(slots: &Slots, sending: Sending) -> Result<Sent, Messag
 }
 
 async fn write(txn: SlotTxn, sending: Arc<Sending>) -> Result<Sent, MessageError> {
-    let Sending { conversation, sender, client_msg_id, text, text_hash, now_ms } = &*sending;
+    let Sending {
+        conversation,
+        sender,
+        client_msg_id,
+        text,
+        text_hash,
+        now_ms,
+    } = &*sending;
     let idempotency_key = keys::idempotency(*conversation, *sender, client_msg_id.as_str());
     // Before the question of membership: what was acknowledged stays acknowledged (I5).
     if let Some(found) = store::decoded("an idempotency key", txn.get(&idempotency_key).await?)? {
         let (seq, sent_at_ms) = domain::sent_before(&found, client_msg_id.as_str(), text_hash)?;
-        return Ok(Sent { seq, sent_at_ms, is_duplicate: true });
+        return Ok(Sent {
+            seq,
+            sent_at_ms,
+            is_duplicate: true,
+        });
     }
     membership::member_in(&txn, *conversation, *sender).await?;
 
@@ -66,11 +77,21 @@ async fn write(txn: SlotTxn, sending: Arc<Sending>) -> Result<Sent, MessageError
         sent_at_ms: *now_ms,
         text_hash: Bytes::copy_from_slice(text_hash),
     };
-    let inbox = Inbox { delivered_seq: seq, read_seq: seq };
+    let inbox = Inbox {
+        delivered_seq: seq,
+        read_seq: seq,
+    };
     txn.set(tail_key, store::encode(&tail));
     txn.set(keys::message(*conversation, seq), store::encode(&stored));
     txn.set(idempotency_key, store::encode(&answer));
     txn.set(keys::inbox(*conversation, *sender), store::encode(&inbox));
-    txn.emit(event::Body::MessageSent(MessageSent { conversation_id: conversation.to_bytes(), seq }));
-    Ok(Sent { seq, sent_at_ms: *now_ms, is_duplicate: false })
+    txn.emit(event::Body::MessageSent(MessageSent {
+        conversation_id: conversation.to_bytes(),
+        seq,
+    }));
+    Ok(Sent {
+        seq,
+        sent_at_ms: *now_ms,
+        is_duplicate: false,
+    })
 }

@@ -31,7 +31,10 @@ pub(crate) async fn summaries(
 }
 
 async fn summary(read: &SlotRead, conversation: ConversationId, user: UserId) -> Result<Summary, MessageError> {
-    let unknown = Summary { conversation_id: conversation.to_bytes(), ..Summary::default() };
+    let unknown = Summary {
+        conversation_id: conversation.to_bytes(),
+        ..Summary::default()
+    };
     if membership::role_at(read, conversation, user).await?.is_none() {
         return Ok(unknown);
     }

@@ -1,0 +1,292 @@
+//! The home of conversations and users as the root of the delivery tree.
+
+use std::{
+    pin::Pin,
+    sync::{Arc, OnceLock},
+};
+
+use antiphon_feed::{FeedError, FeedStream, Subscriber, Topic, Topics};
+use antiphon_proto::{
+    client::{self, server_frame},
+    log::{MessageSent, ReceiptMoved, StoredMessage, event},
+    refusal,
+    rpc::{
+        FeedBatch, FeedItem, Interest, PushedMessage, feed_item,
+        feed_server::{Feed, FeedServer},
+    },
+};
+use antiphon_slot::{CommitObserver, CommittedEntry, SlotError, Slots};
+use antiphon_types::{ConversationId, ErrorCode, Seq, UserId};
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt as _, stream};
+use prost::Message as _;
+use tonic::{Request, Response, Status, Streaming};
+use tracing::{debug, warn};
+
+use super::{keys, store};
+use crate::{MessageError, app};
+
+/// Topics of one message of interest.
+const INTEREST_LEN_MAX: usize = 10_000;
+
+/// Tails read at once for one subscriber.
+const TAILS_CONCURRENT_MAX: usize = 16;
+
+/// What the slots of this node commit, handed to the delivery workers that follow it.
+///
+/// It observes the slots, so it is made before them; [`FeedHome::serve`] gives it the slots to read tails from.
+pub struct FeedHome {
+    topics: Arc<Topics>,
+    slots: OnceLock<Slots>,
+}
+
+impl FeedHome {
+    /// A feed into `topics`.
+    #[must_use]
+    pub const fn new(topics: Arc<Topics>) -> Self {
+        Self {
+            topics,
+            slots: OnceLock::new(),
+        }
+    }
+
+    /// Sets the slots that tails are read from. Only the first call counts.
+    pub fn serve(&self, slots: Slots) {
+        let _ = self.slots.set(slots);
+    }
+
+    /// The tonic server.
+    #[must_use]
+    pub fn into_server(self: Arc<Self>) -> FeedServer<Self> {
+        FeedServer::from_arc(self)
+    }
+
+    /// Tells the others that `user` is typing.
+    pub(crate) fn typing(&self, topic: Topic, conversation: ConversationId, user: UserId) {
+        let typing = client::TypingEvent {
+            conversation_id: conversation.to_string(),
+            user_id: user.to_string(),
+        };
+        let frame = encoded(server_frame::Body::Typing(typing));
+        self.topics
+            .publish(topic, item(topic, feed_item::Body::Frame(frame), String::new()));
+    }
+
+    /// Tells a new follower where the conversation stands, so that it can see what it has missed. It follows already.
+    async fn offer_tail(&self, subscriber: &Subscriber, topic: Topic) {
+        let tail = match topic.conversation() {
+            Some(conversation) => self.tail(conversation).await,
+            None => Ok(0),
+        };
+        match tail {
+            Ok(seq) => subscriber.offer(item(topic, feed_item::Body::Tail(seq), String::new())),
+            Err(error) => warn!(?topic, %error, "the tail of a followed conversation could not be read"),
+        }
+    }
+
+    async fn tail(&self, conversation: ConversationId) -> Result<Seq, MessageError> {
+        let slot = conversation.slot();
+        let slots = self.slots.get().ok_or(SlotError::Closed { slot })?;
+        let tail = slots
+            .read_filtered(slot, |read| async move { app::tail(&read, conversation).await })
+            .await?;
+        Ok(tail.last_seq)
+    }
+
+    fn message_sent(&self, entry: &CommittedEntry, sent: &MessageSent, traceparent: &str) {
+        let Ok(conversation) = ConversationId::from_bytes(&sent.conversation_id) else {
+            return;
+        };
+        let topic = Topic::from(conversation);
+        if !self.topics.has_subscribers(&topic) {
+            return;
+        }
+        let Some(message) = stored_message(entry, conversation, sent.seq) else {
+            warn!(%conversation, seq = sent.seq, "an entry announces a message that it does not hold");
+            self.topics
+                .publish(topic, item(topic, feed_item::Body::Tail(sent.seq), String::new()));
+            return;
+        };
+        let (sent_at_ms, sender_id) = (message.sent_at_ms, message.sender_id.clone());
+        let Ok(shown) = store::shown(conversation, sent.seq, message) else {
+            return;
+        };
+        let frame = encoded(server_frame::Body::Message(shown));
+        let pushed = PushedMessage {
+            seq: sent.seq,
+            frame,
+            sent_at_ms,
+            sender_id,
+        };
+        self.topics.publish(
+            topic,
+            item(topic, feed_item::Body::Message(pushed), traceparent.to_owned()),
+        );
+    }
+
+    fn receipt_moved(&self, moved: &ReceiptMoved, traceparent: &str) {
+        let (Ok(conversation), Ok(user)) = (
+            ConversationId::from_bytes(&moved.conversation_id),
+            UserId::from_bytes(&moved.user_id),
+        ) else {
+            return;
+        };
+        let topic = Topic::from(conversation);
+        if !self.topics.has_subscribers(&topic) {
+            return;
+        }
+        let frame = encoded(server_frame::Body::Receipt(client::Receipt {
+            conversation_id: conversation.to_string(),
+            user_id: user.to_string(),
+            delivered_seq: moved.delivered_seq,
+            read_seq: moved.read_seq,
+        }));
+        self.topics.publish(
+            topic,
+            item(topic, feed_item::Body::Frame(frame), traceparent.to_owned()),
+        );
+    }
+
+    fn publish(&self, id: &[u8], body: feed_item::Body, traceparent: &str) {
+        if let Ok(topic) = Topic::try_from(id) {
+            self.topics.publish(topic, item(topic, body, traceparent.to_owned()));
+        }
+    }
+}
+
+impl CommitObserver for FeedHome {
+    fn committed(&self, entry: &CommittedEntry) {
+        for event in entry.events.iter() {
+            let traceparent = &event.traceparent;
+            match &event.body {
+                Some(event::Body::MessageSent(sent)) => self.message_sent(entry, sent, traceparent),
+                Some(event::Body::ReceiptMoved(moved)) => self.receipt_moved(moved, traceparent),
+                Some(event::Body::MembershipChanged(change)) => {
+                    let body = feed_item::Body::Membership(change.clone());
+                    self.publish(&change.conversation_id, body, traceparent);
+                }
+                Some(event::Body::MembershipListed(listed)) => {
+                    if let Some(change) = &listed.change {
+                        let body = feed_item::Body::Membership(change.clone());
+                        self.publish(&change.user_id, body, traceparent);
+                    }
+                }
+                Some(event::Body::FamilyRevoked(revoked)) => {
+                    self.publish(&revoked.user_id, feed_item::Body::Revoked(revoked.clone()), traceparent);
+                }
+                Some(event::Body::AccountClaimed(_) | event::Body::DirectOpened(_)) | None => {}
+            }
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl Feed for FeedHome {
+    type FollowStream = Pin<Box<dyn Stream<Item = Result<FeedBatch, Status>> + Send>>;
+
+    async fn follow(&self, request: Request<Streaming<Interest>>) -> Result<Response<Self::FollowStream>, Status> {
+        let (subscriber, items) = self.topics.subscriber();
+        let home = Self {
+            topics: self.topics.clone(),
+            slots: self.slots.clone(),
+        };
+        let follower = Follower {
+            home,
+            subscriber,
+            items,
+            interest: request.into_inner(),
+        };
+        // Dropping the answer drops the subscriber, and with it every subscription.
+        let batches = stream::unfold(Some(follower), |follower| async move {
+            let mut follower = follower?;
+            let batch = follower.next().await?;
+            let rest = batch.is_ok().then_some(follower);
+            Some((batch, rest))
+        });
+        Ok(Response::new(batches.boxed()))
+    }
+}
+
+/// One stream of a delivery worker's.
+struct Follower {
+    home: FeedHome,
+    subscriber: Subscriber,
+    items: FeedStream,
+    interest: Streaming<Interest>,
+}
+
+impl Follower {
+    /// The next batch; none when the worker has gone.
+    async fn next(&mut self) -> Option<Result<FeedBatch, Status>> {
+        loop {
+            tokio::select! {
+                interest = self.interest.next() => match interest? {
+                    Ok(interest) => {
+                        if let Err(refused) = self.home.take_interest(&self.subscriber, interest).await {
+                            return Some(Err(refused));
+                        }
+                    }
+                    Err(status) => {
+                        debug!(%status, "a follower left");
+                        return None;
+                    }
+                },
+                batch = self.items.next() => return Some(batch?.map_err(|error| feed_status(&error))),
+            }
+        }
+    }
+}
+
+impl FeedHome {
+    async fn take_interest(&self, subscriber: &Subscriber, interest: Interest) -> Result<(), Status> {
+        let len = interest.subscribe.len().max(interest.unsubscribe.len());
+        if len > INTEREST_LEN_MAX {
+            let message = format!("{len} topics in one message are over the limit of {INTEREST_LEN_MAX}");
+            return Err(refusal::status(ErrorCode::InvalidArgument.as_str(), message, None));
+        }
+        for bytes in &interest.unsubscribe {
+            subscriber.unsubscribe(&topic(bytes)?);
+        }
+        let mut new = Vec::with_capacity(interest.subscribe.len());
+        for bytes in &interest.subscribe {
+            let topic = topic(bytes)?;
+            subscriber.subscribe(topic).map_err(|error| feed_status(&error))?;
+            new.push(topic);
+        }
+        stream::iter(new)
+            .for_each_concurrent(TAILS_CONCURRENT_MAX, |topic| self.offer_tail(subscriber, topic))
+            .await;
+        Ok(())
+    }
+}
+
+fn topic(bytes: &Bytes) -> Result<Topic, Status> {
+    Topic::try_from(bytes.as_ref())
+        .map_err(|error| refusal::status(ErrorCode::InvalidArgument.as_str(), error.to_string(), None))
+}
+
+fn feed_status(error: &FeedError) -> Status {
+    refusal::status(ErrorCode::ResourceExhausted.as_str(), error.to_string(), Some(100))
+}
+
+fn stored_message(entry: &CommittedEntry, conversation: ConversationId, seq: Seq) -> Option<StoredMessage> {
+    let value = entry.value(&keys::message(conversation, seq))?;
+    StoredMessage::decode(value.clone()).ok()
+}
+
+fn encoded(body: server_frame::Body) -> Bytes {
+    client::ServerFrame {
+        id: String::new(),
+        body: Some(body),
+    }
+    .encode_to_vec()
+    .into()
+}
+
+fn item(topic: Topic, body: feed_item::Body, traceparent: String) -> FeedItem {
+    FeedItem {
+        topic: topic.to_bytes(),
+        body: Some(body),
+        traceparent,
+    }
+}
