@@ -12,10 +12,12 @@
 
 #![forbid(unsafe_code)]
 
+mod follow;
 mod queue;
 mod topic;
 mod topics;
 
+pub use follow::{Followed, Hop, INTEREST_LEN_MAX, follow};
 pub use queue::FeedOptions;
 pub use topic::{Topic, TopicError};
 pub use topics::{FeedError, FeedStream, Subscriber, Topics};

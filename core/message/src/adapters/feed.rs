@@ -1,33 +1,26 @@
 //! The home of conversations and users as the root of the delivery tree.
 
-use std::{
-    pin::Pin,
-    sync::{Arc, OnceLock},
-};
+use std::sync::{Arc, OnceLock};
 
-use antiphon_feed::{FeedError, FeedStream, Subscriber, Topic, Topics};
+use antiphon_feed::{Followed, Hop, Subscriber, Topic, Topics, follow};
 use antiphon_proto::{
     client::{self, server_frame},
     log::{MessageSent, ReceiptMoved, StoredMessage, event},
-    refusal,
     rpc::{
-        FeedBatch, FeedItem, Interest, PushedMessage, feed_item,
+        FeedItem, Interest, PushedMessage, feed_item,
         feed_server::{Feed, FeedServer},
     },
 };
 use antiphon_slot::{CommitObserver, CommittedEntry, SlotError, Slots};
-use antiphon_types::{ConversationId, ErrorCode, Seq, UserId};
+use antiphon_types::{ConversationId, Seq, UserId};
 use bytes::Bytes;
-use futures_util::{Stream, StreamExt as _, stream};
+use futures_util::{StreamExt as _, stream};
 use prost::Message as _;
 use tonic::{Request, Response, Status, Streaming};
-use tracing::{debug, warn};
+use tracing::warn;
 
 use super::{keys, store};
 use crate::{MessageError, app};
-
-/// Topics of one message of interest.
-const INTEREST_LEN_MAX: usize = 10_000;
 
 /// Tails read at once for one subscriber.
 const TAILS_CONCURRENT_MAX: usize = 16;
@@ -35,7 +28,13 @@ const TAILS_CONCURRENT_MAX: usize = 16;
 /// What the slots of this node commit, handed to the delivery workers that follow it.
 ///
 /// It observes the slots, so it is made before them; [`FeedHome::serve`] gives it the slots to read tails from.
+/// Cheap to clone.
+#[derive(Clone)]
 pub struct FeedHome {
+    home: Arc<Home>,
+}
+
+struct Home {
     topics: Arc<Topics>,
     slots: OnceLock<Slots>,
 }
@@ -43,22 +42,24 @@ pub struct FeedHome {
 impl FeedHome {
     /// A feed into `topics`.
     #[must_use]
-    pub const fn new(topics: Arc<Topics>) -> Self {
+    pub fn new(topics: Arc<Topics>) -> Self {
         Self {
-            topics,
-            slots: OnceLock::new(),
+            home: Arc::new(Home {
+                topics,
+                slots: OnceLock::new(),
+            }),
         }
     }
 
     /// Sets the slots that tails are read from. Only the first call counts.
     pub fn serve(&self, slots: Slots) {
-        let _ = self.slots.set(slots);
+        let _ = self.home.slots.set(slots);
     }
 
     /// The tonic server.
     #[must_use]
-    pub fn into_server(self: Arc<Self>) -> FeedServer<Self> {
-        FeedServer::from_arc(self)
+    pub fn into_server(self) -> FeedServer<Self> {
+        FeedServer::new(self)
     }
 
     /// Tells the others that `user` is typing.
@@ -68,10 +69,13 @@ impl FeedHome {
             user_id: user.to_string(),
         };
         let frame = encoded(server_frame::Body::Typing(typing));
-        self.topics
+        self.home
+            .topics
             .publish(topic, item(topic, feed_item::Body::Frame(frame), String::new()));
     }
+}
 
+impl Home {
     /// Tells a new follower where the conversation stands, so that it can see what it has missed. It follows already.
     async fn offer_tail(&self, subscriber: &Subscriber, topic: Topic) {
         let tail = match topic.conversation() {
@@ -156,6 +160,12 @@ impl FeedHome {
 
 impl CommitObserver for FeedHome {
     fn committed(&self, entry: &CommittedEntry) {
+        self.home.publish_entry(entry);
+    }
+}
+
+impl Home {
+    fn publish_entry(&self, entry: &CommittedEntry) {
         for event in entry.events.iter() {
             let traceparent = &event.traceparent;
             match &event.body {
@@ -180,93 +190,27 @@ impl CommitObserver for FeedHome {
     }
 }
 
-#[tonic::async_trait]
-impl Feed for FeedHome {
-    type FollowStream = Pin<Box<dyn Stream<Item = Result<FeedBatch, Status>> + Send>>;
-
-    async fn follow(&self, request: Request<Streaming<Interest>>) -> Result<Response<Self::FollowStream>, Status> {
-        let (subscriber, items) = self.topics.subscriber();
-        let home = Self {
-            topics: self.topics.clone(),
-            slots: self.slots.clone(),
-        };
-        let follower = Follower {
-            home,
-            subscriber,
-            items,
-            interest: request.into_inner(),
-        };
-        // Dropping the answer drops the subscriber, and with it every subscription.
-        let batches = stream::unfold(Some(follower), |follower| async move {
-            let mut follower = follower?;
-            let batch = follower.next().await?;
-            let rest = batch.is_ok().then_some(follower);
-            Some((batch, rest))
-        });
-        Ok(Response::new(batches.boxed()))
-    }
-}
-
-/// One stream of a delivery worker's.
-struct Follower {
-    home: FeedHome,
-    subscriber: Subscriber,
-    items: FeedStream,
-    interest: Streaming<Interest>,
-}
-
-impl Follower {
-    /// The next batch; none when the worker has gone.
-    async fn next(&mut self) -> Option<Result<FeedBatch, Status>> {
-        loop {
-            tokio::select! {
-                interest = self.interest.next() => match interest? {
-                    Ok(interest) => {
-                        if let Err(refused) = self.home.take_interest(&self.subscriber, interest).await {
-                            return Some(Err(refused));
-                        }
-                    }
-                    Err(status) => {
-                        debug!(%status, "a follower left");
-                        return None;
-                    }
-                },
-                batch = self.items.next() => return Some(batch?.map_err(|error| feed_status(&error))),
-            }
-        }
-    }
-}
-
-impl FeedHome {
-    async fn take_interest(&self, subscriber: &Subscriber, interest: Interest) -> Result<(), Status> {
-        let len = interest.subscribe.len().max(interest.unsubscribe.len());
-        if len > INTEREST_LEN_MAX {
-            let message = format!("{len} topics in one message are over the limit of {INTEREST_LEN_MAX}");
-            return Err(refusal::status(ErrorCode::InvalidArgument.as_str(), message, None));
-        }
-        for bytes in &interest.unsubscribe {
-            subscriber.unsubscribe(&topic(bytes)?);
-        }
-        let mut new = Vec::with_capacity(interest.subscribe.len());
-        for bytes in &interest.subscribe {
-            let topic = topic(bytes)?;
-            subscriber.subscribe(topic).map_err(|error| feed_status(&error))?;
-            new.push(topic);
-        }
-        stream::iter(new)
+impl Hop for Home {
+    async fn joined(&self, subscriber: &Subscriber, topics: Vec<Topic>) {
+        stream::iter(topics)
             .for_each_concurrent(TAILS_CONCURRENT_MAX, |topic| self.offer_tail(subscriber, topic))
             .await;
-        Ok(())
     }
+
+    fn left(&self, _: &[Topic]) {}
 }
 
-fn topic(bytes: &Bytes) -> Result<Topic, Status> {
-    Topic::try_from(bytes.as_ref())
-        .map_err(|error| refusal::status(ErrorCode::InvalidArgument.as_str(), error.to_string(), None))
-}
+#[tonic::async_trait]
+impl Feed for FeedHome {
+    type FollowStream = Followed;
 
-fn feed_status(error: &FeedError) -> Status {
-    refusal::status(ErrorCode::ResourceExhausted.as_str(), error.to_string(), Some(100))
+    async fn follow(&self, request: Request<Streaming<Interest>>) -> Result<Response<Followed>, Status> {
+        Ok(Response::new(follow(
+            self.home.clone(),
+            &self.home.topics,
+            request.into_inner(),
+        )))
+    }
 }
 
 fn stored_message(entry: &CommittedEntry, conversation: ConversationId, seq: Seq) -> Option<StoredMessage> {

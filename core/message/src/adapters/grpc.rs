@@ -1,4 +1,4 @@
-use std::{sync::Arc, time::Instant};
+use std::time::Instant;
 
 use antiphon_feed::Topic;
 use antiphon_proto::rpc::{
@@ -28,13 +28,13 @@ pub struct MessageService {
     slots: Slots,
     clock: Clock,
     options: MessageOptions,
-    feed: Arc<FeedHome>,
+    feed: FeedHome,
 }
 
 impl MessageService {
     /// The service over the slots of this node; `feed` is where typing goes.
     #[must_use]
-    pub const fn new(slots: Slots, clock: Clock, options: MessageOptions, feed: Arc<FeedHome>) -> Self {
+    pub const fn new(slots: Slots, clock: Clock, options: MessageOptions, feed: FeedHome) -> Self {
         Self {
             slots,
             clock,

@@ -1,0 +1,156 @@
+use std::{collections::HashMap, sync::Arc};
+
+use antiphon_directory::Route;
+use antiphon_feed::{FeedOptions, Followed, Hop, Subscriber, Topic, Topics, follow};
+use antiphon_proto::rpc::{
+    FeedItem, Interest,
+    delivery_server::{Delivery, DeliveryServer},
+    feed_item::Body,
+};
+use antiphon_types::Clock;
+use parking_lot::Mutex;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::link::Link;
+
+/// Settings of the delivery worker.
+#[derive(Debug, Clone)]
+pub struct DeliveryOptions {
+    /// The queues of the edges.
+    pub feed: FeedOptions,
+    /// The longest first pause before a broken link is tried again.
+    pub reconnect_base_ms: u64,
+    /// The longest pause.
+    pub reconnect_max_ms: u64,
+}
+
+impl Default for DeliveryOptions {
+    fn default() -> Self {
+        Self {
+            feed: FeedOptions::default(),
+            reconnect_base_ms: 50,
+            reconnect_max_ms: 5_000,
+        }
+    }
+}
+
+/// The delivery worker of a region. Cheap to clone.
+#[derive(Clone)]
+pub struct DeliveryWorker {
+    worker: Arc<Worker>,
+}
+
+struct Worker {
+    route: Route,
+    clock: Clock,
+    options: DeliveryOptions,
+    topics: Arc<Topics>,
+    links: Mutex<HashMap<Arc<str>, Arc<Link>>>,
+    tasks: TaskTracker,
+    closing: CancellationToken,
+}
+
+impl DeliveryWorker {
+    /// A worker that reaches homes by `route`.
+    #[must_use]
+    pub fn new(route: Route, clock: Clock, options: DeliveryOptions) -> Self {
+        let topics = Topics::new(options.feed.clone());
+        let links = Mutex::default();
+        let (tasks, closing) = (TaskTracker::new(), CancellationToken::new());
+        Self {
+            worker: Arc::new(Worker {
+                route,
+                clock,
+                options,
+                topics,
+                links,
+                tasks,
+                closing,
+            }),
+        }
+    }
+
+    /// The tonic server.
+    #[must_use]
+    pub fn into_server(self) -> DeliveryServer<Self> {
+        DeliveryServer::new(self)
+    }
+
+    /// Ends every link.
+    pub async fn close(&self) {
+        self.worker.closing.cancel();
+        self.worker.tasks.close();
+        self.worker.tasks.wait().await;
+    }
+}
+
+#[tonic::async_trait]
+impl Delivery for DeliveryWorker {
+    type FollowStream = Followed;
+
+    async fn follow(&self, request: Request<Streaming<Interest>>) -> Result<Response<Followed>, Status> {
+        Ok(Response::new(follow(
+            self.worker.clone(),
+            &self.worker.topics,
+            request.into_inner(),
+        )))
+    }
+}
+
+impl Hop for Worker {
+    async fn joined(&self, subscriber: &Subscriber, topics: Vec<Topic>) {
+        for topic in topics {
+            let link = self.link_of(&topic);
+            // The subscriber follows already, so what passes after this tail was read reaches it.
+            let tail = link.interests.lock().join(topic);
+            link.wake();
+            if let Some(seq) = tail {
+                let body = Some(Body::Tail(seq));
+                subscriber.offer(FeedItem {
+                    topic: topic.to_bytes(),
+                    body,
+                    traceparent: String::new(),
+                });
+            }
+        }
+        self.measure();
+    }
+
+    fn left(&self, topics: &[Topic]) {
+        for topic in topics {
+            let link = self.link_of(topic);
+            link.interests.lock().leave(*topic);
+            link.wake();
+        }
+        self.measure();
+    }
+}
+
+impl Worker {
+    fn link_of(&self, topic: &Topic) -> Arc<Link> {
+        let table = self.route.table().load();
+        let home = &table.placement(topic.slot()).home;
+        let mut links = self.links.lock();
+        if let Some(link) = links.get(home) {
+            return link.clone();
+        }
+        let link = Arc::new(Link::new(home.clone()));
+        links.insert(home.clone(), link.clone());
+        let running = link.clone().run(
+            self.route.clone(),
+            self.topics.clone(),
+            self.clock.clone(),
+            self.options.clone(),
+            self.closing.clone(),
+        );
+        self.tasks.spawn(running);
+        link
+    }
+
+    fn measure(&self) {
+        let count: usize = self.links.lock().values().map(|link| link.interests.lock().len()).sum();
+        #[allow(clippy::cast_precision_loss, reason = "a count of topics")]
+        metrics::gauge!("antiphon_delivery_topics").set(count as f64);
+    }
+}
