@@ -1,1 +1,25 @@
-//! antiphon-client
+//! The client SDK: an account over REST, and a session that survives the network.
+//!
+//! What the app can rely on:
+//! - Messages of a conversation arrive in order, each once, without a hole: what a push left out is fetched, what came twice is
+//!   dropped, and what retention has taken is said ([`Event::Truncated`]).
+//! - A message that was taken by [`Client::send`] is sent until the server has answered, across reconnects, always under the same
+//!   client message id: it is stored once.
+//! - The outbox and every queue are bounded; a full outbox is an error at once, a slow app slows down reading.
+//! - A lost connection is found by heartbeats and opened again with full jitter; the server's word on when to come back counts.
+
+#![forbid(unsafe_code)]
+
+mod account;
+mod backoff;
+mod client;
+mod connection;
+mod core;
+mod driver;
+mod tokens;
+
+pub use account::{Account, AccountError, ConversationView, MemberView, MessageView, Tokens};
+pub use backoff::Backoff;
+
+pub use client::{Client, ClientError, ClientOptions, Sending, Sent};
+pub use core::{Core, CoreOptions, Event, Output, Request, SendError};

@@ -1,0 +1,277 @@
+use std::{collections::HashMap, time::Duration};
+
+use antiphon_proto::client::{self as frames, server_frame::Body};
+use tokio::{
+    sync::{mpsc, oneshot},
+    task::JoinHandle,
+};
+
+use crate::{Account, CoreOptions, Event, Request, SendError, Tokens, driver::Driver};
+
+/// How a client behaves.
+#[derive(Debug, Clone)]
+pub struct ClientOptions {
+    /// The edge, as in `http://127.0.0.1:7400`.
+    pub server: String,
+    /// The installed app, as given at log-in.
+    pub device_id: String,
+    /// The last seq held of each conversation, from the process before.
+    pub cursors: HashMap<String, u64>,
+    /// Bounds and intervals of the session.
+    pub core: CoreOptions,
+    /// Events that may wait for the app; a slow app slows down reading.
+    pub events_len_max: usize,
+    /// The longest first pause before connecting again.
+    pub reconnect_base_ms: u64,
+    /// The longest pause.
+    pub reconnect_max_ms: u64,
+    /// How long connecting and the welcome may take.
+    pub connect_timeout: Duration,
+}
+
+impl ClientOptions {
+    /// The defaults for a device at an edge.
+    #[must_use]
+    pub fn new(server: &str, device_id: &str) -> Self {
+        Self {
+            server: server.trim_end_matches('/').to_owned(),
+            device_id: device_id.to_owned(),
+            cursors: HashMap::new(),
+            core: CoreOptions::default(),
+            events_len_max: 1_024,
+            reconnect_base_ms: 250,
+            reconnect_max_ms: 30_000,
+            connect_timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+/// Why a request had no answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ClientError {
+    /// The server refused it, or the connection was lost.
+    #[error("{code}: {message}")]
+    Refused {
+        /// Upper snake case code; `UNAVAILABLE` when there was no connection.
+        code: String,
+        /// What is wrong.
+        message: String,
+        /// When to try again.
+        retry_after_ms: Option<u64>,
+    },
+    /// The answer was of another kind than the request.
+    #[error("the server's answer does not belong to the request")]
+    Unexpected,
+    /// The client has stopped.
+    #[error("the client has stopped")]
+    Stopped,
+}
+
+/// A session that survives the network. Cheap to clone; it ends when [`Client::close`] is called or the last clone is dropped.
+#[derive(Debug, Clone)]
+pub struct Client {
+    commands: mpsc::Sender<Command>,
+}
+
+/// What the app asks of the driver.
+pub(crate) enum Command {
+    Send {
+        conversation_id: String,
+        client_msg_id: String,
+        text: String,
+        answer: oneshot::Sender<Result<Sent, SendError>>,
+    },
+    Request {
+        request: Request,
+        answer: oneshot::Sender<Result<Box<Body>, frames::Error>>,
+    },
+    Typing {
+        conversation_id: String,
+    },
+    Cursors {
+        answer: oneshot::Sender<HashMap<String, u64>>,
+    },
+    Close,
+}
+
+/// Where a message is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sent {
+    /// The idempotency key it was sent under.
+    pub client_msg_id: String,
+    /// Its number in the conversation.
+    pub seq: u64,
+    /// Milliseconds since the Unix epoch.
+    pub sent_at_ms: u64,
+}
+
+/// A message in the outbox: await [`Sending::sent`], or drop it and the message is sent all the same.
+#[derive(Debug)]
+pub struct Sending {
+    client_msg_id: String,
+    answer: oneshot::Receiver<Result<Sent, SendError>>,
+}
+
+impl Sending {
+    /// The idempotency key it is sent under.
+    #[must_use]
+    pub fn client_msg_id(&self) -> &str {
+        &self.client_msg_id
+    }
+
+    /// Waits until the message is durable.
+    ///
+    /// # Errors
+    /// [`SendError`] when it was refused for good.
+    pub async fn sent(self) -> Result<Sent, SendError> {
+        self.answer.await.unwrap_or(Err(SendError::Stopped))
+    }
+}
+
+/// Commands that may wait for the driver.
+const COMMANDS_LEN_MAX: usize = 1_024;
+
+impl Client {
+    /// Starts a session with the tokens of a log-in; events come on the receiver.
+    #[must_use]
+    pub fn start(options: ClientOptions, tokens: Tokens) -> (Self, mpsc::Receiver<Event>, JoinHandle<()>) {
+        let (commands, to_driver) = mpsc::channel(COMMANDS_LEN_MAX);
+        let (to_app, events) = mpsc::channel(options.events_len_max);
+        let account = Account::new(&options.server);
+        let driver = Driver::new(options, account, tokens, to_driver, to_app);
+        (Self { commands }, events, tokio::spawn(driver.run()))
+    }
+
+    /// Puts a message into the outbox under a new idempotency key.
+    ///
+    /// # Errors
+    /// [`SendError::OutboxFull`] when the driver cannot take it now; a full outbox shows in [`Sending::sent`].
+    pub fn send(&self, conversation_id: &str, text: &str) -> Result<Sending, SendError> {
+        self.send_as(conversation_id, &new_client_msg_id(), text)
+    }
+
+    /// As [`Client::send`] under a key of the app's own, for a message that it has kept across a restart.
+    ///
+    /// # Errors
+    /// As [`Client::send`].
+    pub fn send_as(&self, conversation_id: &str, client_msg_id: &str, text: &str) -> Result<Sending, SendError> {
+        let (sender, answer) = oneshot::channel();
+        let command = Command::Send {
+            conversation_id: conversation_id.to_owned(),
+            client_msg_id: client_msg_id.to_owned(),
+            text: text.to_owned(),
+            answer: sender,
+        };
+        self.commands.try_send(command).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => SendError::OutboxFull {
+                limit: COMMANDS_LEN_MAX,
+            },
+            mpsc::error::TrySendError::Closed(_) => SendError::Stopped,
+        })?;
+        Ok(Sending {
+            client_msg_id: client_msg_id.to_owned(),
+            answer,
+        })
+    }
+
+    /// Marks everything up to `seq` as read.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn read(&self, conversation_id: &str, seq: u64) -> Result<(), ClientError> {
+        let read = frames::Read {
+            conversation_id: conversation_id.to_owned(),
+            seq,
+        };
+        self.request(Request::Read(read)).await.map(drop)
+    }
+
+    /// Says that the user is typing.
+    ///
+    /// # Errors
+    /// [`ClientError::Stopped`].
+    pub async fn typing(&self, conversation_id: &str) -> Result<(), ClientError> {
+        self.command(Command::Typing {
+            conversation_id: conversation_id.to_owned(),
+        })
+        .await
+    }
+
+    /// Reads a page of history.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn fetch(&self, fetch: frames::Fetch) -> Result<frames::Page, ClientError> {
+        let Body::Page(page) = *self.request(Request::Fetch(fetch)).await? else {
+            return Err(ClientError::Unexpected);
+        };
+        Ok(page)
+    }
+
+    /// Lists conversations, most recently active first.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn sync(&self, limit: u32, cursor: &str) -> Result<frames::Conversations, ClientError> {
+        let sync = frames::Sync {
+            limit,
+            cursor: cursor.to_owned(),
+        };
+        let Body::Conversations(page) = *self.request(Request::Sync(sync)).await? else {
+            return Err(ClientError::Unexpected);
+        };
+        Ok(page)
+    }
+
+    /// Asks who is online and hears of changes from then on.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn presence(&self, user_ids: Vec<String>) -> Result<Vec<frames::Presence>, ClientError> {
+        match *self
+            .request(Request::Presence(frames::PresenceQuery { user_ids }))
+            .await?
+        {
+            Body::Presences(list) => Ok(list.presences),
+            _ => Err(ClientError::Unexpected),
+        }
+    }
+
+    /// The last seq held of each conversation: what to start the next process with.
+    ///
+    /// # Errors
+    /// [`ClientError::Stopped`].
+    pub async fn cursors(&self) -> Result<HashMap<String, u64>, ClientError> {
+        let (answer, cursors) = oneshot::channel();
+        self.command(Command::Cursors { answer }).await?;
+        cursors.await.map_err(|_| ClientError::Stopped)
+    }
+
+    /// Ends the session. Messages in the outbox are not waited for.
+    pub async fn close(&self) {
+        let _ = self.command(Command::Close).await;
+    }
+
+    async fn request(&self, request: Request) -> Result<Box<Body>, ClientError> {
+        let (sender, answer) = oneshot::channel();
+        self.command(Command::Request {
+            request,
+            answer: sender,
+        })
+        .await?;
+        let result = answer.await.map_err(|_| ClientError::Stopped)?;
+        result.map_err(|error| ClientError::Refused {
+            code: error.code,
+            message: error.message,
+            retry_after_ms: error.retry_after_ms,
+        })
+    }
+
+    async fn command(&self, command: Command) -> Result<(), ClientError> {
+        self.commands.send(command).await.map_err(|_| ClientError::Stopped)
+    }
+}
+
+fn new_client_msg_id() -> String {
+    format!("{:032x}", rand::random::<u128>())
+}

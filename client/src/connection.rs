@@ -1,0 +1,65 @@
+//! One WebSocket connection: frames in, frames out.
+
+use std::time::Duration;
+
+use antiphon_proto::client::{ClientFrame, ServerFrame};
+use futures_util::{SinkExt as _, StreamExt as _};
+use prost::Message as _;
+use tokio::{net::TcpStream, time::timeout};
+use tokio_tungstenite::{
+    MaybeTlsStream, WebSocketStream, connect_async,
+    tungstenite::{Message, client::IntoClientRequest as _, http::HeaderValue},
+};
+
+/// How long one write may take.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
+
+pub(crate) struct Connection {
+    socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
+}
+
+impl Connection {
+    /// Connects to the edge of `server` (`http://…` or `https://…`).
+    pub(crate) async fn open(server: &str, within: Duration) -> Result<Self, String> {
+        let url = format!("{}/v1/connect", server.replacen("http", "ws", 1));
+        let mut request = url.into_client_request().map_err(|error| error.to_string())?;
+        let subprotocol = HeaderValue::from_static("antiphon.v1");
+        request.headers_mut().insert("sec-websocket-protocol", subprotocol);
+        match timeout(within, connect_async(request)).await {
+            Ok(Ok((socket, _))) => Ok(Self { socket }),
+            Ok(Err(error)) => Err(error.to_string()),
+            Err(_) => Err(format!("no connection within {} ms", within.as_millis())),
+        }
+    }
+
+    /// Writes a frame.
+    pub(crate) async fn send(&mut self, frame: &ClientFrame) -> Result<(), String> {
+        let message = Message::Binary(frame.encode_to_vec().into());
+        match timeout(WRITE_TIMEOUT, self.socket.send(message)).await {
+            Ok(result) => result.map_err(|error| error.to_string()),
+            Err(_) => Err("the connection takes nothing any more".to_owned()),
+        }
+    }
+
+    /// Reads the next frame. Cancel safe.
+    pub(crate) async fn receive(&mut self) -> Result<ServerFrame, String> {
+        loop {
+            match self.socket.next().await {
+                Some(Ok(Message::Binary(bytes))) => {
+                    return ServerFrame::decode(bytes).map_err(|error| format!("a malformed frame: {error}"));
+                }
+                Some(Ok(Message::Close(frame))) => {
+                    return Err(frame.map_or_else(|| "closed by the server".to_owned(), |frame| frame.to_string()));
+                }
+                Some(Ok(Message::Text(_) | Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => {}
+                Some(Err(error)) => return Err(error.to_string()),
+                None => return Err("the connection ended".to_owned()),
+            }
+        }
+    }
+
+    /// Says good-bye; does not wait long for it.
+    pub(crate) async fn close(mut self) {
+        let _ = timeout(Duration::from_secs(1), self.socket.close(None)).await;
+    }
+}

@@ -1,0 +1,352 @@
+//! The shell around [`crate::Core`]: the socket, the clock, the tokens.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    time::Duration,
+};
+
+use antiphon_proto::client::{self, ClientFrame, Welcome, client_frame, server_frame::Body};
+use antiphon_types::Clock;
+use futures_util::future::{BoxFuture, FutureExt as _, OptionFuture};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::{Instant, MissedTickBehavior, interval, sleep, timeout},
+};
+
+use crate::{
+    Account, Backoff, ClientOptions, Core, Event, Output, Request, SendError, Sent, Tokens,
+    client::Command,
+    connection::Connection,
+    tokens::{Keeper, Renewal},
+};
+
+pub(crate) struct Driver {
+    options: ClientOptions,
+    core: Core,
+    keeper: Keeper,
+    commands: mpsc::Receiver<Command>,
+    to_app: mpsc::Sender<Event>,
+    events: VecDeque<Event>,
+    sends: HashMap<String, oneshot::Sender<Result<Sent, SendError>>>,
+    requests: HashMap<u64, oneshot::Sender<Result<Box<Body>, client::Error>>>,
+    clock: Clock,
+    backoff: Backoff,
+    /// The server said when to come back.
+    come_back_after: Option<Duration>,
+    is_token_refused: bool,
+}
+
+/// Why a connection, or the client, is over.
+enum Ended {
+    /// Try again.
+    Lost(String),
+    /// The log-in is over.
+    LoggedOut(String),
+    /// The app has closed the client.
+    Closed,
+}
+
+/// A connection that lived this long starts the pauses from the shortest again.
+const HEALTHY: Duration = Duration::from_secs(10);
+
+/// How often what is due is looked for.
+const TICK: Duration = Duration::from_millis(50);
+
+/// How long a renewal that failed for want of a server waits.
+const RENEWAL_PAUSE: Duration = Duration::from_secs(5);
+
+/// Cursors that one hello may hold when the server has not said how many.
+const CURSORS_MAX: usize = 1_000;
+
+impl Driver {
+    pub(crate) fn new(
+        options: ClientOptions,
+        account: Account,
+        tokens: Tokens,
+        commands: mpsc::Receiver<Command>,
+        to_app: mpsc::Sender<Event>,
+    ) -> Self {
+        let core = Core::new(options.core.clone(), options.cursors.clone());
+        let backoff = Backoff::new(options.reconnect_base_ms, options.reconnect_max_ms);
+        Self {
+            options,
+            core,
+            keeper: Keeper::new(account, tokens),
+            commands,
+            to_app,
+            events: VecDeque::new(),
+            sends: HashMap::new(),
+            requests: HashMap::new(),
+            clock: Clock::system(),
+            backoff,
+            come_back_after: None,
+            is_token_refused: false,
+        }
+    }
+
+    pub(crate) async fn run(mut self) {
+        loop {
+            let started = Instant::now();
+            let ended = match self.open().await {
+                Ok((connection, welcome)) => self.serve(connection, welcome).await,
+                Err(ended) => ended,
+            };
+            match ended {
+                Ended::Closed => return,
+                Ended::LoggedOut(reason) => {
+                    self.core.disconnected(reason.clone());
+                    self.collect();
+                    self.events.push_back(Event::LoggedOut { reason });
+                    while let Some(event) = self.events.pop_front() {
+                        if self.to_app.send(event).await.is_err() {
+                            return;
+                        }
+                    }
+                    return;
+                }
+                Ended::Lost(reason) => self.core.disconnected(reason),
+            }
+            self.collect();
+            if started.elapsed() > HEALTHY {
+                self.backoff.reset();
+            }
+            let jittered = self.backoff.pause(rand::random());
+            let pause = self.come_back_after.take().unwrap_or(jittered);
+            if self.wait(pause).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Connects and says hello, with an access token that is still good.
+    async fn open(&mut self) -> Result<(Connection, Welcome), Ended> {
+        if self.is_token_refused || self.keeper.is_renewal_due() {
+            match self.keeper.renewal().await {
+                Renewal::Renewed(tokens) => self.renewed(tokens),
+                Renewal::LoggedOut(reason) => return Err(Ended::LoggedOut(reason)),
+                Renewal::Failed(reason) => return Err(Ended::Lost(reason)),
+            }
+        }
+        let within = self.options.connect_timeout;
+        let hello = self
+            .core
+            .hello(self.keeper.access_token(), &self.options.device_id, CURSORS_MAX);
+        let greeting = async {
+            let mut connection = Connection::open(&self.options.server, within).await?;
+            connection.send(&hello).await?;
+            let answer = connection.receive().await?;
+            Ok::<_, String>((connection, answer))
+        };
+        let (connection, answer) = match timeout(within, greeting).await {
+            Ok(Ok(opened)) => opened,
+            Ok(Err(reason)) => return Err(Ended::Lost(reason)),
+            Err(_) => return Err(Ended::Lost(format!("no welcome within {} ms", within.as_millis()))),
+        };
+        match answer.body {
+            Some(Body::Welcome(welcome)) => Ok((connection, welcome)),
+            Some(Body::Error(error)) => Err(self.hello_refused(&error)),
+            Some(Body::Goaway(goaway)) => {
+                self.come_back_after = Some(Duration::from_millis(goaway.reconnect_after_ms.into()));
+                Err(Ended::Lost(goaway.reason))
+            }
+            _ => Err(Ended::Lost("the server did not welcome us".to_owned())),
+        }
+    }
+
+    fn hello_refused(&mut self, error: &client::Error) -> Ended {
+        match error.code.as_str() {
+            "UNAUTHENTICATED" | "TOKEN_EXPIRED" => {
+                self.is_token_refused = true;
+                self.keeper.expire();
+            }
+            _ => self.come_back_after = error.retry_after_ms.map(Duration::from_millis),
+        }
+        Ended::Lost(format!("{}: {}", error.code, error.message))
+    }
+
+    /// Serves one connection until it ends.
+    async fn serve(&mut self, mut connection: Connection, welcome: Welcome) -> Ended {
+        let heartbeat = Duration::from_millis(u64::from(welcome.heartbeat_ms.max(1)));
+        self.core.connected(welcome, self.clock.now_ms());
+        let mut tick = interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let (mut heard_at, mut pinged_at) = (Instant::now(), Instant::now());
+        let mut renewal: OptionFuture<BoxFuture<'static, Renewal>> = None.into();
+        let mut is_renewing = false;
+        let to_app = self.to_app.clone();
+        loop {
+            while let Some(output) = self.core.poll() {
+                if let Err(ended) = self.act(output, &mut connection).await {
+                    if !matches!(ended, Ended::Closed) {
+                        connection.close().await;
+                    }
+                    return ended;
+                }
+            }
+            tokio::select! {
+                // A slow app slows down reading, and nothing else.
+                frame = connection.receive(), if self.events.is_empty() => match frame {
+                    Ok(frame) => {
+                        heard_at = Instant::now();
+                        self.core.receive(frame, self.clock.now_ms());
+                    }
+                    Err(reason) => return Ended::Lost(reason),
+                },
+                permit = to_app.reserve(), if !self.events.is_empty() => match permit {
+                    Ok(permit) => if let Some(event) = self.events.pop_front() { permit.send(event) },
+                    Err(_) => return Ended::Closed,
+                },
+                command = self.commands.recv() => match command {
+                    Some(Command::Close) | None => {
+                        connection.close().await;
+                        return Ended::Closed;
+                    }
+                    Some(command) => self.take(command),
+                },
+                Some(done) = &mut renewal, if is_renewing => {
+                    is_renewing = false;
+                    match done {
+                        Renewal::Renewed(tokens) => {
+                            let access_token = tokens.access_token.clone();
+                            self.renewed(tokens);
+                            self.core.request(Request::Reauth(client::Reauth { access_token }));
+                        }
+                        Renewal::LoggedOut(reason) => return Ended::LoggedOut(reason),
+                        Renewal::Failed(_) => self.keeper.postpone(RENEWAL_PAUSE),
+                    }
+                }
+                _ = tick.tick() => {
+                    let is_deaf = !self.events.is_empty();
+                    if is_deaf {
+                        heard_at = Instant::now();
+                    }
+                    if heard_at.elapsed() > heartbeat * 2 {
+                        return Ended::Lost(format!("the server was silent for {} ms", heard_at.elapsed().as_millis()));
+                    }
+                    if pinged_at.elapsed() > heartbeat / 2 {
+                        pinged_at = Instant::now();
+                        let ping = ClientFrame { id: "ping".into(), body: Some(client_frame::Body::Ping(client::Ping {})) };
+                        if let Err(reason) = connection.send(&ping).await {
+                            return Ended::Lost(reason);
+                        }
+                    }
+                    if !is_renewing && self.keeper.is_renewal_due() {
+                        is_renewing = true;
+                        renewal = Some(self.keeper.renewal().boxed()).into();
+                    }
+                    self.core.tick(self.clock.now_ms());
+                }
+            }
+        }
+    }
+
+    async fn act(&mut self, output: Output, connection: &mut Connection) -> Result<(), Ended> {
+        match output {
+            Output::Frame(frame) => connection.send(&frame).await.map_err(Ended::Lost),
+            Output::Goaway(goaway) => {
+                self.come_back_after = Some(Duration::from_millis(goaway.reconnect_after_ms.into()));
+                match goaway.reason.as_str() {
+                    "replaced" | "revoked" => Err(Ended::LoggedOut(goaway.reason)),
+                    _ => Err(Ended::Lost(goaway.reason)),
+                }
+            }
+            Output::Unauthenticated(error) => Err(self.hello_refused(&error)),
+            other @ (Output::Event(_) | Output::Sent { .. } | Output::NotSent { .. } | Output::Answer { .. }) => {
+                self.tell(other);
+                Ok(())
+            }
+        }
+    }
+
+    /// Passes on what needs no connection.
+    fn tell(&mut self, output: Output) {
+        match output {
+            Output::Event(event) => self.events.push_back(event),
+            Output::Sent { client_msg_id, sent } => {
+                if let Some(answer) = self.sends.remove(&client_msg_id) {
+                    // Whoever sent it may not wait for it.
+                    let _ = answer.send(Ok(Sent {
+                        client_msg_id,
+                        seq: sent.seq,
+                        sent_at_ms: sent.sent_at_ms,
+                    }));
+                }
+            }
+            Output::NotSent { client_msg_id, error } => {
+                if let Some(answer) = self.sends.remove(&client_msg_id) {
+                    let _ = answer.send(Err(error));
+                }
+            }
+            Output::Answer { number, result } => {
+                if let Some(answer) = self.requests.remove(&number) {
+                    let _ = answer.send(result);
+                }
+            }
+            Output::Frame(_) | Output::Goaway(_) | Output::Unauthenticated(_) => {}
+        }
+    }
+
+    fn collect(&mut self) {
+        while let Some(output) = self.core.poll() {
+            self.tell(output);
+        }
+    }
+
+    fn take(&mut self, command: Command) {
+        match command {
+            Command::Send {
+                conversation_id,
+                client_msg_id,
+                text,
+                answer,
+            } => {
+                let sent = self
+                    .core
+                    .send(conversation_id, client_msg_id.clone(), text, self.clock.now_ms());
+                match sent {
+                    Ok(()) => {
+                        self.sends.insert(client_msg_id, answer);
+                    }
+                    Err(error) => {
+                        let _ = answer.send(Err(error));
+                    }
+                }
+            }
+            Command::Request { request, answer } => {
+                let number = self.core.request(request);
+                self.requests.insert(number, answer);
+            }
+            Command::Typing { conversation_id } => self.core.typing(conversation_id),
+            Command::Cursors { answer } => {
+                let _ = answer.send(self.core.cursors().into_iter().collect());
+            }
+            Command::Close => {}
+        }
+    }
+
+    /// Waits before the next attempt; commands and events go on meanwhile.
+    async fn wait(&mut self, pause: Duration) -> Result<(), ()> {
+        let to_app = self.to_app.clone();
+        let mut waited = std::pin::pin!(sleep(pause));
+        loop {
+            self.collect();
+            tokio::select! {
+                () = &mut waited => return Ok(()),
+                permit = to_app.reserve(), if !self.events.is_empty() => match permit {
+                    Ok(permit) => if let Some(event) = self.events.pop_front() { permit.send(event) },
+                    Err(_) => return Err(()),
+                },
+                command = self.commands.recv() => match command {
+                    Some(Command::Close) | None => return Err(()),
+                    Some(command) => self.take(command),
+                },
+            }
+        }
+    }
+
+    fn renewed(&mut self, tokens: Tokens) {
+        self.is_token_refused = false;
+        self.events.push_back(Event::Tokens(tokens.clone()));
+        self.keeper.renewed(tokens);
+    }
+}
