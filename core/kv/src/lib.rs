@@ -7,21 +7,27 @@
 //! - A commit that was answered is durable: it survives kill -9 and a power cut. Nobody reads what is not durable yet.
 //! - [`Txn::snapshot_get`] and [`Txn::snapshot_range`] read from the same snapshot without taking part in conflicts.
 //! - Atomic operations do not conflict with each other.
-//! - Limits belong to the port, not to the engine ([`Limits`]).
+//! - Limits belong to the port, not to the engine ([`Limits`]). Keys are not empty.
 //!
-//! [`contract`] holds the suite that every engine passes.
+//! [`contract`] holds the suite that every engine passes; [`engine`] is what an engine implements.
 
 #![forbid(unsafe_code)]
 
-mod conflicts;
 pub mod contract;
 mod embedded;
-mod engine;
+pub mod engine;
 mod error;
+mod faults;
+mod kv;
+mod limits;
+mod range;
 mod txn;
 mod write;
 
 pub use embedded::EmbeddedOptions;
-pub use engine::{Kv, Watch};
 pub use error::KvError;
-pub use txn::{KvPair, Limits, Page, RangeRead, Txn};
+pub use faults::{CommitFault, Faults};
+pub use kv::{Kv, Watch};
+pub use limits::Limits;
+pub use range::{KvPair, Page, RangeRead};
+pub use txn::Txn;

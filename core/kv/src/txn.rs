@@ -1,68 +1,18 @@
-use std::{collections::BTreeMap, sync::Arc, time::Instant};
+use std::{
+    fmt,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 
 use crate::{
-    KvError,
+    KvError, Limits, Page, RangeRead,
     engine::{Reads, Snapshot},
-    write::{Atomic, Buffered, Mutation, WriteSet, fold},
+    range::{PAGE_BYTES_MAX, overlaid},
+    write::{Atomic, Buffered, WriteSet, fold},
 };
-
-/// What the port accepts, whatever the engine: FoundationDB's limits.
-#[derive(Debug, Clone, Copy)]
-pub struct Limits {
-    /// Bytes of a key.
-    pub key_bytes_max: usize,
-    /// Bytes of a value.
-    pub value_bytes_max: usize,
-    /// Bytes of all keys and values written, and of the conflict ranges read.
-    pub transaction_bytes_max: usize,
-    /// Age of a transaction's snapshot.
-    pub transaction_age_ms_max: u64,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            key_bytes_max: 10_000,
-            value_bytes_max: 100_000,
-            transaction_bytes_max: 1_000_000,
-            transaction_age_ms_max: 5_000,
-        }
-    }
-}
-
-/// One key and its value.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct KvPair {
-    /// The key.
-    pub key: Bytes,
-    /// Its value.
-    pub value: Bytes,
-}
-
-/// What to read of a range of keys.
-#[derive(Debug, Clone)]
-pub struct RangeRead {
-    /// First key, inclusive.
-    pub start: Bytes,
-    /// Last key, exclusive.
-    pub end: Bytes,
-    /// At most this many pairs; 0 is refused.
-    pub limit: usize,
-    /// Read from the end backwards; pairs come in descending order.
-    pub reverse: bool,
-}
-
-/// One page of a range.
-#[derive(Debug, Clone, Default)]
-pub struct Page {
-    /// The pairs, in the order asked for.
-    pub pairs: Vec<KvPair>,
-    /// Whether the range holds more beyond the last pair (cut by the limit or by bytes).
-    pub more: bool,
-}
 
 /// A running transaction. Cheap to clone: clones are the same transaction.
 #[derive(Clone)]
@@ -81,11 +31,17 @@ struct Shared {
 struct State {
     writes: WriteSet,
     reads: Reads,
-    bytes: usize,
-    /// The first write that broke a limit; the commit fails with it.
+    /// The first breach of a limit: every later read and the commit fail with it.
     violation: Option<KvError>,
     /// The last failure that a read has returned: the retry loop sees it even when the body wraps it.
     last_error: Option<KvError>,
+}
+
+/// Whether a read takes part in conflicts.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Isolation {
+    Serializable,
+    Snapshot,
 }
 
 impl Txn {
@@ -104,10 +60,9 @@ impl Txn {
     /// Reads a key; the commit fails with a conflict when another transaction has changed it by then.
     ///
     /// # Errors
-    /// [`KvError`] when the store fails or the transaction has grown too old.
+    /// [`KvError`] when the store fails, a limit is broken or the transaction has grown too old.
     pub async fn get(&self, key: &[u8]) -> Result<Option<Bytes>, KvError> {
-        self.shared.state.lock().reads.keys.push(Bytes::copy_from_slice(key));
-        self.read(key).await
+        self.noted(self.read(key, Isolation::Serializable).await)
     }
 
     /// Reads a key without taking part in conflicts.
@@ -115,7 +70,7 @@ impl Txn {
     /// # Errors
     /// As [`Txn::get`].
     pub async fn snapshot_get(&self, key: &[u8]) -> Result<Option<Bytes>, KvError> {
-        self.read(key).await
+        self.noted(self.read(key, Isolation::Snapshot).await)
     }
 
     /// Reads a page of a range; the commit fails with a conflict when another transaction has changed anything in what was
@@ -124,18 +79,7 @@ impl Txn {
     /// # Errors
     /// As [`Txn::get`].
     pub async fn range(&self, range: RangeRead) -> Result<Page, KvError> {
-        let page = self.read_range(&range).await?;
-        // Beyond a page that was cut short nothing has been read.
-        let (mut start, mut end) = (range.start, range.end);
-        if let (true, Some(last)) = (page.more, page.pairs.last()) {
-            if range.reverse {
-                start = last.key.clone();
-            } else {
-                end = after(&last.key);
-            }
-        }
-        self.shared.state.lock().reads.ranges.push((start, end));
-        Ok(page)
+        self.noted(self.read_range(range, Isolation::Serializable).await)
     }
 
     /// Reads a page of a range without taking part in conflicts.
@@ -143,163 +87,139 @@ impl Txn {
     /// # Errors
     /// As [`Txn::get`].
     pub async fn snapshot_range(&self, range: RangeRead) -> Result<Page, KvError> {
-        self.read_range(&range).await
+        self.noted(self.read_range(range, Isolation::Snapshot).await)
     }
 
     /// Writes a key.
     pub fn set(&self, key: impl Into<Bytes>, value: impl Into<Bytes>) {
         let (key, value) = (key.into(), value.into());
-        let limit = self.shared.limits.value_bytes_max;
-        let too_large = (value.len() > limit).then(|| KvError::TooLarge {
-            what: "a value",
-            size: value.len(),
-            limit,
-        });
-        self.write(&[&key], value.len(), too_large, |writes| writes.set(key.clone(), value));
+        let limits = &self.shared.limits;
+        let checked = limits.check_key(&key).and_then(|()| limits.check_value(&value));
+        self.write(checked, |writes| writes.set(key, value));
     }
 
     /// Clears a key.
     pub fn clear(&self, key: impl Into<Bytes>) {
         let key = key.into();
-        self.write(&[&key], 0, None, |writes| writes.clear(key.clone()));
+        self.write(self.shared.limits.check_key(&key), |writes| writes.clear(key));
     }
 
     /// Clears every key from `start` (inclusive) to `end` (exclusive).
     pub fn clear_range(&self, start: impl Into<Bytes>, end: impl Into<Bytes>) {
         let (start, end) = (start.into(), end.into());
-        self.write(&[&start, &end], 0, None, |writes| {
-            writes.clear_range(start.clone(), end.clone());
-        });
+        let checked = self.shared.limits.check_bounds(&start, &end);
+        self.write(checked, |writes| writes.clear_range(start, end));
     }
 
     /// Adds to a little-endian u64 (absent = 0), wrapping; never conflicts with another atomic operation.
     pub fn add(&self, key: impl Into<Bytes>, delta: u64) {
-        let key = key.into();
-        self.write(&[&key], 8, None, |writes| {
-            writes.atomic(key.clone(), Atomic::Add(delta));
-        });
+        self.atomic(key.into(), Atomic::Add(delta));
     }
 
     /// Raises a little-endian u64 (absent = 0) to at least `value`; never conflicts with another atomic operation.
     pub fn max(&self, key: impl Into<Bytes>, value: u64) {
-        let key = key.into();
-        self.write(&[&key], 8, None, |writes| {
-            writes.atomic(key.clone(), Atomic::Max(value));
-        });
+        self.atomic(key.into(), Atomic::Max(value));
     }
 
-    fn write(
-        &self,
-        keys: &[&Bytes],
-        value_bytes: usize,
-        too_large: Option<KvError>,
-        write: impl FnOnce(&mut WriteSet),
-    ) {
-        let limits = &self.shared.limits;
+    fn atomic(&self, key: Bytes, atomic: Atomic) {
+        self.write(self.shared.limits.check_key(&key), |writes| writes.atomic(key, atomic));
+    }
+
+    fn write(&self, checked: Result<(), KvError>, write: impl FnOnce(&mut WriteSet)) {
         let mut state = self.shared.state.lock();
-        let long_key = keys
-            .iter()
-            .find(|key| key.len() > limits.key_bytes_max)
-            .map(|key| KvError::TooLarge {
-                what: "a key",
-                size: key.len(),
-                limit: limits.key_bytes_max,
-            });
-        state.bytes += value_bytes + keys.iter().map(|key| key.len()).sum::<usize>();
-        let long_transaction = (state.bytes > limits.transaction_bytes_max).then(|| KvError::TooLarge {
-            what: "a transaction",
-            size: state.bytes,
-            limit: limits.transaction_bytes_max,
+        let result = checked.and_then(|()| {
+            write(&mut state.writes);
+            state.check_bytes(&self.shared.limits)
         });
-        match long_key.or(too_large).or(long_transaction) {
-            Some(violation) => {
-                state.violation.get_or_insert(violation);
-            }
-            None => write(&mut state.writes),
+        if let Err(violation) = result {
+            state.violation.get_or_insert(violation);
         }
     }
 
-    async fn read(&self, key: &[u8]) -> Result<Option<Bytes>, KvError> {
-        self.check()?;
-        let atomics = match self.shared.state.lock().writes.buffered(key) {
-            Buffered::Value(value) => return Ok(value.cloned()),
-            Buffered::Atomics(atomics) => atomics.to_vec(),
-            Buffered::Unknown => Vec::new(),
+    async fn read(&self, key: &[u8], isolation: Isolation) -> Result<Option<Bytes>, KvError> {
+        self.check_age()?;
+        self.shared.limits.check_key(key)?;
+        let atomics = {
+            let mut state = self.shared.state.lock();
+            state.check_violation()?;
+            let atomics = match state.writes.buffered(key) {
+                Buffered::Value(value) => return Ok(value.cloned()),
+                Buffered::Atomics(atomics) => atomics.to_vec(),
+                Buffered::Unknown => Vec::new(),
+            };
+            if isolation == Isolation::Serializable {
+                state.reads.add_key(key);
+                state.check_bytes(&self.shared.limits)?;
+            }
+            atomics
         };
-        let stored = self.noted(self.shared.snapshot.get(key).await)?;
+        let stored = self.shared.snapshot.get(key).await?;
         Ok(fold(&atomics, stored))
     }
 
-    async fn read_range(&self, range: &RangeRead) -> Result<Page, KvError> {
-        self.check()?;
-        let buffered = self.shared.state.lock().writes.clone();
-        if range.start >= range.end || range.limit == 0 {
+    async fn read_range(&self, range: RangeRead, isolation: Isolation) -> Result<Page, KvError> {
+        self.check_age()?;
+        self.shared.limits.check_bounds(&range.start, &range.end)?;
+        self.shared.state.lock().check_violation()?;
+        if range.limit == 0 {
+            return Err(KvError::Io(
+                "a range read with a limit of 0 pairs is refused".to_owned(),
+            ));
+        }
+        if range.is_empty() {
             return Ok(Page::default());
         }
-        if buffered.is_empty() {
-            return self.noted(self.shared.snapshot.range(range.clone()).await);
+        let (page, extent) = self.read_page(&range).await?;
+        if isolation == Isolation::Serializable {
+            let mut state = self.shared.state.lock();
+            state.reads.add_range(extent.0, extent.1);
+            state.check_bytes(&self.shared.limits)?;
         }
-        self.overlaid(range, &buffered).await
+        Ok(page)
     }
 
-    /// Reads pages of the store until the buffered writes laid over them fill the page asked for.
-    async fn overlaid(&self, range: &RangeRead, buffered: &WriteSet) -> Result<Page, KvError> {
-        let mut merged: BTreeMap<Bytes, Bytes> = BTreeMap::new();
+    /// Reads pages of the store until, with the buffered writes laid over them, they fill the page asked for. Returns the
+    /// page and the range of keys that it depends on.
+    async fn read_page(&self, range: &RangeRead) -> Result<(Page, (Bytes, Bytes)), KvError> {
+        let mut page = Page::default();
+        let mut bytes = 0;
         let mut rest = range.clone();
         loop {
-            let page = self.noted(self.shared.snapshot.range(rest.clone()).await)?;
-            let edge = page.pairs.last().map(|pair| pair.key.clone());
-            // This pass covers the keys up to the edge of the page, or all that is left.
-            let (mut start, mut end) = (rest.start.clone(), rest.end.clone());
-            if let (true, Some(edge)) = (page.more, &edge) {
-                if range.reverse {
-                    start = edge.clone();
-                } else {
-                    end = after(edge);
+            // One more than asked for tells whether there is more.
+            rest.limit = (range.limit - page.pairs.len()).saturating_add(1);
+            let stored = self.shared.snapshot.range(rest.clone()).await?;
+            let (start, end) = match stored.pairs.last() {
+                Some(last) if stored.more => rest.up_to(&last.key),
+                Some(_) | None => (rest.start.clone(), rest.end.clone()),
+            };
+            {
+                let state = self.shared.state.lock();
+                for pair in overlaid(&state.writes, (&start, &end), stored.pairs, range.reverse) {
+                    if page.pairs.len() == range.limit || bytes >= PAGE_BYTES_MAX {
+                        page.more = true;
+                        return Ok((page, range.up_to(&pair.key)));
+                    }
+                    bytes += pair.key.len() + pair.value.len();
+                    page.pairs.push(pair);
                 }
-            }
-            let mut stored: BTreeMap<Bytes, Bytes> =
-                page.pairs.into_iter().map(|pair| (pair.key, pair.value)).collect();
-            stored.retain(|key, _| !buffered.is_cleared(key));
-            for (key, mutation) in buffered.mutations.range(start.clone()..end.clone()) {
-                let value = match mutation {
-                    Mutation::Set(value) => Some(value.clone()),
-                    Mutation::Clear => None,
-                    Mutation::Atomics(atomics) => fold(atomics, stored.get(key).cloned()),
-                };
-                match value {
-                    Some(value) => stored.insert(key.clone(), value),
-                    None => stored.remove(key),
-                };
-            }
-            merged.extend(stored);
-            if !page.more || merged.len() > range.limit {
-                let more = page.more || merged.len() > range.limit;
-                let pairs = merged.into_iter().map(|(key, value)| KvPair { key, value });
-                let pairs: Vec<_> = if range.reverse {
-                    pairs.rev().take(range.limit).collect()
-                } else {
-                    pairs.take(range.limit).collect()
-                };
-                return Ok(Page { pairs, more });
             }
             if range.reverse {
                 rest.end = start;
             } else {
                 rest.start = end;
             }
+            if !stored.more || rest.is_empty() {
+                return Ok((page, (range.start.clone(), range.end.clone())));
+            }
         }
     }
 
-    fn check(&self) -> Result<(), KvError> {
+    fn check_age(&self) -> Result<(), KvError> {
         let limit_ms = self.shared.limits.transaction_age_ms_max;
-        if self.shared.started.elapsed().as_millis() > u128::from(limit_ms) {
-            return self.noted(Err(KvError::TooOld { limit_ms }));
+        if self.shared.started.elapsed() > Duration::from_millis(limit_ms) {
+            return Err(KvError::TooOld { limit_ms });
         }
-        match &self.shared.state.lock().violation {
-            Some(violation) => Err(violation.clone()),
-            None => Ok(()),
-        }
+        Ok(())
     }
 
     fn noted<T>(&self, result: Result<T, KvError>) -> Result<T, KvError> {
@@ -314,10 +234,13 @@ impl Txn {
     }
 
     /// Takes what is to be committed; clones of the transaction that live on write into nothing.
-    pub(crate) fn take(&self) -> Result<(WriteSet, Reads), KvError> {
-        self.check()?;
+    pub(crate) fn take(&self) -> Result<(Reads, WriteSet), KvError> {
         let mut state = self.shared.state.lock();
-        Ok((std::mem::take(&mut state.writes), std::mem::take(&mut state.reads)))
+        state.check_violation()?;
+        if !state.writes.is_empty() {
+            self.check_age()?;
+        }
+        Ok((std::mem::take(&mut state.reads), std::mem::take(&mut state.writes)))
     }
 
     pub(crate) fn snapshot(&self) -> &dyn Snapshot {
@@ -325,10 +248,26 @@ impl Txn {
     }
 }
 
-/// The key right after `key`.
-pub(crate) fn after(key: &Bytes) -> Bytes {
-    let mut next = Vec::with_capacity(key.len() + 1);
-    next.extend_from_slice(key);
-    next.push(0);
-    next.into()
+impl State {
+    fn check_violation(&self) -> Result<(), KvError> {
+        match &self.violation {
+            Some(violation) => Err(violation.clone()),
+            None => Ok(()),
+        }
+    }
+
+    fn check_bytes(&mut self, limits: &Limits) -> Result<(), KvError> {
+        let checked = limits.check_transaction(self.writes.bytes() + self.reads.bytes());
+        if let Err(violation) = &checked {
+            self.violation.get_or_insert_with(|| violation.clone());
+        }
+        checked
+    }
+}
+
+impl fmt::Debug for Txn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = self.shared.state.lock();
+        write!(f, "Txn({} bytes)", state.writes.bytes() + state.reads.bytes())
+    }
 }

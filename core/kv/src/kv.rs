@@ -1,0 +1,192 @@
+use std::{
+    fmt,
+    future::Future,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use futures_util::{FutureExt as _, future::BoxFuture};
+
+use crate::{CommitFault, EmbeddedOptions, Faults, KvError, Limits, Txn, embedded, engine::Engine};
+
+/// The store. Cheap to clone; the engine is erased inside.
+#[derive(Debug, Clone)]
+pub struct Kv {
+    engine: Arc<dyn Engine>,
+    limits: Limits,
+    faults: Option<Faults>,
+}
+
+/// How often a transaction is tried.
+const ATTEMPTS_MAX: u32 = 64;
+
+/// How long a transaction is tried.
+const RETRY_TIME_MAX: Duration = Duration::from_secs(5);
+
+/// The longest wait between two attempts.
+const BACKOFF_US_MAX: u64 = 64_000;
+
+impl Kv {
+    /// Opens (or creates) the embedded engine.
+    ///
+    /// # Errors
+    /// [`KvError::Unavailable`] when the folder is open already, here or in another process; [`KvError::Io`] when it cannot
+    /// be opened or written. Both name the folder.
+    pub async fn open_embedded(options: EmbeddedOptions) -> Result<Self, KvError> {
+        Ok(Self::over(Arc::new(embedded::open(options).await?)))
+    }
+
+    /// Puts the port over an engine.
+    #[must_use]
+    pub fn over(engine: Arc<dyn Engine>) -> Self {
+        Self {
+            engine,
+            limits: Limits::default(),
+            faults: None,
+        }
+    }
+
+    /// The same store under other limits. An engine may not bear more than the default ones.
+    #[must_use]
+    pub fn with_limits(self, limits: Limits) -> Self {
+        Self { limits, ..self }
+    }
+
+    /// The same store with commits that fail as `faults` says. For tests.
+    #[must_use]
+    pub fn with_faults(self, faults: Faults) -> Self {
+        Self {
+            faults: Some(faults),
+            ..self
+        }
+    }
+
+    /// Runs `body` in a transaction and commits it; reruns it on a retryable failure, bounded in count and time.
+    /// A body that wrote nothing commits nothing. `body` must have no effect outside of the transaction.
+    ///
+    /// # Errors
+    /// What `body` returns; [`KvError::CommitUnknown`] at once; the store's failures; [`KvError::RetriesExhausted`].
+    pub async fn transact<T, E, F, Fut>(&self, body: F) -> Result<T, E>
+    where
+        T: Send,
+        E: From<KvError> + Send,
+        F: Fn(Txn) -> Fut + Send + Sync,
+        Fut: Future<Output = Result<T, E>> + Send,
+    {
+        let started = Instant::now();
+        let mut attempts = 0;
+        loop {
+            let (failure, error) = match self.attempt(&body).await {
+                Ok(value) => return Ok(value),
+                Err(failed) => failed,
+            };
+            let Some(failure) = failure.filter(KvError::is_retryable) else {
+                return Err(error);
+            };
+            attempts += 1;
+            let backoff = backoff(attempts);
+            if attempts >= ATTEMPTS_MAX || started.elapsed() + backoff > RETRY_TIME_MAX {
+                let last = Box::new(failure);
+                return Err(KvError::RetriesExhausted { attempts, last }.into());
+            }
+            metrics::counter!("antiphon_kv_retries_total").increment(1);
+            tokio::time::sleep(backoff).await;
+        }
+    }
+
+    /// Runs `body` once. A failure is the store's, where one is known, and what to answer if it is not tried again.
+    async fn attempt<T, E, F, Fut>(&self, body: &F) -> Result<T, (Option<KvError>, E)>
+    where
+        T: Send,
+        E: From<KvError> + Send,
+        F: Fn(Txn) -> Fut + Send + Sync,
+        Fut: Future<Output = Result<T, E>> + Send,
+    {
+        let failed = |error: KvError| (Some(error.clone()), E::from(error));
+        let txn = self.begin().await.map_err(failed)?;
+        let value = body(txn.clone()).await.map_err(|error| (txn.last_error(), error))?;
+        self.commit(&txn).await.map_err(failed)?;
+        Ok(value)
+    }
+
+    pub(crate) async fn begin(&self) -> Result<Txn, KvError> {
+        Ok(Txn::new(self.engine.begin().await?, self.limits))
+    }
+
+    pub(crate) async fn commit(&self, txn: &Txn) -> Result<(), KvError> {
+        let (reads, writes) = txn.take()?;
+        if writes.is_empty() {
+            return Ok(());
+        }
+        let fault = self.faults.as_ref().and_then(Faults::take);
+        if let Some(CommitFault::Before(error)) = fault {
+            return Err(error);
+        }
+        let started = Instant::now();
+        let result = txn.snapshot().commit(reads, writes).await;
+        metrics::histogram!("antiphon_kv_commit_seconds").record(started.elapsed().as_secs_f64());
+        match fault {
+            Some(CommitFault::After(error)) => result.and(Err(error)),
+            Some(CommitFault::Before(_)) | None => result,
+        }
+    }
+
+    /// Resolves when `key` has changed after this call returned (or wakes up without a change: read again).
+    ///
+    /// # Errors
+    /// [`KvError::Unavailable`] over the bound on watches.
+    pub async fn watch(&self, key: &[u8]) -> Result<Watch, KvError> {
+        self.engine.watch(Bytes::copy_from_slice(key)).await
+    }
+
+    /// Whether the store can commit.
+    ///
+    /// # Errors
+    /// Why it cannot.
+    pub async fn health(&self) -> Result<(), KvError> {
+        self.engine.health().await
+    }
+
+    /// Waits for what is in flight and shuts the store: later transactions fail with [`KvError::Closed`].
+    ///
+    /// # Errors
+    /// [`KvError::Io`] when the store did not end well.
+    pub async fn close(&self) -> Result<(), KvError> {
+        self.engine.close().await
+    }
+}
+
+/// Up to twice as long after each attempt, at random: those who have collided shall not meet again.
+fn backoff(attempts: u32) -> Duration {
+    let ceiling_us = 500_u64 << attempts.min(16);
+    Duration::from_micros(rand::random_range(0..ceiling_us.min(BACKOFF_US_MAX)))
+}
+
+/// A watch on one key; see [`Kv::watch`]. Dropping it gives its place free.
+pub struct Watch {
+    changed: BoxFuture<'static, Result<(), KvError>>,
+}
+
+impl Watch {
+    /// A watch that fires when `changed` resolves.
+    pub fn new(changed: impl Future<Output = Result<(), KvError>> + Send + 'static) -> Self {
+        Self {
+            changed: changed.boxed(),
+        }
+    }
+
+    /// Waits for the change.
+    ///
+    /// # Errors
+    /// [`KvError::Closed`] when the store is shut first; [`KvError::Io`] when it fails first.
+    pub async fn changed(self) -> Result<(), KvError> {
+        self.changed.await
+    }
+}
+
+impl fmt::Debug for Watch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Watch")
+    }
+}
