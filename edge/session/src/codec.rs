@@ -72,11 +72,7 @@ impl Codec {
     ///
     /// # Errors
     /// [`FrameFault`] names what is wrong with it.
-    pub fn decode(
-        self,
-        incoming: Incoming<'_>,
-        bytes_max: usize,
-    ) -> Result<ClientFrame, FrameFault> {
+    pub fn decode(self, incoming: Incoming<'_>, bytes_max: usize) -> Result<ClientFrame, FrameFault> {
         let bytes = match incoming {
             Incoming::Text(text) => text.len(),
             Incoming::Binary(bytes) => bytes.len(),
@@ -88,9 +84,7 @@ impl Codec {
             (Self::Binary, Incoming::Binary(bytes)) => {
                 ClientFrame::decode(bytes).map_err(|error| undecodable(&error))?
             }
-            (Self::Json, Incoming::Text(text)) => {
-                serde_json::from_str(text).map_err(|error| undecodable(&error))?
-            }
+            (Self::Json, Incoming::Text(text)) => serde_json::from_str(text).map_err(|error| undecodable(&error))?,
             (Self::Binary, Incoming::Text(_)) => return Err(self.wrong_kind("binary", "text")),
             (Self::Json, Incoming::Binary(_)) => return Err(self.wrong_kind("text", "binary")),
         };
@@ -153,9 +147,6 @@ mod tests {
         assert!(fault(Incoming::Binary(b"{}")).contains("antiphon.v1.json takes text messages"));
         assert!(fault(Incoming::Text(r#"{"id":"1","pong":{}}"#)).contains("unknown field `pong`"));
         assert!(fault(Incoming::Text(r#"{"id":"1"}"#)).contains("no body"));
-        assert!(
-            fault(Incoming::Text(&"x".repeat(41)))
-                .contains("41 bytes is over the limit of 40 bytes")
-        );
+        assert!(fault(Incoming::Text(&"x".repeat(41))).contains("41 bytes is over the limit of 40 bytes"));
     }
 }

@@ -15,6 +15,7 @@
 #![forbid(unsafe_code)]
 
 mod codec;
+mod handling;
 mod options;
 mod outbox;
 mod output;

@@ -59,20 +59,14 @@ impl Outbox {
             return Err(Overrun);
         }
         self.reply_frames += 1;
-        self.frames.push_back(Queued {
-            frame,
-            is_push: false,
-        });
+        self.frames.push_back(Queued { frame, is_push: false });
         Ok(())
     }
 
     /// Queues the reply that every other frame comes after.
     pub(crate) fn welcome(&mut self, frame: Bytes) {
         self.reply_frames += 1;
-        self.frames.push_front(Queued {
-            frame,
-            is_push: false,
-        });
+        self.frames.push_front(Queued { frame, is_push: false });
     }
 
     pub(crate) fn push(&mut self, push: Push, options: &SessionOptions) -> Result<(), Overrun> {
@@ -83,9 +77,7 @@ impl Outbox {
                 frame,
             } => {
                 // Behind a dropped message nothing of its conversation is pushed before `lagged` has said so.
-                if !self.lagged.contains_key(&conversation_id)
-                    && self.has_room(frame.len(), options)
-                {
+                if !self.lagged.contains_key(&conversation_id) && self.has_room(frame.len(), options) {
                     self.queue(frame);
                     return Ok(());
                 }
@@ -165,9 +157,7 @@ impl Outbox {
 
     /// Turns marks into frames once the queue is half empty, so that a session at its bound is not told at every frame.
     fn tell_lagged(&mut self, codec: Codec, options: &SessionOptions) {
-        if self.push_frames > options.push_frames_max / 2
-            || self.push_bytes > options.push_bytes_max / 2
-        {
+        if self.push_frames > options.push_frames_max / 2 || self.push_bytes > options.push_bytes_max / 2 {
             return;
         }
         while self.push_frames < options.push_frames_max
@@ -184,12 +174,7 @@ impl Outbox {
         }
     }
 
-    fn mark(
-        &mut self,
-        conversation_id: ConversationId,
-        seq: Seq,
-        options: &SessionOptions,
-    ) -> Result<(), Overrun> {
+    fn mark(&mut self, conversation_id: ConversationId, seq: Seq, options: &SessionOptions) -> Result<(), Overrun> {
         if self.lagged.len() >= options.lagged_max && !self.lagged.contains_key(&conversation_id) {
             return Err(Overrun);
         }
@@ -199,16 +184,12 @@ impl Outbox {
     }
 
     fn has_room(&self, bytes: usize, options: &SessionOptions) -> bool {
-        self.push_frames < options.push_frames_max
-            && self.push_bytes.saturating_add(bytes) <= options.push_bytes_max
+        self.push_frames < options.push_frames_max && self.push_bytes.saturating_add(bytes) <= options.push_bytes_max
     }
 
     fn queue(&mut self, frame: Bytes) {
         self.push_frames += 1;
         self.push_bytes += frame.len();
-        self.frames.push_back(Queued {
-            frame,
-            is_push: true,
-        });
+        self.frames.push_back(Queued { frame, is_push: true });
     }
 }

@@ -1,7 +1,5 @@
 use antiphon_proto::client::{Hello, client_frame::Body};
-use antiphon_types::{
-    ClientMsgId, ConversationId, DeviceId, ErrorCode, IdError, NameError, Seq, UserId,
-};
+use antiphon_types::{ClientMsgId, ConversationId, DeviceId, ErrorCode, IdError, NameError, Seq, UserId};
 
 use crate::{HelloRequest, Refusal, SessionOptions};
 
@@ -104,8 +102,7 @@ pub(crate) fn read(body: Body, text_bytes_max: usize) -> Result<Asked, Refusal> 
             }
             Request::Send {
                 conversation_id: conversation(&send.conversation_id)?,
-                client_msg_id: ClientMsgId::parse(&send.client_msg_id)
-                    .map_err(|error| invalid_name(&error))?,
+                client_msg_id: ClientMsgId::parse(&send.client_msg_id).map_err(|error| invalid_name(&error))?,
                 text: send.text,
             }
         }
@@ -148,9 +145,7 @@ pub(crate) fn read(body: Body, text_bytes_max: usize) -> Result<Asked, Refusal> 
             }
             let user_ids = query.user_ids.iter().map(|id| UserId::parse(id));
             Request::Presence {
-                user_ids: user_ids
-                    .collect::<Result<_, _>>()
-                    .map_err(|error| invalid_id(&error))?,
+                user_ids: user_ids.collect::<Result<_, _>>().map_err(|error| invalid_id(&error))?,
             }
         }
     };

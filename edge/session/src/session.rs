@@ -1,39 +1,35 @@
 use std::{collections::BTreeMap, sync::Arc};
 
-use antiphon_proto::client::{
-    self, Cursor, Goaway, Limits, Pong, ServerFrame, Welcome, server_frame::Body,
-};
+use antiphon_proto::client::{self, Goaway, Limits, ServerFrame, Welcome, server_frame::Body};
 use antiphon_types::{ConversationId, ErrorCode, Seq, TimestampMs};
 
 use crate::{
-    Accepted, CloseReason, Codec, FrameFault, Incoming, Output, Push, Refusal, SessionOptions,
-    Ticket,
+    Accepted, CloseReason, Codec, Incoming, Output, Push, Refusal, SessionOptions, Ticket,
     outbox::{Outbox, Overrun},
-    request::{self, Asked},
 };
 
 /// One session of a device. See the crate's documentation for its states.
 #[derive(Debug)]
 pub struct Session {
-    codec: Codec,
-    options: Arc<SessionOptions>,
-    state: State,
+    pub(crate) codec: Codec,
+    pub(crate) options: Arc<SessionOptions>,
+    pub(crate) state: State,
     /// When the last frame of any kind came.
-    heard_at_ms: TimestampMs,
+    pub(crate) heard_at_ms: TimestampMs,
     /// When the last request came that was no Ping.
-    asked_at_ms: TimestampMs,
-    malformed_in_a_row: u32,
-    in_flight: usize,
-    outbox: Outbox,
+    pub(crate) asked_at_ms: TimestampMs,
+    pub(crate) malformed_in_a_row: u32,
+    pub(crate) in_flight: usize,
+    pub(crate) outbox: Outbox,
     /// Hello, Reauth or a request that the shell has not taken yet.
-    to_shell: Option<Output>,
+    pub(crate) to_shell: Option<Output>,
     /// Conversations that moved since the last Pong.
-    moved: BTreeMap<ConversationId, Seq>,
+    pub(crate) moved: BTreeMap<ConversationId, Seq>,
     counts: Counts,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
+pub(crate) enum State {
     AwaitHello {
         until_ms: TimestampMs,
     },
@@ -99,7 +95,7 @@ impl Session {
                     self.handle_body(frame.id, body, now_ms);
                 }
             }
-            Err(fault) => self.handle_fault(fault),
+            Err(fault) => self.handle_fault(&fault),
         }
     }
 
@@ -239,8 +235,7 @@ impl Session {
             conversation_id,
             tail_seq: tail,
         } = &push
-            && (self.moved.len() < self.options.pong_tails_max
-                || self.moved.contains_key(conversation_id))
+            && (self.moved.len() < self.options.pong_tails_max || self.moved.contains_key(conversation_id))
         {
             let moved = self.moved.entry(*conversation_id).or_default();
             *moved = (*tail).max(*moved);
@@ -262,14 +257,14 @@ impl Session {
             State::Draining { .. } | State::Closing(_) | State::Closed => return,
         }
         self.outbox.drop_pushes();
-        self.event(Body::Goaway(Goaway {
-            reconnect_after_ms,
-            reason: reason.as_str().to_owned(),
-        }));
         self.state = State::Draining {
             until_ms: now_ms.saturating_add(self.options.drain_grace_ms),
             reason,
         };
+        self.event(Body::Goaway(Goaway {
+            reconnect_after_ms,
+            reason: reason.as_str().to_owned(),
+        }));
     }
 
     /// Whether the shell should read on. A device that does not read its replies is not read from either.
@@ -328,228 +323,5 @@ impl Session {
     /// Takes the counts since the last call.
     pub fn take_counts(&mut self) -> Counts {
         std::mem::take(&mut self.counts)
-    }
-
-    fn handle_body(&mut self, id: String, body: client::client_frame::Body, now_ms: TimestampMs) {
-        let asked = match request::read(body, self.options.text_bytes_max) {
-            Ok(asked) => asked,
-            Err(_) if matches!(self.state, State::AwaitHello { .. }) => {
-                return self.handle_before_hello(id);
-            }
-            Err(refusal) => return self.answer(id, refusal.into_body()),
-        };
-        match (self.state, asked) {
-            (State::AwaitHello { .. }, Asked::Hello(hello)) => self.handle_hello(id, hello),
-            (State::AwaitHello { .. }, _) => self.handle_before_hello(id),
-            (
-                State::Live { .. } | State::Authenticating | State::Draining { .. },
-                Asked::Hello(_),
-            ) => {
-                self.refuse_request(
-                    id,
-                    ErrorCode::FailedPrecondition,
-                    "this session has said hello already",
-                );
-            }
-            (State::Live { .. } | State::Draining { .. }, Asked::Ping) => self.handle_ping(id),
-            (State::Live { .. }, Asked::Reauth(access_token)) => {
-                self.hand_out(id, |ticket| Output::Reauth {
-                    ticket,
-                    access_token,
-                });
-            }
-            (
-                State::Live {
-                    told_expired: true, ..
-                },
-                Asked::Request(_),
-            ) => {
-                self.refuse_request(
-                    id,
-                    ErrorCode::TokenExpired,
-                    "the access token has expired; send reauth",
-                );
-            }
-            (State::Live { .. }, Asked::Request(request)) => {
-                self.asked_at_ms = now_ms;
-                self.hand_out(id, |ticket| Output::Request { ticket, request });
-            }
-            (State::Authenticating, _) => {
-                self.refuse_request(
-                    id,
-                    ErrorCode::FailedPrecondition,
-                    "hello has not been answered yet",
-                );
-            }
-            (State::Draining { .. }, _) => {
-                let refusal = Refusal::new(ErrorCode::Unavailable, "this session is going away")
-                    .retry_after(0);
-                self.answer(id, refusal.into_body());
-            }
-            (State::Closing(_) | State::Closed, _) => {}
-        }
-    }
-
-    fn handle_hello(&mut self, id: String, hello: client::Hello) {
-        match request::read_hello(hello, &self.options) {
-            Ok(hello) => {
-                self.in_flight += 1;
-                self.state = State::Authenticating;
-                self.to_shell = Some(Output::Hello(Ticket { id: id.into() }, Box::new(hello)));
-            }
-            Err(refusal) => {
-                self.answer(id, refusal.into_body());
-                self.close(CloseReason::Refused);
-            }
-        }
-    }
-
-    fn handle_before_hello(&mut self, id: String) {
-        self.refuse_request(
-            id,
-            ErrorCode::FailedPrecondition,
-            "the first frame of a session is hello",
-        );
-        self.close(CloseReason::HelloExpected);
-    }
-
-    fn handle_ping(&mut self, id: String) {
-        let moved = std::mem::take(&mut self.moved);
-        let tails = moved.into_iter().map(|(id, seq)| Cursor {
-            conversation_id: id.to_string(),
-            after_seq: seq,
-        });
-        // A Pong is written even without an id: it is what the device waits for.
-        self.answer(
-            id,
-            Body::Pong(Pong {
-                tails: tails.collect(),
-            }),
-        );
-    }
-
-    fn handle_fault(&mut self, fault: FrameFault) {
-        let id = match &fault {
-            FrameFault::NoBody { id } => id.clone(),
-            FrameFault::WrongKind { .. }
-            | FrameFault::TooLarge { .. }
-            | FrameFault::Undecodable { .. } => String::new(),
-        };
-        let code = if matches!(fault, FrameFault::TooLarge { .. }) {
-            ErrorCode::TooLarge
-        } else {
-            ErrorCode::MalformedFrame
-        };
-        self.answer(id, Refusal::new(code, fault.to_string()).into_body());
-        self.malformed_in_a_row += 1;
-        if self.malformed_in_a_row >= self.options.malformed_max {
-            self.close(CloseReason::Malformed);
-        }
-    }
-
-    fn handle_live_timeout(
-        &mut self,
-        token_expires_at_ms: TimestampMs,
-        told_expired: bool,
-        now_ms: TimestampMs,
-    ) {
-        if now_ms >= self.silent_at_ms() {
-            return self.close(CloseReason::Silent);
-        }
-        if now_ms >= self.grace_ends_at_ms(token_expires_at_ms) {
-            return self.close(CloseReason::TokenExpired);
-        }
-        if now_ms >= token_expires_at_ms && !told_expired {
-            self.state = State::Live {
-                token_expires_at_ms,
-                told_expired: true,
-            };
-            let message = format!(
-                "the access token has expired; send reauth within {} ms",
-                self.options.token_grace_ms
-            );
-            self.event_error(Refusal::new(ErrorCode::TokenExpired, message));
-        }
-        if now_ms >= self.idle_at_ms() {
-            self.go_away(CloseReason::Idle, 0, now_ms);
-        }
-    }
-
-    fn silent_at_ms(&self) -> TimestampMs {
-        self.heard_at_ms
-            .saturating_add(u64::from(self.options.heartbeat_ms).saturating_mul(2))
-    }
-
-    fn idle_at_ms(&self) -> TimestampMs {
-        match self.options.idle_timeout_ms {
-            0 => TimestampMs::MAX,
-            idle_timeout_ms => self.asked_at_ms.saturating_add(idle_timeout_ms),
-        }
-    }
-
-    fn grace_ends_at_ms(&self, token_expires_at_ms: TimestampMs) -> TimestampMs {
-        token_expires_at_ms.saturating_add(self.options.token_grace_ms)
-    }
-
-    /// Gives a request to the shell, unless too many are under way.
-    fn hand_out(&mut self, id: String, output: impl FnOnce(Ticket) -> Output) {
-        if self.in_flight >= self.options.in_flight_max || self.to_shell.is_some() {
-            let message = format!(
-                "{} requests are in flight, the limit is {}",
-                self.in_flight, self.options.in_flight_max
-            );
-            let refusal = Refusal::new(ErrorCode::ResourceExhausted, message).retry_after(100);
-            return self.answer(id, refusal.into_body());
-        }
-        self.in_flight += 1;
-        self.to_shell = Some(output(Ticket { id: id.into() }));
-    }
-
-    fn refuse_request(&mut self, id: String, code: ErrorCode, message: &str) {
-        self.answer(id, Refusal::new(code, message).into_body());
-    }
-
-    fn event_error(&mut self, refusal: Refusal) {
-        self.event(refusal.into_body());
-    }
-
-    fn event(&mut self, body: Body) {
-        self.answer(String::new(), body);
-    }
-
-    fn answer(&mut self, id: String, body: Body) {
-        let frame = self.codec.encode(&ServerFrame {
-            id,
-            body: Some(body),
-        });
-        if self.outbox.reply(frame, &self.options) == Err(Overrun) {
-            self.close_at_once(CloseReason::SlowReader);
-        }
-    }
-
-    /// Ends the session once what is queued for the device, pushes aside, is written.
-    fn close(&mut self, reason: CloseReason) {
-        self.outbox.drop_pushes();
-        self.to_shell = None;
-        if self.state != State::Closed {
-            self.state = State::Closing(reason);
-        }
-    }
-
-    /// Ends the session of a device that does not read: nothing more is written.
-    fn close_at_once(&mut self, reason: CloseReason) {
-        self.close(reason);
-        self.outbox.clear();
-    }
-
-    fn finish(&mut self, reason: CloseReason) -> Option<Output> {
-        self.state = State::Closed;
-        self.outbox.clear();
-        self.moved.clear();
-        Some(Output::Close(reason))
-    }
-
-    fn is_over(&self) -> bool {
-        matches!(self.state, State::Closing(_) | State::Closed)
     }
 }

@@ -3,9 +3,7 @@
 use std::sync::Arc;
 
 use antiphon_proto::client::{Ack, Fetch, Hello, Ping, Read, Reauth, Send, Sync};
-use antiphon_proto::client::{
-    ClientFrame, Ok as OkBody, ServerFrame, client_frame, server_frame::Body,
-};
+use antiphon_proto::client::{ClientFrame, Ok as OkBody, ServerFrame, client_frame, server_frame::Body};
 use antiphon_session::{
     Accepted, CloseReason, Codec, Incoming, Output, Push, Refusal, Session, SessionOptions, Ticket,
 };
@@ -63,10 +61,7 @@ fn body() -> impl Strategy<Value = client_frame::Body> {
                 delivered_seq,
             })
         }),
-        (id(), any::<u64>()).prop_map(|(conversation_id, seq)| client_frame::Body::Read(Read {
-            conversation_id,
-            seq
-        })),
+        (id(), any::<u64>()).prop_map(|(conversation_id, seq)| client_frame::Body::Read(Read { conversation_id, seq })),
         (id(), any::<Option<u64>>()).prop_map(|(conversation_id, after_seq)| {
             client_frame::Body::Fetch(Fetch {
                 conversation_id,

@@ -1,11 +1,12 @@
 //! The rules of a session, one test each.
 
+#![allow(clippy::unwrap_used, reason = "what a test expects and does not find ends it")]
+
 use std::sync::Arc;
 
 use antiphon_proto::client::{Ok as OkBody, Sent, ServerFrame, server_frame::Body};
 use antiphon_session::{
-    Accepted, CloseReason, Codec, Incoming, Output, Push, Refusal, Request, Session,
-    SessionOptions, Ticket,
+    Accepted, CloseReason, Codec, Incoming, Output, Push, Refusal, Request, Session, SessionOptions, Ticket,
 };
 use antiphon_types::{ConversationId, ErrorCode, Slot, UserId};
 use bytes::Bytes;
@@ -47,10 +48,7 @@ fn live(options: SessionOptions) -> Session {
     let Some(Output::Hello(ticket, hello)) = session.poll_output() else {
         panic!("no hello")
     };
-    assert_eq!(
-        (hello.access_token.as_str(), hello.device_id.as_str()),
-        ("t", "phone")
-    );
+    assert_eq!((hello.access_token.as_str(), hello.device_id.as_str()), ("t", "phone"));
     accept(&mut session, ticket);
     let (frames, _) = drain(&mut session);
     assert!(
@@ -82,17 +80,12 @@ fn error_codes(frames: &[ServerFrame]) -> Vec<(&str, &str)> {
     };
     frames
         .iter()
-        .filter_map(|frame| {
-            code(frame).map(|code| (frame.id.as_str(), ErrorCode::parse(&code).as_str()))
-        })
+        .filter_map(|frame| code(frame).map(|code| (frame.id.as_str(), ErrorCode::parse(&code).as_str())))
         .collect()
 }
 
 fn typing(session: &mut Session, id: &str) -> Option<Ticket> {
-    let frame = format!(
-        r#"{{"id":"{id}","typing":{{"conversationId":"{}"}}}}"#,
-        conversation(1)
-    );
+    let frame = format!(r#"{{"id":"{id}","typing":{{"conversationId":"{}"}}}}"#, conversation(1));
     session.handle_frame(Incoming::Text(&frame), 0);
     match session.poll_output() {
         Some(Output::Request {
@@ -143,10 +136,7 @@ fn a_hello_that_never_comes_ends_the_session() {
     let (frames, closed) = drain(&mut session);
     assert_eq!(
         (error_codes(&frames), closed),
-        (
-            vec![("", "DEADLINE_EXCEEDED")],
-            Some(CloseReason::HelloTimeout)
-        )
+        (vec![("", "DEADLINE_EXCEEDED")], Some(CloseReason::HelloTimeout))
     );
 }
 
@@ -189,10 +179,7 @@ fn pushes_before_welcome_come_after_it() {
     assert!(session.poll_output().is_none());
     accept(&mut session, ticket);
     let (frames, _) = drain(&mut session);
-    assert!(
-        matches!(&frames[0].body, Some(Body::Welcome(_)))
-            && matches!(&frames[1].body, Some(Body::Message(_)))
-    );
+    assert!(matches!(&frames[0].body, Some(Body::Welcome(_))) && matches!(&frames[1].body, Some(Body::Message(_))));
 }
 
 #[test]
@@ -243,9 +230,7 @@ fn a_session_that_only_pings_is_sent_away_when_idle() {
     drain(&mut session);
     session.handle_timeout(50_000);
     let (frames, closed) = drain(&mut session);
-    assert!(
-        matches!(&frames[..], [ServerFrame { body: Some(Body::Goaway(goaway)), .. }] if goaway.reason == "idle")
-    );
+    assert!(matches!(&frames[..], [ServerFrame { body: Some(Body::Goaway(goaway)), .. }] if goaway.reason == "idle"));
     assert_eq!(closed, Some(CloseReason::Idle));
 }
 
@@ -258,33 +243,21 @@ fn an_expired_token_is_told_and_reauth_saves_the_session() {
     let mut session = live(beat.clone());
     session.handle_timeout(TOKEN_EXPIRES_AT_MS);
     assert_eq!(error_codes(&drain(&mut session).0), [("", "TOKEN_EXPIRED")]);
-    let frame = format!(
-        r#"{{"id":"1","typing":{{"conversationId":"{}"}}}}"#,
-        conversation(1)
-    );
+    let frame = format!(r#"{{"id":"1","typing":{{"conversationId":"{}"}}}}"#, conversation(1));
     session.handle_frame(Incoming::Text(&frame), TOKEN_EXPIRES_AT_MS);
-    assert_eq!(
-        error_codes(&drain(&mut session).0),
-        [("1", "TOKEN_EXPIRED")]
-    );
+    assert_eq!(error_codes(&drain(&mut session).0), [("1", "TOKEN_EXPIRED")]);
     session.handle_frame(
         Incoming::Text(r#"{"id":"2","reauth":{"accessToken":"new"}}"#),
         TOKEN_EXPIRES_AT_MS,
     );
-    let Some(Output::Reauth {
-        ticket,
-        access_token,
-    }) = session.poll_output()
-    else {
+    let Some(Output::Reauth { ticket, access_token }) = session.poll_output() else {
         panic!("no reauth")
     };
     assert_eq!(access_token, "new");
     session.reauthenticated(ticket, TOKEN_EXPIRES_AT_MS * 2);
     session.handle_timeout(TOKEN_EXPIRES_AT_MS + 10_000);
     let (frames, closed) = drain(&mut session);
-    assert!(
-        matches!(&frames[..], [ServerFrame { id, body: Some(Body::Ok(OkBody {})) }] if id == "2")
-    );
+    assert!(matches!(&frames[..], [ServerFrame { id, body: Some(Body::Ok(OkBody {})) }] if id == "2"));
     assert_eq!(closed, None);
 
     let mut session = live(beat);
@@ -298,13 +271,7 @@ fn requests_in_flight_are_bounded_and_a_reply_makes_room() {
     let first = typing(&mut session, "1").unwrap();
     assert!(typing(&mut session, "2").is_some());
     assert!(typing(&mut session, "3").is_none());
-    session.reply(
-        first,
-        Ok(Body::Sent(Sent {
-            seq: 1,
-            sent_at_ms: 1,
-        })),
-    );
+    session.reply(first, Ok(Body::Sent(Sent { seq: 1, sent_at_ms: 1 })));
     assert_eq!(drain(&mut session).0[0].id, "1");
     assert!(typing(&mut session, "4").is_some());
 }
@@ -339,14 +306,9 @@ fn dropped_messages_are_told_once_with_their_tail_when_there_is_room() {
         (4, "message"),
         (9, "lagged"),
     ];
-    assert_eq!(
-        (seqs.collect::<Vec<_>>(), closed),
-        (expected.to_vec(), None)
-    );
+    assert_eq!((seqs.collect::<Vec<_>>(), closed), (expected.to_vec(), None));
     session.push(message(1, 10));
-    assert!(
-        matches!(&drain(&mut session).0[0].body, Some(Body::Message(message)) if message.seq == 10)
-    );
+    assert!(matches!(&drain(&mut session).0[0].body, Some(Body::Message(message)) if message.seq == 10));
 }
 
 #[test]
@@ -410,10 +372,7 @@ fn going_away_answers_what_is_in_flight_and_takes_nothing_new() {
     session.reply(ticket, Ok(Body::Ok(OkBody {})));
     let (frames, closed) = drain(&mut session);
     assert_eq!(
-        frames
-            .iter()
-            .map(|frame| frame.id.as_str())
-            .collect::<Vec<_>>(),
+        frames.iter().map(|frame| frame.id.as_str()).collect::<Vec<_>>(),
         ["2", "1"]
     );
     assert_eq!(
@@ -435,20 +394,12 @@ fn a_request_that_never_ends_does_not_hold_up_the_going_away() {
 #[test]
 fn a_field_out_of_its_form_is_refused_with_its_name() {
     let mut session = live(options());
-    session.handle_frame(
-        Incoming::Text(r#"{"id":"1","typing":{"conversationId":"c_1"}}"#),
-        0,
-    );
-    session.handle_frame(
-        Incoming::Text(r#"{"id":"2","presence":{"userIds":["c_1"]}}"#),
-        0,
-    );
+    session.handle_frame(Incoming::Text(r#"{"id":"1","typing":{"conversationId":"c_1"}}"#), 0);
+    session.handle_frame(Incoming::Text(r#"{"id":"2","presence":{"userIds":["c_1"]}}"#), 0);
     let (frames, _) = drain(&mut session);
     assert_eq!(
         error_codes(&frames),
         [("1", "INVALID_ARGUMENT"), ("2", "INVALID_ARGUMENT")]
     );
-    assert!(
-        matches!(&frames[0].body, Some(Body::Error(error)) if error.message.contains("conversation id \"c_1\""))
-    );
+    assert!(matches!(&frames[0].body, Some(Body::Error(error)) if error.message.contains("conversation id \"c_1\"")));
 }
