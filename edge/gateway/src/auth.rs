@@ -26,7 +26,12 @@ pub(crate) struct Auth {
 impl Auth {
     /// `verifier` is what is known at the start; without it the keys are read from the identity service at first use.
     pub(crate) fn new(calls: Calls, clock: Clock, verifier: Option<TokenVerifier>) -> Self {
-        Self { calls, clock, keys: RwLock::new(verifier.map(Arc::new)), read_at_ms: AtomicU64::new(0) }
+        Self {
+            calls,
+            clock,
+            keys: RwLock::new(verifier.map(Arc::new)),
+            read_at_ms: AtomicU64::new(0),
+        }
     }
 
     /// Verifies an access token.
@@ -36,7 +41,10 @@ impl Auth {
         }
         self.reread_at_most_every(REREAD_INTERVAL_MS).await?;
         self.verify_with_known_keys(token).unwrap_or_else(|| {
-            Err(Refusal::new(ErrorCode::Unauthenticated, "the access token is signed with a key that is not known"))
+            Err(Refusal::new(
+                ErrorCode::Unauthenticated,
+                "the access token is signed with a key that is not known",
+            ))
         })
     }
 
@@ -57,12 +65,14 @@ impl Auth {
         match verifier.verify(token, self.clock.now_ms()) {
             Ok(claims) => Some(Ok(claims)),
             Err(TokenError::UnknownKey { .. }) => None,
-            Err(TokenError::Expired) => {
-                Some(Err(Refusal::new(ErrorCode::TokenExpired, "the access token has expired; refresh it")))
-            }
-            Err(error @ TokenError::Malformed) => {
-                Some(Err(Refusal::new(ErrorCode::Unauthenticated, format!("the access token is not valid: {error}"))))
-            }
+            Err(TokenError::Expired) => Some(Err(Refusal::new(
+                ErrorCode::TokenExpired,
+                "the access token has expired; refresh it",
+            ))),
+            Err(error @ TokenError::Malformed) => Some(Err(Refusal::new(
+                ErrorCode::Unauthenticated,
+                format!("the access token is not valid: {error}"),
+            ))),
         }
     }
 

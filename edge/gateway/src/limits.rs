@@ -13,7 +13,10 @@ use std::{
 use ahash::AHashMap;
 use antiphon_session::Refusal;
 use antiphon_types::{ErrorCode, UserId};
-use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter, clock::{Clock as _, DefaultClock}};
+use governor::{
+    DefaultKeyedRateLimiter, Quota, RateLimiter,
+    clock::{Clock as _, DefaultClock},
+};
 use parking_lot::Mutex;
 
 use crate::{GatewayOptions, Rate};
@@ -60,7 +63,11 @@ impl<K: Hash + Eq + Clone> Buckets<K> {
         let quota = NonZeroU32::new(rate.per_second).map(|per_second| {
             Quota::per_second(per_second).allow_burst(NonZeroU32::new(rate.burst).unwrap_or(per_second))
         });
-        Self { what, rate, limiter: quota.map(RateLimiter::keyed) }
+        Self {
+            what,
+            rate,
+            limiter: quota.map(RateLimiter::keyed),
+        }
     }
 
     /// Takes a token of `key`.
@@ -69,7 +76,10 @@ impl<K: Hash + Eq + Clone> Buckets<K> {
         limiter.check_key(key).map_err(|not_until| {
             let wait = not_until.wait_time_from(DefaultClock::default().now());
             let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX).max(1);
-            let message = format!("{} {} a second are allowed, {} at once", self.rate.per_second, self.what, self.rate.burst);
+            let message = format!(
+                "{} {} a second are allowed, {} at once",
+                self.rate.per_second, self.what, self.rate.burst
+            );
             Refusal::new(ErrorCode::RateLimited, message).retry_after(wait_ms)
         })
     }
@@ -108,8 +118,15 @@ struct Counted {
 
 impl Connections {
     pub(crate) fn new(all_max: usize, per_address_max: usize) -> Self {
-        let counted = Counted { by_address: Mutex::default(), all: AtomicUsize::new(0), all_max, per_address_max };
-        Self { shared: Arc::new(counted) }
+        let counted = Counted {
+            by_address: Mutex::default(),
+            all: AtomicUsize::new(0),
+            all_max,
+            per_address_max,
+        };
+        Self {
+            shared: Arc::new(counted),
+        }
     }
 
     /// Counts a connection until the guard is dropped; `None` when the address or the edge has too many.
@@ -127,7 +144,10 @@ impl Connections {
             return None;
         }
         *count += 1;
-        Some(ConnectionGuard { shared: self.shared.clone(), address })
+        Some(ConnectionGuard {
+            shared: self.shared.clone(),
+            address,
+        })
     }
 }
 

@@ -57,7 +57,10 @@ impl Problem {
 
 impl From<Refusal> for Problem {
     fn from(refusal: Refusal) -> Self {
-        Self { retry_after_ms: refusal.retry_after_ms, ..Self::new(refusal.code, refusal.message) }
+        Self {
+            retry_after_ms: refusal.retry_after_ms,
+            ..Self::new(refusal.code, refusal.message)
+        }
     }
 }
 
@@ -68,7 +71,10 @@ impl IntoResponse for Problem {
         let retry_after_ms = self.retry_after_ms;
         let mut response = (status, Json(self)).into_response();
         let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        headers.insert(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/problem+json"),
+        );
         if let Some(retry_after_ms) = retry_after_ms {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(retry_after_ms.div_ceil(1_000)));
         }
@@ -87,7 +93,9 @@ pub(crate) const fn status_of(code: ErrorCode) -> StatusCode {
         ErrorCode::Unauthenticated | ErrorCode::TokenExpired => StatusCode::UNAUTHORIZED,
         ErrorCode::Forbidden => StatusCode::FORBIDDEN,
         ErrorCode::NotFound => StatusCode::NOT_FOUND,
-        ErrorCode::AlreadyExists | ErrorCode::IdempotencyMismatch | ErrorCode::FailedPrecondition => StatusCode::CONFLICT,
+        ErrorCode::AlreadyExists | ErrorCode::IdempotencyMismatch | ErrorCode::FailedPrecondition => {
+            StatusCode::CONFLICT
+        }
         ErrorCode::RateLimited => StatusCode::TOO_MANY_REQUESTS,
         ErrorCode::ResourceExhausted | ErrorCode::Unavailable | ErrorCode::NotHome => StatusCode::SERVICE_UNAVAILABLE,
         ErrorCode::DeadlineExceeded => StatusCode::GATEWAY_TIMEOUT,
@@ -102,7 +110,10 @@ mod tests {
     #[test]
     fn a_refusal_keeps_its_code_and_time_as_a_problem() {
         let problem = Problem::from(Refusal::new(ErrorCode::RateLimited, "slow down").retry_after(1_500));
-        assert_eq!((problem.status, problem.code.as_str(), problem.retry_after_ms), (429, "RATE_LIMITED", Some(1_500)));
+        assert_eq!(
+            (problem.status, problem.code.as_str(), problem.retry_after_ms),
+            (429, "RATE_LIMITED", Some(1_500))
+        );
         let response = problem.into_response();
         assert_eq!(response.headers()["content-type"], "application/problem+json");
         assert_eq!(response.headers()["retry-after"], "2");

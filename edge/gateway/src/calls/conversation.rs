@@ -33,7 +33,10 @@ pub(crate) struct Membership {
 impl Calls {
     /// Finds or creates the direct conversation of two users; true when it is new.
     pub(crate) async fn open_direct(&self, creator: UserId, peer: UserId) -> Result<(ConversationId, bool), Refusal> {
-        let request = OpenDirectRequest { creator_id: creator.to_bytes(), peer_id: peer.to_bytes() };
+        let request = OpenDirectRequest {
+            creator_id: creator.to_bytes(),
+            peer_id: peer.to_bytes(),
+        };
         // The pair's index lives with the smaller id, so that both sides meet there (I8).
         let mut client = self.conversation(creator.min(peer).slot());
         let response = self.answer(client.open_direct(request)).await?;
@@ -126,7 +129,10 @@ impl Calls {
     pub(crate) async fn check_members(&self, id: ConversationId, users: &[UserId]) -> Result<Vec<UserId>, Refusal> {
         let mut members = Vec::with_capacity(users.len());
         for some in users.chunks(CHECKED_MAX) {
-            let request = CheckMembersRequest { conversation_id: id.to_bytes(), user_ids: user_bytes(some) };
+            let request = CheckMembersRequest {
+                conversation_id: id.to_bytes(),
+                user_ids: user_bytes(some),
+            };
             let mut client = self.conversation(id.slot());
             let response = self.answer(client.check_members(request)).await?;
             for member in response.member_ids {
@@ -148,7 +154,9 @@ impl Calls {
             };
             let mut client = self.conversation(who.slot());
             let page = self.answer(client.list_conversations(request)).await?;
-            let Some(last) = page.memberships.last() else { return Ok(memberships) };
+            let Some(last) = page.memberships.last() else {
+                return Ok(memberships);
+            };
             after = last.conversation_id.clone();
             for entry in page.memberships {
                 let Some(membership) = entry.membership else { continue };

@@ -76,14 +76,21 @@ impl Calls {
         delivered_seq: Option<Seq>,
         read_seq: Option<Seq>,
     ) -> Result<MoveInboxResponse, Refusal> {
-        let request =
-            MoveInboxRequest { conversation_id: id.to_bytes(), user_id: who.to_bytes(), delivered_seq, read_seq };
+        let request = MoveInboxRequest {
+            conversation_id: id.to_bytes(),
+            user_id: who.to_bytes(),
+            delivered_seq,
+            read_seq,
+        };
         let mut client = self.message(id.slot());
         self.answer(client.move_inbox(request)).await
     }
 
     pub(crate) async fn typing(&self, id: ConversationId, who: UserId) -> Result<(), Refusal> {
-        let request = TypingRequest { conversation_id: id.to_bytes(), user_id: who.to_bytes() };
+        let request = TypingRequest {
+            conversation_id: id.to_bytes(),
+            user_id: who.to_bytes(),
+        };
         let mut client = self.message(id.slot());
         self.answer(client.typing(request)).await?;
         Ok(())
@@ -105,7 +112,11 @@ impl Calls {
         });
         let answers = stream::iter(asked).map(|(slot, ids)| self.summaries_of_slot(slot, who, ids));
         let answers: Vec<Vec<Summary>> = answers.buffer_unordered(SLOTS_AT_ONCE).try_collect().await?;
-        answers.into_iter().flatten().map(|summary| Ok((conversation(&summary.conversation_id)?, summary))).collect()
+        answers
+            .into_iter()
+            .flatten()
+            .map(|summary| Ok((conversation(&summary.conversation_id)?, summary)))
+            .collect()
     }
 
     async fn summaries_of_slot(
@@ -116,7 +127,10 @@ impl Calls {
     ) -> Result<Vec<Summary>, Refusal> {
         let conversation_ids = ids.iter().map(ConversationId::to_bytes).collect();
         let mut client = self.message(slot);
-        let request = SummariesRequest { user_id: who.to_bytes(), conversation_ids };
+        let request = SummariesRequest {
+            user_id: who.to_bytes(),
+            conversation_ids,
+        };
         Ok(self.answer(client.summaries(request)).await?.summaries)
     }
 

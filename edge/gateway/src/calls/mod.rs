@@ -42,7 +42,10 @@ impl Calls {
             Ok(Ok(response)) => Ok(response.into_inner()),
             Ok(Err(status)) => Err(refusal_of(&status)),
             Err(_) => {
-                let message = format!("no answer came within {} ms; the outcome is unknown", self.timeout.as_millis());
+                let message = format!(
+                    "no answer came within {} ms; the outcome is unknown",
+                    self.timeout.as_millis()
+                );
                 Err(Refusal::new(ErrorCode::DeadlineExceeded, message))
             }
         }
@@ -61,7 +64,11 @@ fn refusal_of(status: &Status) -> Refusal {
             tracing::error!(code = refusal.code, status = %status, "a service failed");
             Refusal::new(ErrorCode::Internal, "the request failed inside the server")
         }
-        code => Refusal { code, message: status.message().to_owned(), retry_after_ms: refusal.retry_after_ms },
+        code => Refusal {
+            code,
+            message: status.message().to_owned(),
+            retry_after_ms: refusal.retry_after_ms,
+        },
     }
 }
 

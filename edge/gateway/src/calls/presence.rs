@@ -27,9 +27,16 @@ impl Calls {
 
     async fn presence_of(&self, asker: UserId, who: UserId) -> Result<Presence, Refusal> {
         let mut client = self.presence(who.slot());
-        let request = PresenceQueryRequest { asker_id: asker.to_bytes(), user_id: who.to_bytes() };
+        let request = PresenceQueryRequest {
+            asker_id: asker.to_bytes(),
+            user_id: who.to_bytes(),
+        };
         let answer = self.answer(client.query(request)).await?;
-        Ok(Presence { user_id: who.to_string(), online: answer.online, last_seen_ms: answer.last_seen_ms })
+        Ok(Presence {
+            user_id: who.to_string(),
+            online: answer.online,
+            last_seen_ms: answer.last_seen_ms,
+        })
     }
 
     fn presence(&self, slot: Slot) -> PresenceClient<SlotRoute> {

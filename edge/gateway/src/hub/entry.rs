@@ -72,7 +72,13 @@ pub(crate) struct FillRound {
 
 impl<S> Default for Entry<S> {
     fn default() -> Self {
-        Self { tail: None, confirmed: false, epoch: 0, fill: None, members: Vec::new() }
+        Self {
+            tail: None,
+            confirmed: false,
+            epoch: 0,
+            fill: None,
+            members: Vec::new(),
+        }
     }
 }
 
@@ -83,7 +89,13 @@ impl<S> Entry<S> {
             member.version = version.max(member.version);
             return false;
         }
-        self.members.push(Member { session, key, user_id, version, place: Place::Waiting });
+        self.members.push(Member {
+            session,
+            key,
+            user_id,
+            version,
+            place: Place::Waiting,
+        });
         true
     }
 
@@ -96,7 +108,9 @@ impl<S> Entry<S> {
 
     /// Takes the sessions of a user out whose membership is older than `version`.
     pub(crate) fn remove(&mut self, user_id: UserId, version: u64) -> Vec<S> {
-        let removed = self.members.extract_if(.., |member| member.user_id == user_id && member.version < version);
+        let removed = self
+            .members
+            .extract_if(.., |member| member.user_id == user_id && member.version < version);
         removed.map(|member| member.session).collect()
     }
 
@@ -148,11 +162,16 @@ impl<S> Entry<S> {
         self.begin_fill(tail, seq)
     }
 
-    /// Something without a seq. Held back while it is not certain who is a member.
-    pub(crate) fn signal(&self, mut push: impl FnMut(&S)) {
-        if self.fill.is_some() {
-            return;
+    /// Calls for every session, live or not.
+    pub(crate) fn each(&self, mut call: impl FnMut(&S)) {
+        for member in &self.members {
+            call(&member.session);
         }
+    }
+
+    /// A change of another's membership, for the live sessions. The feed does not lose such changes, so whoever is in the
+    /// entry when one comes was a member just before it.
+    pub(crate) fn notice(&self, mut push: impl FnMut(&S)) {
         for member in &self.members {
             if matches!(member.place, Place::Live { .. }) {
                 push(&member.session);
@@ -160,11 +179,22 @@ impl<S> Entry<S> {
         }
     }
 
+    /// Something without a seq. Held back while it is not certain who is a member.
+    pub(crate) fn signal(&self, push: impl FnMut(&S)) {
+        if self.fill.is_none() {
+            self.notice(push);
+        }
+    }
+
     /// A session has everything up to `after`, by a check that began in `epoch`.
     pub(crate) fn go_live(&mut self, key: u64, after: Seq, epoch: u64) -> GoLive {
         let (confirmed, tail) = (self.confirmed, self.tail);
-        let Some(member) = self.members.iter_mut().find(|member| member.key == key) else { return GoLive::Gone };
-        let (true, Some(tail)) = (confirmed && epoch == self.epoch, tail) else { return GoLive::CheckAgain };
+        let Some(member) = self.members.iter_mut().find(|member| member.key == key) else {
+            return GoLive::Gone;
+        };
+        let (true, Some(tail)) = (confirmed && epoch == self.epoch, tail) else {
+            return GoLive::CheckAgain;
+        };
         if after < tail {
             return GoLive::Behind;
         }
@@ -175,14 +205,22 @@ impl<S> Entry<S> {
     /// The next round of the running fill; `None` when it is done or nobody is left.
     pub(crate) fn fill_round(&mut self) -> Option<FillRound> {
         let target = self.fill?;
-        let live = self.members.iter().filter(|member| matches!(member.place, Place::Live { .. }));
+        let live = self
+            .members
+            .iter()
+            .filter(|member| matches!(member.place, Place::Live { .. }));
         let checked: Vec<(u64, UserId)> = live.map(|member| (member.key, member.user_id)).collect();
         if checked.is_empty() {
             self.fill = None;
             self.tail = Some(target);
             return None;
         }
-        Some(FillRound { after: self.tail.unwrap_or(target), target, epoch: self.epoch, checked })
+        Some(FillRound {
+            after: self.tail.unwrap_or(target),
+            target,
+            epoch: self.epoch,
+            checked,
+        })
     }
 
     /// Takes out the sessions that a round has found to be of no member.
@@ -214,7 +252,10 @@ impl<S> Entry<S> {
     }
 
     fn begin_fill(&mut self, tail: Seq, target: Seq) -> Next {
-        let is_anyone_live = self.members.iter().any(|member| matches!(member.place, Place::Live { .. }));
+        let is_anyone_live = self
+            .members
+            .iter()
+            .any(|member| matches!(member.place, Place::Live { .. }));
         if !is_anyone_live && self.fill.is_none() {
             self.tail = Some(target);
             return Next::Nothing;

@@ -87,7 +87,11 @@ struct World {
 
 impl World {
     fn push(devices: &mut BTreeMap<u64, Device>, who: u64, seq: Seq) {
-        devices.get_mut(&who).expect("only sessions that are here are pushed to").got.push(seq);
+        devices
+            .get_mut(&who)
+            .expect("only sessions that are here are pushed to")
+            .got
+            .push(seq);
     }
 
     fn run(&mut self, step: &Step) {
@@ -134,7 +138,13 @@ impl World {
                 if let Some(version) = self.members.get(&who)
                     && self.entry.join(who, who, user(who), *version)
                 {
-                    self.devices.insert(who, Device { after: self.tail, ..Device::default() });
+                    self.devices.insert(
+                        who,
+                        Device {
+                            after: self.tail,
+                            ..Device::default()
+                        },
+                    );
                 }
             }
             Step::Leave(who) => {
@@ -148,7 +158,9 @@ impl World {
 
     fn feed(&mut self) {
         let Some(next) = self.queue else { return };
-        let Some(item) = self.log.get(next).copied() else { return };
+        let Some(item) = self.log.get(next).copied() else {
+            return;
+        };
         self.queue = Some(next + 1);
         match item {
             Logged::Message(seq) => {
@@ -173,7 +185,9 @@ impl World {
     }
 
     fn catch_up(&mut self, who: u64, pages: usize) {
-        let Some(device) = self.devices.get_mut(&who) else { return };
+        let Some(device) = self.devices.get_mut(&who) else {
+            return;
+        };
         let Some(epoch) = self.entry.epoch() else { return };
         if device.live {
             return;
@@ -199,8 +213,12 @@ impl World {
             self.filling = false;
             return;
         };
-        let gone: Vec<u64> =
-            round.checked.iter().map(|(key, _)| *key).filter(|who| !self.members.contains_key(who)).collect();
+        let gone: Vec<u64> = round
+            .checked
+            .iter()
+            .map(|(key, _)| *key)
+            .filter(|who| !self.members.contains_key(who))
+            .collect();
         for who in self.entry.fill_removes(&gone) {
             self.devices.remove(&who);
         }
@@ -218,7 +236,10 @@ impl World {
             assert_eq!(device.got, expected, "user {who}");
             if let Some(removed_at) = self.removed_at.get(who) {
                 let last = device.got.last().copied().unwrap_or(0);
-                assert!(last <= *removed_at, "user {who} was removed at {removed_at} and got {last}");
+                assert!(
+                    last <= *removed_at,
+                    "user {who} was removed at {removed_at} and got {last}"
+                );
             }
         }
     }

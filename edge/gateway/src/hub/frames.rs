@@ -16,12 +16,22 @@ pub(crate) struct SharedFrame {
 impl SharedFrame {
     /// A frame that came encoded; binary sessions get these very bytes.
     pub(crate) fn from_encoded(binary: Bytes) -> Self {
-        Self { binary, json: OnceCell::new() }
+        Self {
+            binary,
+            json: OnceCell::new(),
+        }
     }
 
     /// An event that is made here.
     pub(crate) fn event(body: Body) -> Self {
-        Self::from_encoded(ServerFrame { id: String::new(), body: Some(body) }.encode_to_vec().into())
+        Self::from_encoded(
+            ServerFrame {
+                id: String::new(),
+                body: Some(body),
+            }
+            .encode_to_vec()
+            .into(),
+        )
     }
 
     /// The bytes for a session. A frame that cannot be read has no JSON and is not pushed as such.
@@ -51,7 +61,10 @@ mod tests {
 
     #[test]
     fn binary_sessions_share_the_bytes_and_json_is_made_once() {
-        let frame = SharedFrame::event(Body::Message(Message { seq: 7, ..Default::default() }));
+        let frame = SharedFrame::event(Body::Message(Message {
+            seq: 7,
+            ..Default::default()
+        }));
         let (first, second) = (frame.bytes(Codec::Json).unwrap(), frame.bytes(Codec::Json).unwrap());
         assert_eq!(first.as_ptr(), second.as_ptr());
         assert_eq!(first, r#"{"message":{"seq":"7"}}"#);
@@ -60,6 +73,9 @@ mod tests {
 
     #[test]
     fn bytes_that_are_no_frame_have_no_json() {
-        assert_eq!(SharedFrame::from_encoded(Bytes::from_static(&[0xff])).bytes(Codec::Json), None);
+        assert_eq!(
+            SharedFrame::from_encoded(Bytes::from_static(&[0xff])).bytes(Codec::Json),
+            None
+        );
     }
 }

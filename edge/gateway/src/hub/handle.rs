@@ -1,7 +1,7 @@
 //! A session as the rest of the edge reaches it.
 
 use std::{
-    collections::BTreeMap,
+    collections::BTreeSet,
     sync::{
         Arc, OnceLock,
         atomic::{AtomicU32, Ordering},
@@ -14,9 +14,12 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+use super::SharedFrame;
+
 /// A session that is connected here. Its own task writes what is pushed; nobody waits for it.
 pub(crate) struct SessionHandle {
     pub(crate) key: u64,
+    codec: Codec,
     session: Mutex<Session>,
     /// The session's task has something to do.
     wake: Notify,
@@ -39,7 +42,7 @@ pub(crate) struct Owner {
 /// What a session follows, and what its task has to look after.
 #[derive(Default)]
 pub(crate) struct Follows {
-    pub(crate) conversations: BTreeMap<ConversationId, ()>,
+    pub(crate) conversations: BTreeSet<ConversationId>,
     pub(crate) watched: Vec<UserId>,
     pub(crate) tasks: Vec<Task>,
     /// The session has ended: nothing is added any more.
@@ -68,6 +71,7 @@ impl SessionHandle {
     pub(crate) fn new(key: u64, codec: Codec, options: Arc<SessionOptions>, now_ms: TimestampMs) -> Arc<Self> {
         Arc::new(Self {
             key,
+            codec,
             session: Mutex::new(Session::new(codec, options, now_ms)),
             wake: Notify::new(),
             room: Notify::new(),
@@ -95,8 +99,24 @@ impl SessionHandle {
         self.wake.notify_one();
     }
 
-    pub(crate) fn codec(&self) -> Codec {
-        self.session.lock().codec()
+    /// Queues a frame that is shared with others, as `push` of its bytes in this session's codec.
+    pub(crate) fn push_frame(&self, frame: &SharedFrame, push: impl FnOnce(Bytes) -> Push) {
+        if let Some(bytes) = frame.bytes(self.codec) {
+            self.push(push(bytes));
+        }
+    }
+
+    /// Queues a message.
+    pub(crate) fn push_message(&self, conversation_id: ConversationId, seq: Seq, frame: &SharedFrame) {
+        self.push_frame(frame, |frame| Push::Message {
+            conversation_id,
+            seq,
+            frame,
+        });
+    }
+
+    pub(crate) const fn codec(&self) -> Codec {
+        self.codec
     }
 
     /// Whose session it is, once Hello was accepted.
@@ -138,7 +158,9 @@ impl SessionHandle {
 
     /// The feed has confirmed a topic.
     pub(crate) fn is_confirmed(&self) {
-        let _ = self.unconfirmed.fetch_update(Ordering::AcqRel, Ordering::Acquire, |count| count.checked_sub(1));
+        let _ = self
+            .unconfirmed
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |count| count.checked_sub(1));
         self.confirmed.notify_waiters();
     }
 

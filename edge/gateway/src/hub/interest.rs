@@ -1,13 +1,10 @@
 //! What the upstream stream has to be told: a set, not a queue, so that it is bounded by what is followed.
 
 use ahash::AHashMap;
+use antiphon_feed::Topic;
 use antiphon_proto::rpc::Interest;
-use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
-
-/// A conversation's or user's id.
-pub(crate) type Topic = [u8; 16];
 
 /// Topics in one message to the upstream.
 const TOPICS_MAX: usize = 1_000;
@@ -15,27 +12,40 @@ const TOPICS_MAX: usize = 1_000;
 /// Topics whose subscription is to be told.
 #[derive(Default)]
 pub(crate) struct Interests {
-    /// The topic, and whether it is wanted.
-    untold: Mutex<AHashMap<Topic, bool>>,
+    untold: Mutex<AHashMap<Topic, Untold>>,
     changed: Notify,
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Untold {
+    Subscribe,
+    Unsubscribe,
+    /// Unsubscribe, then subscribe: to subscribe twice says nothing new, and the tail would not come.
+    Again,
+}
+
 impl Interests {
-    pub(crate) fn subscribe(&self, topic: &Topic) {
-        self.untold.lock().insert(*topic, true);
+    pub(crate) fn subscribe(&self, topic: Topic) {
+        let mut untold = self.untold.lock();
+        let now = match untold.get(&topic) {
+            None | Some(Untold::Subscribe) => Untold::Subscribe,
+            Some(Untold::Unsubscribe | Untold::Again) => Untold::Again,
+        };
+        untold.insert(topic, now);
+        drop(untold);
         self.changed.notify_one();
     }
 
-    pub(crate) fn unsubscribe(&self, topic: &Topic) {
-        self.untold.lock().insert(*topic, false);
+    pub(crate) fn unsubscribe(&self, topic: Topic) {
+        self.untold.lock().insert(topic, Untold::Unsubscribe);
         self.changed.notify_one();
     }
 
     /// A new stream knows nothing: forgets what was to be told and wants `topics`.
     pub(crate) fn want_again(&self, topics: Vec<Topic>) {
         let mut untold = self.untold.lock();
-        untold.retain(|_, wanted| *wanted);
-        untold.extend(topics.into_iter().map(|topic| (topic, true)));
+        untold.clear();
+        untold.extend(topics.into_iter().map(|topic| (topic, Untold::Subscribe)));
         drop(untold);
         self.changed.notify_one();
     }
@@ -48,14 +58,19 @@ impl Interests {
         }
         let mut interest = Interest::default();
         let mut left = TOPICS_MAX;
-        untold.retain(|topic, wanted| {
+        untold.retain(|topic, what| {
             if left == 0 {
                 return true;
             }
             left -= 1;
-            let topics = if *wanted { &mut interest.subscribe } else { &mut interest.unsubscribe };
-            topics.push(Bytes::copy_from_slice(topic));
-            false
+            if *what == Untold::Subscribe {
+                interest.subscribe.push(topic.to_bytes());
+                return false;
+            }
+            interest.unsubscribe.push(topic.to_bytes());
+            let again = *what == Untold::Again;
+            *what = Untold::Subscribe;
+            again
         });
         if untold.is_empty() {
             untold.shrink_to(TOPICS_MAX);
@@ -71,28 +86,41 @@ impl Interests {
 
 #[cfg(test)]
 mod tests {
+    use antiphon_types::{ConversationId, Slot};
+
     use super::*;
+
+    fn topic(number: u64) -> Topic {
+        ConversationId::new(Slot::DEPLOYMENT, 1, number).into()
+    }
 
     #[test]
     fn the_last_word_on_a_topic_counts() {
         let interests = Interests::default();
-        interests.subscribe(&[1; 16]);
-        interests.unsubscribe(&[1; 16]);
-        interests.subscribe(&[2; 16]);
+        interests.subscribe(topic(1));
+        interests.unsubscribe(topic(1));
+        interests.subscribe(topic(2));
         let interest = interests.take().unwrap();
-        assert_eq!(interest.subscribe, [Bytes::from_static(&[2; 16])]);
-        assert_eq!(interest.unsubscribe, [Bytes::from_static(&[1; 16])]);
+        assert_eq!(interest.subscribe, [topic(2).to_bytes()]);
+        assert_eq!(interest.unsubscribe, [topic(1).to_bytes()]);
+        assert_eq!(interests.take(), None);
+    }
+
+    #[test]
+    fn who_comes_back_at_once_is_subscribed_anew() {
+        let interests = Interests::default();
+        interests.unsubscribe(topic(1));
+        interests.subscribe(topic(1));
+        let (first, second) = (interests.take().unwrap(), interests.take().unwrap());
+        assert_eq!((first.unsubscribe.len(), first.subscribe.len()), (1, 0));
+        assert_eq!((second.unsubscribe.len(), second.subscribe.len()), (0, 1));
         assert_eq!(interests.take(), None);
     }
 
     #[test]
     fn many_topics_go_in_several_messages() {
         let interests = Interests::default();
-        interests.want_again((0..2_500_u32).map(|number| {
-            let mut topic = [0; 16];
-            topic[..4].copy_from_slice(&number.to_be_bytes());
-            topic
-        }).collect());
+        interests.want_again((0..2_500).map(topic).collect());
         let mut told = Vec::new();
         while let Some(interest) = interests.take() {
             told.push(interest.subscribe.len());

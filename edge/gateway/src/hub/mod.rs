@@ -29,7 +29,9 @@ use self::{
 };
 use crate::calls::Calls;
 
+pub(crate) use apply::{kind_name, role_name};
 pub(crate) use entry::GoLive;
+pub(crate) use fill::backoff;
 pub(crate) use frames::SharedFrame;
 pub(crate) use handle::{Owner, SessionHandle, Start, Task};
 pub(crate) use people::Admission;
@@ -100,12 +102,15 @@ impl Hub {
     /// Puts a session into a conversation; it gets nothing before [`Hub::go_live`]. False when it was in already.
     pub(crate) fn join(&self, handle: &Arc<SessionHandle>, user_id: UserId, id: ConversationId, version: u64) -> bool {
         let mut shard = self.shard(id).lock();
-        if handle.follows(|follows| follows.ended || follows.conversations.insert(id, ()).is_some()) {
+        if handle.follows(|follows| follows.ended || !follows.conversations.insert(id)) {
             return false;
         }
         let followed = shard.entries.entry(id).or_insert_with(|| {
-            self.interests.subscribe(id.as_bytes());
-            Followed { entry: EntryCell::default(), deserted: false }
+            self.interests.subscribe(id.into());
+            Followed {
+                entry: EntryCell::default(),
+                deserted: false,
+            }
         });
         followed.deserted = false;
         let mut entry = followed.entry.lock();
@@ -141,9 +146,12 @@ impl Hub {
         let (conversations, watched) = handle.follows(|follows| {
             follows.ended = true;
             follows.tasks.clear();
-            (std::mem::take(&mut follows.conversations), std::mem::take(&mut follows.watched))
+            (
+                std::mem::take(&mut follows.conversations),
+                std::mem::take(&mut follows.watched),
+            )
         });
-        for id in conversations.keys() {
+        for id in &conversations {
             if let Some(entry) = self.entry(*id) {
                 entry.lock().leave(handle.key);
             }
@@ -173,7 +181,8 @@ impl Hub {
         sessions_max: usize,
         replaces: impl Fn(&Owner) -> bool,
     ) -> Admission {
-        self.people.admit(handle, user_id, sessions_max, replaces, &self.interests)
+        self.people
+            .admit(handle, user_id, sessions_max, replaces, &self.interests)
     }
 
     fn shard(&self, id: ConversationId) -> &Mutex<Shard> {
@@ -182,7 +191,11 @@ impl Hub {
     }
 
     fn entry(&self, id: ConversationId) -> Option<EntryCell> {
-        self.shard(id).lock().entries.get(&id).map(|followed| followed.entry.clone())
+        self.shard(id)
+            .lock()
+            .entries
+            .get(&id)
+            .map(|followed| followed.entry.clone())
     }
 
     /// Marks every topic as no longer followed, and wants all of them again.
@@ -191,7 +204,7 @@ impl Hub {
         for shard in &self.shards {
             for (id, followed) in &shard.lock().entries {
                 followed.entry.lock().lost();
-                topics.push(*id.as_bytes());
+                topics.push((*id).into());
             }
         }
         self.interests.want_again(topics);
@@ -205,7 +218,7 @@ impl Hub {
                 let keep = !(empty && followed.deserted);
                 followed.deserted = empty;
                 if !keep {
-                    self.interests.unsubscribe(id.as_bytes());
+                    self.interests.unsubscribe((*id).into());
                 }
                 keep
             });
