@@ -1,0 +1,140 @@
+use std::collections::BTreeMap;
+
+use antiphon_directory::SlotRoute;
+use antiphon_proto::rpc::{
+    HistoryRequest, HistoryResponse, MoveInboxRequest, MoveInboxResponse, SendRequest, SendResponse, SummariesRequest,
+    Summary, TypingRequest, message_client::MessageClient,
+};
+use antiphon_session::Refusal;
+use antiphon_types::{ClientMsgId, ConversationId, Seq, Slot, UserId};
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+
+use super::{ANSWER_BYTES_MAX, Calls, conversation};
+
+/// Conversations that one Summaries names.
+const SUMMARIES_MAX: usize = 200;
+/// Slots that are asked for summaries at once.
+const SLOTS_AT_ONCE: usize = 16;
+
+/// Which part of history is read.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum HistoryRange {
+    /// What follows a seq.
+    After(Seq),
+    /// What comes before a seq.
+    Before(Seq),
+    /// The newest page.
+    Newest,
+}
+
+impl Calls {
+    pub(crate) async fn send(
+        &self,
+        id: ConversationId,
+        sender: UserId,
+        client_msg_id: &ClientMsgId,
+        text: String,
+    ) -> Result<SendResponse, Refusal> {
+        let request = SendRequest {
+            conversation_id: id.to_bytes(),
+            sender_id: sender.to_bytes(),
+            client_msg_id: client_msg_id.to_string(),
+            text,
+        };
+        let mut client = self.message(id.slot());
+        self.answer(client.send(request)).await
+    }
+
+    /// Reads history, for a member or, without one, for the feed of this edge.
+    pub(crate) async fn history(
+        &self,
+        id: ConversationId,
+        member: Option<UserId>,
+        range: HistoryRange,
+        limit: u32,
+    ) -> Result<HistoryResponse, Refusal> {
+        let (after_seq, before_seq) = match range {
+            HistoryRange::After(seq) => (Some(seq), None),
+            HistoryRange::Before(seq) => (None, Some(seq)),
+            HistoryRange::Newest => (None, None),
+        };
+        let request = HistoryRequest {
+            conversation_id: id.to_bytes(),
+            user_id: member.map(|member| member.to_bytes()).unwrap_or_default(),
+            after_seq,
+            before_seq,
+            limit,
+        };
+        let mut client = self.message(id.slot());
+        self.answer(client.history(request)).await
+    }
+
+    pub(crate) async fn move_inbox(
+        &self,
+        id: ConversationId,
+        who: UserId,
+        delivered_seq: Option<Seq>,
+        read_seq: Option<Seq>,
+    ) -> Result<MoveInboxResponse, Refusal> {
+        let request = MoveInboxRequest {
+            conversation_id: id.to_bytes(),
+            user_id: who.to_bytes(),
+            delivered_seq,
+            read_seq,
+        };
+        let mut client = self.message(id.slot());
+        self.answer(client.move_inbox(request)).await
+    }
+
+    pub(crate) async fn typing(&self, id: ConversationId, who: UserId) -> Result<(), Refusal> {
+        let request = TypingRequest {
+            conversation_id: id.to_bytes(),
+            user_id: who.to_bytes(),
+        };
+        let mut client = self.message(id.slot());
+        self.answer(client.typing(request)).await?;
+        Ok(())
+    }
+
+    /// Summaries of many conversations for one user, asked slot by slot, several slots at once.
+    pub(crate) async fn summaries(
+        &self,
+        who: UserId,
+        ids: impl IntoIterator<Item = ConversationId>,
+    ) -> Result<BTreeMap<ConversationId, Summary>, Refusal> {
+        let mut by_slot: BTreeMap<Slot, Vec<ConversationId>> = BTreeMap::new();
+        for id in ids {
+            by_slot.entry(id.slot()).or_default().push(id);
+        }
+        let asked = by_slot.into_iter().flat_map(|(slot, ids)| {
+            let chunks: Vec<Vec<ConversationId>> = ids.chunks(SUMMARIES_MAX).map(<[_]>::to_vec).collect();
+            chunks.into_iter().map(move |ids| (slot, ids))
+        });
+        let answers = stream::iter(asked).map(|(slot, ids)| self.summaries_of_slot(slot, who, ids));
+        let answers: Vec<Vec<Summary>> = answers.buffer_unordered(SLOTS_AT_ONCE).try_collect().await?;
+        answers
+            .into_iter()
+            .flatten()
+            .map(|summary| Ok((conversation(&summary.conversation_id)?, summary)))
+            .collect()
+    }
+
+    async fn summaries_of_slot(
+        &self,
+        slot: Slot,
+        who: UserId,
+        ids: Vec<ConversationId>,
+    ) -> Result<Vec<Summary>, Refusal> {
+        let conversation_ids = ids.iter().map(ConversationId::to_bytes).collect();
+        let mut client = self.message(slot);
+        let request = SummariesRequest {
+            user_id: who.to_bytes(),
+            conversation_ids,
+        };
+        Ok(self.answer(client.summaries(request)).await?.summaries)
+    }
+
+    fn message(&self, slot: Slot) -> MessageClient<SlotRoute> {
+        MessageClient::new(self.route.to(slot)).max_decoding_message_size(ANSWER_BYTES_MAX)
+    }
+}

@@ -1,0 +1,90 @@
+//! Calls to the services: one function a call, with its deadline, ids as types and refusals as clients read them.
+
+mod conversation;
+mod identity;
+mod message;
+mod presence;
+
+use std::{future::Future, time::Duration};
+
+use antiphon_directory::Route;
+use antiphon_proto::refusal;
+use antiphon_session::Refusal;
+use antiphon_types::{ConversationId, ErrorCode, IdError, UserId};
+use bytes::Bytes;
+use tonic::{Response, Status};
+
+pub(crate) use conversation::Membership;
+pub(crate) use message::HistoryRange;
+
+/// Largest answer of a service that is read: a page of history with texts at their limit.
+const ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// The services, wherever they are.
+#[derive(Clone)]
+pub(crate) struct Calls {
+    route: Route,
+    timeout: Duration,
+}
+
+impl Calls {
+    pub(crate) const fn new(route: Route, timeout: Duration) -> Self {
+        Self { route, timeout }
+    }
+
+    pub(crate) const fn route(&self) -> &Route {
+        &self.route
+    }
+
+    /// Waits for an answer until the deadline.
+    async fn answer<T>(&self, call: impl Future<Output = Result<Response<T>, Status>>) -> Result<T, Refusal> {
+        match tokio::time::timeout(self.timeout, call).await {
+            Ok(Ok(response)) => Ok(response.into_inner()),
+            Ok(Err(status)) => Err(refusal_of(&status)),
+            Err(_) => {
+                let message = format!(
+                    "no answer came within {} ms; the outcome is unknown",
+                    self.timeout.as_millis()
+                );
+                Err(Refusal::new(ErrorCode::DeadlineExceeded, message))
+            }
+        }
+    }
+}
+
+/// A status as clients read it: where a slot lives and what went wrong inside is not for them.
+fn refusal_of(status: &Status) -> Refusal {
+    let refusal = refusal::of(status);
+    match ErrorCode::parse(&refusal.code) {
+        ErrorCode::NotHome => {
+            let message = "the place where this is kept is moving; try again";
+            Refusal::new(ErrorCode::Unavailable, message).retry_after(refusal.retry_after_ms.unwrap_or(200))
+        }
+        ErrorCode::Internal => {
+            tracing::error!(code = refusal.code, status = %status, "a service failed");
+            Refusal::new(ErrorCode::Internal, "the request failed inside the server")
+        }
+        code => Refusal {
+            code,
+            message: status.message().to_owned(),
+            retry_after_ms: refusal.retry_after_ms,
+        },
+    }
+}
+
+fn user(bytes: &[u8]) -> Result<UserId, Refusal> {
+    UserId::from_bytes(bytes).map_err(|error| corrupt(&error))
+}
+
+fn conversation(bytes: &[u8]) -> Result<ConversationId, Refusal> {
+    ConversationId::from_bytes(bytes).map_err(|error| corrupt(&error))
+}
+
+fn corrupt(error: &IdError) -> Refusal {
+    tracing::error!(%error, "a service answered with something that is no id");
+    Refusal::new(ErrorCode::Internal, "the request failed inside the server")
+}
+
+fn user_bytes(users: &[UserId]) -> Vec<Bytes> {
+    users.iter().map(UserId::to_bytes).collect()
+}

@@ -1,0 +1,201 @@
+//! A session as the rest of the edge reaches it.
+
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU32, Ordering},
+    },
+};
+
+use antiphon_session::{CloseReason, Codec, Push, Session, SessionOptions};
+use antiphon_types::{ConversationId, DeviceId, Seq, TimestampMs, UserId};
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use super::SharedFrame;
+
+/// A session that is connected here. Its own task writes what is pushed; nobody waits for it.
+pub(crate) struct SessionHandle {
+    pub(crate) key: u64,
+    codec: Codec,
+    session: Mutex<Session>,
+    /// The session's task has something to do.
+    wake: Notify,
+    /// The queue was written out.
+    room: Notify,
+    owner: OnceLock<Box<Owner>>,
+    follows: Mutex<Follows>,
+    unconfirmed: AtomicU32,
+    confirmed: Notify,
+}
+
+/// Whose session it is.
+pub(crate) struct Owner {
+    pub(crate) user_id: UserId,
+    pub(crate) device_id: DeviceId,
+    pub(crate) family_id: Bytes,
+    pub(crate) session_id: String,
+}
+
+/// What a session follows, and what its task has to look after.
+#[derive(Default)]
+pub(crate) struct Follows {
+    pub(crate) conversations: BTreeSet<ConversationId>,
+    pub(crate) watched: Vec<UserId>,
+    pub(crate) tasks: Vec<Task>,
+    /// The session has ended: nothing is added any more.
+    pub(crate) ended: bool,
+}
+
+/// What the session's task has to do besides requests.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Task {
+    /// Bring the session up in a conversation that it is in.
+    CatchUp(ConversationId, Start),
+    /// Changes of the user's list may have been missed: read it again.
+    ReadList,
+}
+
+/// Where a session begins in a conversation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Start {
+    /// After this seq.
+    After(Seq),
+    /// With the first message that was sent at this time or later: a new member gets what was sent since.
+    Since(TimestampMs),
+}
+
+impl SessionHandle {
+    pub(crate) fn new(key: u64, codec: Codec, options: Arc<SessionOptions>, now_ms: TimestampMs) -> Arc<Self> {
+        Arc::new(Self {
+            key,
+            codec,
+            session: Mutex::new(Session::new(codec, options, now_ms)),
+            wake: Notify::new(),
+            room: Notify::new(),
+            owner: OnceLock::new(),
+            follows: Mutex::default(),
+            unconfirmed: AtomicU32::new(0),
+            confirmed: Notify::new(),
+        })
+    }
+
+    /// Lends the session. The caller must not call anything else of the edge meanwhile.
+    pub(crate) fn with<T>(&self, body: impl FnOnce(&mut Session) -> T) -> T {
+        body(&mut self.session.lock())
+    }
+
+    /// Queues a push and wakes the session's task.
+    pub(crate) fn push(&self, push: Push) {
+        self.session.lock().push(push);
+        self.wake.notify_one();
+    }
+
+    /// Sends the session away.
+    pub(crate) fn go_away(&self, reason: CloseReason, reconnect_after_ms: u32, now_ms: TimestampMs) {
+        self.session.lock().go_away(reason, reconnect_after_ms, now_ms);
+        self.wake.notify_one();
+    }
+
+    /// Queues a frame that is shared with others, as `push` of its bytes in this session's codec.
+    pub(crate) fn push_frame(&self, frame: &SharedFrame, push: impl FnOnce(Bytes) -> Push) {
+        if let Some(bytes) = frame.bytes(self.codec) {
+            self.push(push(bytes));
+        }
+    }
+
+    /// Queues a message.
+    pub(crate) fn push_message(&self, conversation_id: ConversationId, seq: Seq, frame: &SharedFrame) {
+        self.push_frame(frame, |frame| Push::Message {
+            conversation_id,
+            seq,
+            frame,
+        });
+    }
+
+    pub(crate) const fn codec(&self) -> Codec {
+        self.codec
+    }
+
+    /// Whose session it is, once Hello was accepted.
+    pub(crate) fn owner(&self) -> Option<&Owner> {
+        self.owner.get().map(AsRef::as_ref)
+    }
+
+    pub(crate) fn set_owner(&self, owner: Owner) {
+        let _ = self.owner.set(Box::new(owner));
+    }
+
+    /// Lends what the session follows.
+    pub(crate) fn follows<T>(&self, body: impl FnOnce(&mut Follows) -> T) -> T {
+        body(&mut self.follows.lock())
+    }
+
+    /// Gives the session's task something to do.
+    pub(crate) fn give(&self, task: Task) {
+        let mut follows = self.follows.lock();
+        if !follows.ended && !follows.tasks.contains(&task) {
+            follows.tasks.push(task);
+            self.wake.notify_one();
+        }
+    }
+
+    pub(crate) fn take_tasks(&self) -> Vec<Task> {
+        std::mem::take(&mut self.follows.lock().tasks)
+    }
+
+    /// Waits until there is something to do.
+    pub(crate) async fn woken(&self) {
+        self.wake.notified().await;
+    }
+
+    /// One more topic is followed that the feed has not confirmed.
+    pub(crate) fn expects_confirmation(&self) {
+        self.unconfirmed.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// The feed has confirmed a topic.
+    pub(crate) fn is_confirmed(&self) {
+        let _ = self
+            .unconfirmed
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |count| count.checked_sub(1));
+        self.confirmed.notify_waiters();
+    }
+
+    /// Waits until every topic is confirmed that is expected to be.
+    pub(crate) async fn all_confirmed(&self) {
+        loop {
+            let mut confirmed = std::pin::pin!(self.confirmed.notified());
+            confirmed.as_mut().enable();
+            if self.unconfirmed.load(Ordering::Acquire) == 0 {
+                return;
+            }
+            confirmed.await;
+        }
+    }
+
+    /// Waits until any topic is confirmed.
+    pub(crate) async fn any_confirmed(&self) {
+        self.confirmed.notified().await;
+    }
+
+    /// Tells those who wait for room that the queue was written out.
+    pub(crate) fn has_written(&self) {
+        self.room.notify_waiters();
+    }
+
+    /// Waits until `frames` pushes fit without overflow.
+    pub(crate) async fn room_for(&self, frames: usize, frames_max: usize) {
+        loop {
+            let mut room = std::pin::pin!(self.room.notified());
+            room.as_mut().enable();
+            let waiting = self.with(|session| session.waiting().0);
+            if waiting == 0 || waiting + frames <= frames_max {
+                return;
+            }
+            room.await;
+        }
+    }
+}

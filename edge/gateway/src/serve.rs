@@ -1,0 +1,100 @@
+//! Takes connections: counts them, bounds the time that the head of a request may take, hands them to the router.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use axum::{Router, body::Body, http::Request};
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{TcpListener, TcpStream};
+use tower::ServiceExt as _;
+
+use crate::{gateway::Shared, limits::ConnectionGuard};
+
+/// How long to wait after the system had no room for a connection.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// Most bytes of a request's head.
+const HEAD_BYTES_MAX: usize = 16 * 1024;
+
+/// Who is at the other end. A clone is kept as long as the connection counts.
+#[derive(Clone)]
+pub(crate) struct Peer {
+    pub(crate) address: IpAddr,
+    _guard: Option<Arc<ConnectionGuard>>,
+}
+
+impl Peer {
+    /// A caller of a router that is not served here.
+    pub(crate) const fn unknown() -> Self {
+        Self {
+            address: IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED),
+            _guard: None,
+        }
+    }
+
+    /// The same connection, made by a proxy for `address`.
+    pub(crate) fn on_behalf_of(&self, address: IpAddr) -> Self {
+        Self {
+            address,
+            _guard: self._guard.clone(),
+        }
+    }
+}
+
+/// Takes connections for ever.
+pub(crate) async fn accept(shared: &Arc<Shared>, listener: TcpListener, router: Router) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, address)) => admit(shared, stream, address, &router),
+            Err(error) => {
+                // No file descriptor left, or the other end has gone already: neither ends the edge.
+                tracing::warn!(%error, "a connection could not be taken");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+fn admit(shared: &Arc<Shared>, stream: TcpStream, address: SocketAddr, router: &Router) {
+    let Some(guard) = shared.admitted.admit(address.ip()) else {
+        metrics::counter!("antiphon_connections_refused_total").increment(1);
+        return;
+    };
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "TCP_NODELAY could not be set");
+    }
+    let peer = Peer {
+        address: address.ip(),
+        _guard: Some(Arc::new(guard)),
+    };
+    let (shared, router) = (shared.clone(), router.clone());
+    let tracker = shared.connections.clone();
+    tracker.spawn(serve(shared, stream, peer, router));
+}
+
+async fn serve(shared: Arc<Shared>, stream: TcpStream, peer: Peer, router: Router) {
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(peer.clone());
+        router.clone().oneshot(request.map(Body::new))
+    });
+    let mut builder = http1::Builder::new();
+    builder
+        .timer(TokioTimer::new())
+        .header_read_timeout(Duration::from_millis(shared.options.header_timeout_ms.max(1)))
+        .max_buf_size(HEAD_BYTES_MAX);
+    let connection = builder.serve_connection(TokioIo::new(stream), service).with_upgrades();
+    let mut connection = std::pin::pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = shared.stop_accepting.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "a connection has ended with an error");
+    }
+}

@@ -1,0 +1,296 @@
+//! One connection: a single task that reads, writes and carries out what its session asks.
+
+use std::{sync::Arc, time::Duration};
+
+use antiphon_proto::client::server_frame::Body;
+use antiphon_session::{CloseReason, Codec, Incoming, Output, Refusal, Ticket};
+use antiphon_types::{ErrorCode, TimestampMs};
+use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket};
+use bytes::Bytes;
+use futures_util::{FutureExt as _, SinkExt as _, StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
+use tokio::time::{Instant, Sleep, timeout};
+use tokio_tungstenite::tungstenite;
+
+use super::{catch_up, hello, requests};
+use crate::{
+    gateway::Shared,
+    hub::{SessionHandle, Task},
+};
+
+/// How long a device may take to answer the close.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// What a future of the session has come to.
+pub(super) enum Done {
+    Reply(Ticket, Result<Body, Refusal>),
+    Reauth(Ticket, Result<TimestampMs, Refusal>),
+    /// A session was brought up in a conversation.
+    CaughtUp,
+}
+
+type Work = FuturesUnordered<BoxFuture<'static, Done>>;
+
+/// Runs a connection until it is closed.
+pub(super) async fn run(shared: Arc<Shared>, socket: WebSocket, codec: Codec) {
+    let options = shared.session_options.clone();
+    let handle = SessionHandle::new(shared.next_key(), codec, options, shared.clock.now_ms());
+    shared.newcomers.insert(&handle);
+    let mut connection = Connection {
+        shared,
+        socket,
+        handle,
+        work: Work::new(),
+        opened: None,
+    };
+    let reason = connection.run().await;
+    connection.end(reason);
+}
+
+struct Connection {
+    shared: Arc<Shared>,
+    socket: WebSocket,
+    handle: Arc<SessionHandle>,
+    work: Work,
+    /// Set once Hello was accepted.
+    opened: Option<hello::Opened>,
+}
+
+impl Connection {
+    async fn run(&mut self) -> CloseReason {
+        let sleep = tokio::time::sleep(Duration::ZERO);
+        let mut sleep = std::pin::pin!(sleep);
+        let mut armed_ms = 0;
+        loop {
+            if let Some(reason) = self.write_out().await {
+                return reason;
+            }
+            self.take_tasks();
+            let (wants_input, timeout_ms) = self
+                .handle
+                .with(|session| (session.wants_input(), session.next_timeout_ms()));
+            self.arm(sleep.as_mut(), &mut armed_ms, timeout_ms);
+            tokio::select! {
+                message = self.socket.next(), if wants_input => {
+                    if !self.read(message) {
+                        return CloseReason::Disconnected;
+                    }
+                }
+                () = self.handle.woken() => {}
+                Some(done) = self.work.next(), if !self.work.is_empty() => self.finish(done),
+                () = sleep.as_mut() => {
+                    armed_ms = 0;
+                    let now_ms = self.shared.clock.now_ms();
+                    self.handle.with(|session| session.handle_timeout(now_ms));
+                }
+            }
+        }
+    }
+
+    /// Sets the timer when it would fire too late. One that fires early costs less than setting it at each frame.
+    fn arm(&self, sleep: std::pin::Pin<&mut Sleep>, armed_ms: &mut TimestampMs, timeout_ms: Option<TimestampMs>) {
+        let Some(timeout_ms) = timeout_ms else { return };
+        if *armed_ms != 0 && *armed_ms <= timeout_ms {
+            return;
+        }
+        *armed_ms = timeout_ms.max(1);
+        let wait_ms = timeout_ms
+            .saturating_sub(self.shared.clock.now_ms())
+            .clamp(1, 24 * 60 * 60 * 1_000);
+        sleep.reset(Instant::now() + Duration::from_millis(wait_ms));
+    }
+
+    /// Does what the session wants done; the reason when it has ended.
+    async fn write_out(&mut self) -> Option<CloseReason> {
+        let mut has_written = false;
+        while let Some(output) = self.handle.with(antiphon_session::Session::poll_output) {
+            match output {
+                Output::Frame(frame) => {
+                    has_written = true;
+                    let message = self.message(frame)?;
+                    let fed = timeout(self.shared.options.write_timeout(), self.socket.feed(message)).await;
+                    if !matches!(fed, Ok(Ok(()))) {
+                        return Some(gone(fed.is_err()));
+                    }
+                }
+                Output::Hello(ticket, hello) => self.greet(ticket, *hello).await,
+                Output::Reauth { ticket, access_token } => {
+                    self.work.push(self.reauth(ticket, access_token));
+                }
+                Output::Request { ticket, request } => {
+                    let answer = requests::carry_out(&self.shared, &self.handle, request);
+                    self.work.push(answer.map(|answer| Done::Reply(ticket, answer)).boxed());
+                }
+                Output::Close(reason) => {
+                    self.close(reason).await;
+                    return Some(reason);
+                }
+            }
+        }
+        if has_written {
+            let flushed = timeout(self.shared.options.write_timeout(), self.socket.flush()).await;
+            if !matches!(flushed, Ok(Ok(()))) {
+                return Some(gone(flushed.is_err()));
+            }
+        }
+        self.handle.has_written();
+        None
+    }
+
+    fn message(&self, frame: Bytes) -> Option<Message> {
+        match self.handle.codec() {
+            Codec::Binary => Some(Message::Binary(frame)),
+            // What the codec wrote is UTF-8; a push that is not would be a fault of the home.
+            Codec::Json => Some(Message::Text(Utf8Bytes::try_from(frame).unwrap_or_default())),
+        }
+    }
+
+    /// Takes what came; false when the connection is gone.
+    fn read(&mut self, message: Option<Result<Message, axum::Error>>) -> bool {
+        let now_ms = self.shared.clock.now_ms();
+        let Some(message) = message else { return false };
+        match message {
+            Ok(Message::Text(text)) => self
+                .handle
+                .with(|session| session.handle_frame(Incoming::Text(&text), now_ms)),
+            Ok(Message::Binary(bytes)) => {
+                self.handle
+                    .with(|session| session.handle_frame(Incoming::Binary(&bytes), now_ms));
+            }
+            Ok(Message::Ping(_) | Message::Pong(_)) => {
+                self.handle.with(|session| session.handle_sign_of_life(now_ms));
+            }
+            Ok(Message::Close(_)) => return false,
+            Err(error) => {
+                let Some((refusal, reason)) = fault_of(error) else {
+                    return false;
+                };
+                self.handle
+                    .with(|session| session.handle_broken_transport(refusal, reason));
+            }
+        }
+        true
+    }
+
+    async fn greet(&mut self, ticket: Ticket, hello: antiphon_session::HelloRequest) {
+        let greeted = hello::greet(&self.shared, &self.handle, hello).boxed().await;
+        let now_ms = self.shared.clock.now_ms();
+        match greeted {
+            Ok(opened) => {
+                self.handle
+                    .with(|session| session.accept(ticket, opened.accepted(&self.shared), now_ms));
+                metrics::gauge!("antiphon_sessions").increment(1);
+                self.opened = Some(opened);
+            }
+            Err(refusal) => {
+                count_rejection(refusal.code);
+                self.shared.hub.end(&self.handle);
+                self.handle.with(|session| session.refuse(ticket, refusal));
+            }
+        }
+    }
+
+    fn reauth(&self, ticket: Ticket, access_token: String) -> BoxFuture<'static, Done> {
+        let (shared, handle) = (self.shared.clone(), self.handle.clone());
+        async move { Done::Reauth(ticket, hello::reauth(&shared, &handle, &access_token).await) }.boxed()
+    }
+
+    /// Starts what others have given this session to do.
+    fn take_tasks(&mut self) {
+        for task in self.handle.take_tasks() {
+            let (shared, handle) = (self.shared.clone(), self.handle.clone());
+            self.work.push(match task {
+                Task::CatchUp(id, start) => async move {
+                    catch_up::run(&shared, &handle, id, start).await;
+                    Done::CaughtUp
+                }
+                .boxed(),
+                Task::ReadList => async move {
+                    catch_up::read_list(&shared, &handle).await;
+                    Done::CaughtUp
+                }
+                .boxed(),
+            });
+        }
+    }
+
+    fn finish(&mut self, done: Done) {
+        let now_ms = self.shared.clock.now_ms();
+        match done {
+            Done::Reply(ticket, answer) => {
+                if let Err(refusal) = &answer {
+                    count_rejection(refusal.code);
+                }
+                self.handle.with(|session| session.reply(ticket, answer));
+            }
+            Done::Reauth(ticket, Ok(expires_at_ms)) => {
+                self.handle
+                    .with(|session| session.reauthenticated(ticket, expires_at_ms));
+            }
+            Done::Reauth(ticket, Err(refusal)) => {
+                count_rejection(refusal.code);
+                self.handle.with(|session| session.reply(ticket, Err(refusal)));
+            }
+            Done::CaughtUp => {}
+        }
+        self.handle.with(|session| session.handle_timeout(now_ms));
+    }
+
+    /// Says why the connection ends and waits a moment for the answer: a connection that is closed with bytes unread is
+    /// reset, and what was just written may be lost with it.
+    async fn close(&mut self, reason: CloseReason) {
+        let frame = CloseFrame {
+            code: reason.code(),
+            reason: Utf8Bytes::from_static(reason.as_str()),
+        };
+        let written = timeout(
+            self.shared.options.write_timeout(),
+            self.socket.send(Message::Close(Some(frame))),
+        )
+        .await;
+        if matches!(written, Ok(Ok(()))) {
+            let answered = async { while let Some(Ok(_)) = self.socket.next().await {} };
+            let _ = timeout(CLOSE_TIMEOUT, answered).await;
+        }
+    }
+
+    fn end(self, reason: CloseReason) {
+        self.shared.newcomers.remove(&self.handle);
+        self.shared.hub.end(&self.handle);
+        let lagged = self.handle.with(antiphon_session::Session::take_counts).lagged;
+        metrics::counter!("antiphon_lagged_total").increment(lagged);
+        let Some(opened) = self.opened else { return };
+        metrics::gauge!("antiphon_sessions").decrement(1);
+        metrics::counter!("antiphon_sessions_closed_total", "reason" => reason.as_str()).increment(1);
+        opened.closed(&self.shared, reason);
+    }
+}
+
+fn gone(was_too_slow: bool) -> CloseReason {
+    if was_too_slow {
+        CloseReason::SlowReader
+    } else {
+        CloseReason::Disconnected
+    }
+}
+
+fn count_rejection(code: ErrorCode) {
+    metrics::counter!("antiphon_rejections_total", "code" => code.as_str()).increment(1);
+}
+
+/// A fault of the transport that the device can still be told of.
+fn fault_of(error: axum::Error) -> Option<(Refusal, CloseReason)> {
+    let error = error.into_inner().downcast::<tungstenite::Error>().ok()?;
+    let detail = error.to_string();
+    #[allow(
+        clippy::wildcard_enum_match_arm,
+        reason = "every other fault is the end of the connection"
+    )]
+    match *error {
+        tungstenite::Error::Capacity(_) => Some((Refusal::new(ErrorCode::TooLarge, detail), CloseReason::TooLarge)),
+        tungstenite::Error::Utf8(_) => {
+            let message = "a text message is not UTF-8";
+            Some((Refusal::new(ErrorCode::MalformedFrame, message), CloseReason::Malformed))
+        }
+        _ => None,
+    }
+}

@@ -1,0 +1,193 @@
+//! Hello: whose session it is, what it follows, and from where.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use antiphon_proto::{client::Resumed, rpc::Summary};
+use antiphon_session::{Accepted, CloseReason, HelloRequest, Refusal};
+use antiphon_types::{ConversationId, ErrorCode, Seq, TimestampMs, UserId};
+
+use crate::{
+    gateway::Shared,
+    hub::{Admission, GoLive, Owner, SessionHandle, Start, Task},
+    options::DevicePolicy,
+};
+
+/// How long Hello waits for the feed. Without it the session is brought up after Welcome.
+const CONFIRM_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// A session whose Hello was accepted.
+pub(super) struct Opened {
+    user_id: UserId,
+    session_id: String,
+    device_id: String,
+    token_expires_at_ms: TimestampMs,
+    resumed: Vec<Resumed>,
+}
+
+impl Opened {
+    /// What Welcome says.
+    pub(super) fn accepted(&self, shared: &Shared) -> Accepted {
+        Accepted {
+            user_id: self.user_id,
+            token_expires_at_ms: self.token_expires_at_ms,
+            session_id: self.session_id.clone(),
+            region: shared.calls.route().region().to_owned(),
+            resumed: self.resumed.clone(),
+        }
+    }
+
+    /// The session has ended. One that is to come back at once is not shown as offline meanwhile.
+    pub(super) fn closed(self, shared: &Shared, reason: CloseReason) {
+        if reason != CloseReason::Draining {
+            shared.presence.closed(self.user_id, self.session_id, self.device_id);
+        }
+    }
+}
+
+/// Answers Hello within the time it may take.
+pub(super) async fn greet(
+    shared: &Arc<Shared>,
+    handle: &Arc<SessionHandle>,
+    hello: HelloRequest,
+) -> Result<Opened, Refusal> {
+    let limit_ms = shared.options.hello_work_timeout_ms;
+    match tokio::time::timeout(Duration::from_millis(limit_ms), open(shared, handle, hello)).await {
+        Ok(opened) => opened,
+        Err(_) => {
+            let message = format!("hello could not be answered within {limit_ms} ms");
+            Err(Refusal::new(ErrorCode::DeadlineExceeded, message).retry_after(1_000))
+        }
+    }
+}
+
+/// Checks a new token of a session; when it expires.
+pub(super) async fn reauth(shared: &Shared, handle: &SessionHandle, token: &str) -> Result<TimestampMs, Refusal> {
+    let claims = shared.auth.verify(token).await?;
+    match handle.owner() {
+        Some(owner) if owner.user_id == claims.user_id && owner.device_id == claims.device_id => {
+            Ok(claims.expires_at_ms)
+        }
+        _ => Err(Refusal::new(
+            ErrorCode::Forbidden,
+            "the token is of another user or device than the session's",
+        )),
+    }
+}
+
+async fn open(shared: &Arc<Shared>, handle: &Arc<SessionHandle>, hello: HelloRequest) -> Result<Opened, Refusal> {
+    let claims = shared.auth.verify(&hello.access_token).await?;
+    if claims.device_id != hello.device_id {
+        let message = format!(
+            "the token is of device {} and not of {}",
+            claims.device_id, hello.device_id
+        );
+        return Err(Refusal::new(ErrorCode::Unauthenticated, message));
+    }
+    let user_id = claims.user_id;
+    shared.limits.users.take(&user_id)?;
+    let session_id = shared.session_id(handle.key);
+    handle.set_owner(Owner {
+        user_id,
+        device_id: claims.device_id.clone(),
+        family_id: bytes::Bytes::copy_from_slice(claims.family_id.as_ref()),
+        session_id: session_id.clone(),
+    });
+    admit(shared, handle, user_id)?;
+
+    // The user's topic is followed before the list is read: what changes in between is in one of them.
+    let _ = tokio::time::timeout(CONFIRM_TIMEOUT, handle.all_confirmed()).await;
+    let memberships = shared
+        .calls
+        .memberships(user_id, shared.options.conversations_max)
+        .await?;
+    let listed = memberships
+        .into_iter()
+        .map(|membership| (membership.conversation_id, membership.version));
+    let cursors: BTreeMap<ConversationId, Seq> = hello.cursors.into_iter().collect();
+    // The list may not hold yet what the device knows already.
+    let known = cursors.keys().map(|id| (*id, 0));
+    let followed: BTreeMap<ConversationId, u64> = known.chain(listed).collect();
+
+    let resumed = follow(shared, handle, user_id, &followed, &cursors).await?;
+    shared.newcomers.remove(handle);
+    shared
+        .presence
+        .opened(user_id, session_id.clone(), claims.device_id.to_string());
+    Ok(Opened {
+        user_id,
+        session_id,
+        device_id: claims.device_id.to_string(),
+        token_expires_at_ms: claims.expires_at_ms,
+        resumed,
+    })
+}
+
+fn admit(shared: &Shared, handle: &Arc<SessionHandle>, user_id: UserId) -> Result<(), Refusal> {
+    let device_id = handle.owner().map(|owner| owner.device_id.clone());
+    let replaces = |other: &Owner| match shared.options.device_policy {
+        DevicePolicy::Any => false,
+        DevicePolicy::OnePerDevice => Some(&other.device_id) == device_id.as_ref(),
+        DevicePolicy::Single => true,
+    };
+    let sessions_max = shared.options.sessions_per_user_max;
+    match shared.hub.admit(handle, user_id, sessions_max, replaces) {
+        Admission::Admitted { replaced } => {
+            let now_ms = shared.clock.now_ms();
+            replaced
+                .iter()
+                .for_each(|other| other.go_away(CloseReason::Replaced, 0, now_ms));
+            Ok(())
+        }
+        Admission::TooMany { sessions } => {
+            let message = format!("the user has {sessions} sessions here, the limit is {sessions_max}");
+            Err(Refusal::new(ErrorCode::RateLimited, message).retry_after(5_000))
+        }
+    }
+}
+
+/// Puts the session into its conversations and reads where each stands. A session begins at the tail as it is before Welcome,
+/// so that everything sent after Welcome reaches it.
+async fn follow(
+    shared: &Arc<Shared>,
+    handle: &Arc<SessionHandle>,
+    user_id: UserId,
+    followed: &BTreeMap<ConversationId, u64>,
+    cursors: &BTreeMap<ConversationId, Seq>,
+) -> Result<Vec<Resumed>, Refusal> {
+    let hub = &shared.hub;
+    for (id, version) in followed {
+        hub.join(handle, user_id, *id, *version);
+    }
+    let _ = tokio::time::timeout(CONFIRM_TIMEOUT, handle.all_confirmed()).await;
+    // An epoch that is known before the summaries are asked for makes them the check of membership.
+    let epochs: Vec<(ConversationId, Option<u64>)> = followed.keys().map(|id| (*id, hub.epoch(*id))).collect();
+    let summaries = shared.calls.summaries(user_id, followed.keys().copied()).await?;
+
+    let mut resumed = Vec::new();
+    for (id, epoch) in epochs {
+        let Some(summary) = summaries.get(&id).filter(|summary| summary.member) else {
+            hub.leave(handle, id);
+            continue;
+        };
+        let cursor = cursors.get(&id).copied();
+        if let Some(after) = cursor {
+            resumed.push(resumes(id, after, summary));
+        }
+        let after = cursor.unwrap_or(summary.last_seq).min(summary.last_seq);
+        let is_live = after == summary.last_seq
+            && epoch.is_some_and(|epoch| hub.go_live(handle, id, after, epoch) == GoLive::Live);
+        if !is_live {
+            handle.give(Task::CatchUp(id, Start::After(after)));
+        }
+    }
+    Ok(resumed)
+}
+
+fn resumes(id: ConversationId, after: Seq, summary: &Summary) -> Resumed {
+    let is_truncated = summary.first_seq > after.saturating_add(1);
+    Resumed {
+        conversation_id: id.to_string(),
+        tail_seq: summary.last_seq,
+        truncated_from_seq: is_truncated.then_some(summary.first_seq),
+    }
+}

@@ -1,0 +1,92 @@
+//! Carries out the requests of a session.
+
+use std::{future::Future, sync::Arc};
+
+use antiphon_proto::client::{Ok as Done, Page, PresenceList, Sent, server_frame::Body};
+use antiphon_session::{Refusal, Request};
+use antiphon_types::{ErrorCode, UserId};
+use tracing::Instrument as _;
+
+use crate::{calls::HistoryRange, gateway::Shared, hub::SessionHandle, listing};
+
+/// The answer to a request; nothing is done before it is polled but taking its tokens.
+pub(super) fn carry_out(
+    shared: &Arc<Shared>,
+    handle: &Arc<SessionHandle>,
+    request: Request,
+) -> impl Future<Output = Result<Body, Refusal>> + Send + 'static {
+    let (shared, handle) = (shared.clone(), handle.clone());
+    let name = request.name();
+    let span = tracing::info_span!("request", name);
+    async move {
+        let owner = handle.owner().map(|owner| owner.user_id);
+        let who = owner.ok_or_else(|| Refusal::new(ErrorCode::Internal, "the session has no user"))?;
+        shared.limits.sessions.take(&handle.key)?;
+        shared.limits.users.take(&who)?;
+        answer(&shared, &handle, who, request).await
+    }
+    .instrument(span)
+}
+
+async fn answer(shared: &Shared, handle: &Arc<SessionHandle>, who: UserId, request: Request) -> Result<Body, Refusal> {
+    let calls = &shared.calls;
+    match request {
+        Request::Send {
+            conversation_id,
+            client_msg_id,
+            text,
+        } => {
+            let sent = calls.send(conversation_id, who, &client_msg_id, text).await?;
+            Ok(Body::Sent(Sent {
+                seq: sent.seq,
+                sent_at_ms: sent.sent_at_ms,
+            }))
+        }
+        Request::Ack {
+            conversation_id,
+            delivered_seq,
+        } => {
+            calls
+                .move_inbox(conversation_id, who, Some(delivered_seq), None)
+                .await?;
+            Ok(Body::Ok(Done {}))
+        }
+        Request::Read { conversation_id, seq } => {
+            calls.move_inbox(conversation_id, who, None, Some(seq)).await?;
+            Ok(Body::Ok(Done {}))
+        }
+        Request::Fetch {
+            conversation_id,
+            after_seq,
+            before_seq,
+            limit,
+        } => {
+            let range = match (after_seq, before_seq) {
+                (Some(seq), _) => HistoryRange::After(seq),
+                (None, Some(seq)) => HistoryRange::Before(seq),
+                (None, None) => HistoryRange::Newest,
+            };
+            let page = calls.history(conversation_id, Some(who), range, limit).await?;
+            let conversation_id = conversation_id.to_string();
+            Ok(Body::Page(Page {
+                conversation_id,
+                messages: page.messages,
+                tail_seq: page.tail_seq,
+            }))
+        }
+        Request::Sync { limit, cursor } => {
+            let page = listing::page(calls, who, limit, &cursor, shared.options.conversations_max).await?;
+            Ok(Body::Conversations(page))
+        }
+        Request::Typing { conversation_id } => {
+            calls.typing(conversation_id, who).await?;
+            Ok(Body::Ok(Done {}))
+        }
+        Request::Presence { user_ids } => {
+            // Watched first, so that a change between the answer and the watch is not missed.
+            user_ids.iter().for_each(|user_id| shared.hub.watch(handle, *user_id));
+            let presences = calls.presences(who, user_ids).await?;
+            Ok(Body::Presences(PresenceList { presences }))
+        }
+    }
+}
