@@ -1,0 +1,124 @@
+//! `antiphon up`: a node with everything in it, from the first check to the last flush.
+
+use std::{
+    fs, io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, anyhow};
+use tokio::{net::TcpListener, time};
+
+use crate::{
+    admin::{Admin, Readiness},
+    cli::print,
+    config::Config,
+    shutdown::Shutdown,
+    telemetry::Telemetry,
+    wiring::Node,
+};
+
+/// Runs until it is asked to end.
+///
+/// # Errors
+/// What kept it from starting: a port, the folder, the store.
+pub(crate) async fn run(config: Config) -> Result<()> {
+    let shutdown = Shutdown::listen()?;
+    let telemetry = Telemetry::start(&config)?;
+    let folder = prepare(&config.node.data, &config.node.region)?;
+    let edge = listen(&config, 0).await?;
+    let admin = listen(&config, 1).await?;
+    let (edge_address, admin_address) = (edge.local_addr()?, admin.local_addr()?);
+
+    let readiness = Readiness::default();
+    let admin = Admin::start(admin, readiness.clone(), telemetry.metrics().clone());
+    let starting = Node::start(&config, &folder, edge, &readiness);
+    let node = match said_when_slow("opening the store", starting).await {
+        Ok(node) => node,
+        Err(error) => {
+            admin.stop().await;
+            return Err(error);
+        }
+    };
+    print(&greeting(&config, edge_address, admin_address))?;
+
+    let signal = shutdown.asked().await;
+    tracing::info!(signal, "ending: sessions are sent away, then the store is closed");
+    readiness.drains();
+    let stopped = node.stop().await;
+    admin.stop().await;
+    telemetry.stop().await;
+    stopped
+}
+
+/// The folder of this region, known to be writable.
+fn prepare(data: &Path, region: &str) -> Result<PathBuf> {
+    let folder = data.join(region);
+    let probe = folder.join(".writable");
+    let written = fs::create_dir_all(&folder)
+        .and_then(|()| fs::write(&probe, b""))
+        .and_then(|()| fs::remove_file(&probe));
+    written.with_context(|| {
+        format!(
+            "the data folder {} cannot be written (setting `node.data`, flag --data)",
+            folder.display()
+        )
+    })?;
+    Ok(folder)
+}
+
+async fn listen(config: &Config, offset: u16) -> Result<TcpListener> {
+    let address = SocketAddr::new(config.node.host, config.node.base_port.saturating_add(offset));
+    TcpListener::bind(address).await.map_err(|error| match error.kind() {
+        io::ErrorKind::AddrInUse => anyhow!(
+            "port {} of {} is in use: is another antiphon running? Choose other ports with --base-port",
+            address.port(),
+            address.ip()
+        ),
+        _ => anyhow!(error).context(format!("cannot listen on {address}")),
+    })
+}
+
+/// Says each second what takes so long.
+async fn said_when_slow<T>(what: &str, work: impl Future<Output = T>) -> T {
+    let mut work = std::pin::pin!(work);
+    let mut seconds = 0_u32;
+    loop {
+        match time::timeout(Duration::from_secs(1), &mut work).await {
+            Ok(done) => return done,
+            Err(_) => {
+                seconds += 1;
+                let _ = print(&format!("{what} … {seconds} s\n"));
+            }
+        }
+    }
+}
+
+fn greeting(config: &Config, edge: SocketAddr, admin: SocketAddr) -> String {
+    let region = &config.node.region;
+    let port = config.node.base_port;
+    let server = if port == 7400 {
+        String::new()
+    } else {
+        format!(" --server http://{edge}")
+    };
+    format!(
+        "
+  region     {region}
+  HTTP       http://{edge}/v1
+  WebSocket  ws://{edge}/v1/connect
+  API        http://{edge}/openapi.json
+  metrics    http://{admin}/metrics
+  health     http://{admin}/readyz
+  data       {}
+
+  Next, in two other terminals:
+    antiphon chat{server} --username alice --with bob
+    antiphon chat{server} --username bob --with alice
+
+ready
+",
+        config.node.data.join(region).display()
+    )
+}

@@ -1,0 +1,71 @@
+//! The only place that wires: which part is handed to which.
+
+use std::path::Path;
+
+use antiphon_directory::{Route, Table, TableWatch};
+use antiphon_kv::{EmbeddedOptions, Kv};
+use antiphon_slot::{SlotOptions, Slots};
+use anyhow::{Context as _, Result};
+use rand::random;
+use tokio::net::TcpListener;
+
+use crate::{
+    admin::Readiness,
+    config::{Config, StoreEngine},
+};
+
+/// A running node.
+pub(crate) struct Node {
+    kv: Kv,
+    slots: Slots,
+}
+
+impl Node {
+    /// Opens the store in `folder`, starts every part and takes connections on `edge`.
+    ///
+    /// # Errors
+    /// What could not be started.
+    pub(crate) async fn start(
+        config: &Config,
+        folder: &Path,
+        edge: TcpListener,
+        readiness: &Readiness,
+    ) -> Result<Self> {
+        let region = &config.node.region;
+        let table = TableWatch::new(Table::single(region));
+        let route = Route::new(region, table);
+
+        let kv = open_store(config, folder).await?;
+        readiness.store_opened(kv.clone());
+
+        let slots = Slots::start(kv.clone(), SlotOptions::from(&config.slot), random(), vec![], vec![]);
+        let placements = route.table().load();
+        for slot in placements.homed_in(region) {
+            slots.grant(slot, placements.placement(slot).epoch);
+        }
+        readiness.slots_granted();
+        drop(edge);
+        Ok(Self { kv, slots })
+    }
+
+    /// Sends sessions away, finishes what is queued, closes the store.
+    ///
+    /// # Errors
+    /// When the store could not be closed in order; what was acknowledged is durable all the same.
+    pub(crate) async fn stop(self) -> Result<()> {
+        self.slots.close().await;
+        self.kv.close().await.context("the store could not be closed")
+    }
+}
+
+async fn open_store(config: &Config, folder: &Path) -> Result<Kv> {
+    let path = folder.join("store");
+    let StoreEngine::Embedded = config.store.engine;
+    let options = EmbeddedOptions {
+        path: path.clone(),
+        cache_bytes: config.store.cache_bytes,
+    };
+    Kv::open_embedded(options)
+        .await
+        .with_context(|| format!("the store in {} cannot be opened", path.display()))
+}
