@@ -3,8 +3,8 @@
 use std::{fs, time::Instant};
 
 use anyhow::{Context as _, Result};
-use metrics::{counter, gauge};
-use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use metrics::{counter, gauge, set_global_recorder};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 
 /// From a write in memory to a client that has given up.
 const SECONDS: [f64; 14] = [
@@ -22,18 +22,24 @@ const BYTES: [f64; 7] = [256.0, 1024.0, 4096.0, 16_384.0, 65_536.0, 262_144.0, 1
 /// # Errors
 /// When there is one already.
 pub(crate) fn install() -> Result<PrometheusHandle> {
-    // The longest match wins over a shorter one of its kind; a full name wins over all.
-    let handle = PrometheusBuilder::new()
+    let recorder = recorder()?;
+    let handle = recorder.handle();
+    set_global_recorder(recorder).context("metrics are set up already")?;
+    gauge!("antiphon_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
+    Ok(handle)
+}
+
+/// A recorder whose histograms have buckets of the order of what they measure.
+pub(crate) fn recorder() -> Result<PrometheusRecorder> {
+    let recorder = PrometheusBuilder::new()
         .set_buckets_for_metric(Matcher::Full("antiphon_fsync_seconds".to_owned()), &FSYNC_SECONDS)?
         .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &SECONDS)?
         .set_buckets_for_metric(Matcher::Suffix("_messages".to_owned()), &COUNTS)?
         .set_buckets_for_metric(Matcher::Suffix("_len".to_owned()), &COUNTS)?
         .set_buckets_for_metric(Matcher::Suffix("_bytes".to_owned()), &BYTES)?
         .set_buckets(&SECONDS)?
-        .install_recorder()
-        .context("metrics are set up already")?;
-    gauge!("antiphon_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
-    Ok(handle)
+        .build_recorder();
+    Ok(recorder)
 }
 
 /// Brings the process's own numbers up to date. Called at each scrape.
@@ -80,7 +86,27 @@ impl Process {
 
 #[cfg(test)]
 mod tests {
+    use metrics::{histogram, with_local_recorder};
+
     use super::*;
+
+    #[test]
+    fn each_histogram_has_the_buckets_of_its_kind() {
+        let recorder = recorder().unwrap();
+        let rendered = with_local_recorder(&recorder, || {
+            histogram!("antiphon_fsync_seconds").record(0.000_03);
+            histogram!("antiphon_write_seconds").record(0.003);
+            histogram!("antiphon_commit_batch_messages").record(100.0);
+            recorder.handle().render()
+        });
+        for bucket in [
+            "antiphon_fsync_seconds_bucket{le=\"0.00005\"} 1",
+            "antiphon_write_seconds_bucket{le=\"0.005\"} 1",
+            "antiphon_commit_batch_messages_bucket{le=\"128\"} 1",
+        ] {
+            assert!(rendered.contains(bucket), "{bucket} is missing in {rendered}");
+        }
+    }
 
     #[test]
     #[cfg(target_os = "linux")]

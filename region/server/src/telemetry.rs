@@ -111,3 +111,81 @@ fn tracer(section: &TelemetrySection, region: &str) -> Result<Option<SdkTracerPr
 fn filter(key: &str, directives: &str) -> Result<EnvFilter> {
     EnvFilter::try_new(directives).with_context(|| format!("setting `{key}` ({directives:?})"))
 }
+
+#[cfg(test)]
+mod tests {
+    use opentelemetry::trace::{Span as _, Tracer as _};
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        net::TcpListener,
+    };
+
+    use super::*;
+    use crate::config::{Sources, load};
+
+    fn section(settings: &[(&str, &str)]) -> TelemetrySection {
+        let flags = settings
+            .iter()
+            .map(|(key, text)| (format!("telemetry.{key}"), (*text).to_owned(), String::new()));
+        load(&Sources {
+            flags: flags.collect(),
+            ..Sources::default()
+        })
+        .unwrap()
+        .config
+        .telemetry
+    }
+
+    #[test]
+    fn without_a_collector_there_is_no_tracer() {
+        assert!(tracer(&section(&[]), "local").unwrap().is_none());
+    }
+
+    #[test]
+    fn a_filter_that_does_not_parse_is_named() {
+        let error = filter("telemetry.log_filter", "antiphon=loud").unwrap_err().to_string();
+        assert!(
+            error.contains("telemetry.log_filter") && error.contains("loud"),
+            "{error}"
+        );
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn spans_reach_the_collector_with_service_region_and_authorization_before_the_process_ends() {
+        let collector = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let endpoint = format!("http://{}", collector.local_addr().unwrap());
+        let received = tokio::spawn(async move {
+            let (mut stream, _) = collector.accept().await.unwrap();
+            let mut request = Vec::new();
+            while !String::from_utf8_lossy(&request).contains("edge.send") {
+                assert!(stream.read_buf(&mut request).await.unwrap() > 0);
+            }
+            stream
+                .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
+                .await
+                .unwrap();
+            String::from_utf8_lossy(&request).into_owned()
+        });
+        let section = section(&[("otlp_endpoint", &endpoint), ("otlp_authorization", "Bearer hush")]);
+        let provider = tracer(&section, "north").unwrap().unwrap();
+        provider.tracer("test").start("edge.send").end();
+        Telemetry {
+            tracer: Some(provider),
+            metrics: metrics::recorder().unwrap().handle(),
+        }
+        .stop()
+        .await;
+
+        let request = received.await.unwrap();
+        for part in [
+            "POST /v1/traces",
+            "authorization: Bearer hush",
+            "service.name",
+            "antiphon",
+            "cloud.region",
+            "north",
+        ] {
+            assert!(request.contains(part), "{part:?} is missing in {request:?}");
+        }
+    }
+}

@@ -122,3 +122,58 @@ ready
         config.node.data.join(region).display()
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Sources, load};
+
+    fn config(settings: &[(&str, &str)]) -> Config {
+        let flags = settings
+            .iter()
+            .map(|(key, text)| ((*key).to_owned(), (*text).to_owned(), String::new()));
+        load(&Sources {
+            flags: flags.collect(),
+            ..Sources::default()
+        })
+        .unwrap()
+        .config
+    }
+
+    #[tokio::test]
+    async fn a_port_in_use_is_named_on_one_line() {
+        let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = taken.local_addr().unwrap().port().to_string();
+        let error = format!(
+            "{:#}",
+            listen(&config(&[("node.base_port", &port)]), 0).await.unwrap_err()
+        );
+        assert!(
+            error.contains(&format!("port {port} of 127.0.0.1 is in use")) && !error.contains('\n'),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_folder_that_cannot_be_written_is_named_on_one_line() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("file");
+        fs::write(&file, b"").unwrap();
+        let error = format!("{:#}", prepare(&file, "local").unwrap_err());
+        assert!(
+            error.contains(file.to_str().unwrap()) && !error.contains('\n'),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn the_greeting_ends_with_ready_on_a_line_of_its_own() {
+        let address = SocketAddr::from(([127, 0, 0, 1], 9000));
+        let greeting = greeting(&config(&[("node.base_port", "9000")]), address, address);
+        assert!(greeting.ends_with("\nready\n"));
+        assert!(
+            greeting.contains("antiphon chat --server http://127.0.0.1:9000 --username alice"),
+            "{greeting}"
+        );
+    }
+}

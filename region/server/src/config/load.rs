@@ -165,7 +165,11 @@ fn refuse_unknown(merged: &Figment, defaults: &Figment) -> Result<(), ConfigErro
 }
 
 fn dict_of(figment: &Figment) -> Dict {
-    figment.data().ok().and_then(|mut profiles| profiles.remove(&Profile::Default)).unwrap_or_default()
+    figment
+        .data()
+        .ok()
+        .and_then(|mut profiles| profiles.remove(&Profile::Default))
+        .unwrap_or_default()
 }
 
 /// Dotted paths of all values.
@@ -207,5 +211,8 @@ fn wrong_type(merged: &Figment, error: Error) -> ConfigError {
 }
 
 fn unreadable(path: &Path, error: &Error) -> ConfigError {
-    ConfigError::Unreadable { path: path.to_owned(), reason: error.kind.to_string() }
+    ConfigError::Unreadable {
+        path: path.to_owned(),
+        reason: error.kind.to_string(),
+    }
 }
