@@ -180,3 +180,39 @@ async fn ready(State(shared): State<Shared>) -> Response {
     )
         .into_response()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics;
+
+    async fn start(readiness: Readiness) -> (Admin, String) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let base = format!("http://{}", listener.local_addr().unwrap());
+        (
+            Admin::start(listener, readiness, metrics::recorder().unwrap().handle()),
+            base,
+        )
+    }
+
+    async fn get(url: String) -> (u16, String) {
+        let answer = reqwest::get(url).await.unwrap();
+        (answer.status().as_u16(), answer.text().await.unwrap())
+    }
+
+    #[tokio::test]
+    async fn a_node_that_is_not_ready_is_alive_and_says_why() {
+        let (admin, base) = start(Readiness::default()).await;
+        assert_eq!(get(format!("{base}/healthz")).await.0, 200);
+        let (status, body) = get(format!("{base}/readyz")).await;
+        assert_eq!(status, 503);
+        for reason in [
+            "the store is not open yet",
+            "no slots are granted yet",
+            "the gateway does not listen yet",
+        ] {
+            assert!(body.contains(reason), "{body}");
+        }
+        admin.stop().await;
+    }
+}

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Context as _, Result, bail};
 use tokio::{net::TcpListener, time};
 
 use crate::{
@@ -70,14 +70,15 @@ fn prepare(data: &Path, region: &str) -> Result<PathBuf> {
 
 async fn listen(config: &Config, offset: u16) -> Result<TcpListener> {
     let address = SocketAddr::new(config.node.host, config.node.base_port.saturating_add(offset));
-    TcpListener::bind(address).await.map_err(|error| match error.kind() {
-        io::ErrorKind::AddrInUse => anyhow!(
+    match TcpListener::bind(address).await {
+        Ok(listener) => Ok(listener),
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => bail!(
             "port {} of {} is in use: is another antiphon running? Choose other ports with --base-port",
             address.port(),
             address.ip()
         ),
-        _ => anyhow!(error).context(format!("cannot listen on {address}")),
-    })
+        Err(error) => Err(error).with_context(|| format!("cannot listen on {address}")),
+    }
 }
 
 /// Says each second what takes so long.

@@ -94,7 +94,7 @@ pub(crate) fn load(sources: &Sources) -> Result<Effective, ConfigError> {
         merged = merged.merge(Override::new(&defaults, key.clone(), text, format!("flag {flag}")));
     }
     refuse_unknown(&merged, &defaults)?;
-    let config: Config = merged.extract().map_err(|error| wrong_type(&merged, error))?;
+    let config: Config = merged.extract().map_err(|error| wrong_type(&merged, &error))?;
     let effective = Effective { config, merged };
     check(&effective)?;
     Ok(effective)
@@ -200,7 +200,7 @@ fn origin_of(metadata: &Metadata) -> String {
     }
 }
 
-fn wrong_type(merged: &Figment, error: Error) -> ConfigError {
+fn wrong_type(merged: &Figment, error: &Error) -> ConfigError {
     let key = error.path.join(".");
     let origin = error.metadata.as_ref().map_or_else(|| origin(merged, &key), origin_of);
     ConfigError::Type {
