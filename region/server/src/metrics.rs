@@ -35,7 +35,7 @@ pub(crate) fn recorder() -> Result<PrometheusRecorder> {
         .set_buckets_for_metric(Matcher::Full("antiphon_fsync_seconds".to_owned()), &FSYNC_SECONDS)?
         .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &SECONDS)?
         .set_buckets_for_metric(Matcher::Suffix("_messages".to_owned()), &COUNTS)?
-        .set_buckets_for_metric(Matcher::Suffix("_len".to_owned()), &COUNTS)?
+        .set_buckets_for_metric(Matcher::Full("antiphon_kv_commits_per_fsync".to_owned()), &COUNTS)?
         .set_buckets_for_metric(Matcher::Suffix("_bytes".to_owned()), &BYTES)?
         .set_buckets(&SECONDS)?
         .build_recorder();

@@ -1,9 +1,11 @@
 //! `antiphon up`: a node with everything in it, from the first check to the last flush.
 
 use std::{
-    fs, io,
+    fs,
+    io::{self, Write as _},
     net::SocketAddr,
     path::{Path, PathBuf},
+    process,
     time::Duration,
 };
 
@@ -26,14 +28,14 @@ use crate::{
 pub(crate) async fn run(config: Config) -> Result<()> {
     let shutdown = Shutdown::listen()?;
     let telemetry = Telemetry::start(&config)?;
-    let folder = prepare(&config.node.data, &config.node.region)?;
+    let folder = Folder::take(&config.node.data, &config.node.region)?;
     let edge = listen(&config, 0).await?;
     let admin = listen(&config, 1).await?;
     let (edge_address, admin_address) = (edge.local_addr()?, admin.local_addr()?);
 
     let readiness = Readiness::default();
     let admin = Admin::start(admin, readiness.clone(), telemetry.metrics().clone());
-    let starting = Node::start(&config, &folder, edge, &readiness);
+    let starting = Node::start(&config, &folder.path, edge, &readiness);
     let node = match said_when_slow("opening the store", starting).await {
         Ok(node) => node,
         Err(error) => {
@@ -52,20 +54,40 @@ pub(crate) async fn run(config: Config) -> Result<()> {
     stopped
 }
 
-/// The folder of this region, known to be writable.
-fn prepare(data: &Path, region: &str) -> Result<PathBuf> {
-    let folder = data.join(region);
-    let probe = folder.join(".writable");
-    let written = fs::create_dir_all(&folder)
-        .and_then(|()| fs::write(&probe, b""))
-        .and_then(|()| fs::remove_file(&probe));
-    written.with_context(|| {
-        format!(
-            "the data folder {} cannot be written (setting `node.data`, flag --data)",
-            folder.display()
-        )
-    })?;
-    Ok(folder)
+/// The folder of this region, writable and held by this process alone.
+struct Folder {
+    path: PathBuf,
+    /// The lock goes with the process, however it ends.
+    _lock: fs::File,
+}
+
+impl Folder {
+    fn take(data: &Path, region: &str) -> Result<Self> {
+        let path = data.join(region);
+        let lock = fs::create_dir_all(&path).and_then(|()| fs::File::create(path.join("lock")));
+        let unwritable = || {
+            format!(
+                "the data folder {} cannot be written (setting `node.data`, flag --data)",
+                path.display()
+            )
+        };
+        let mut lock = lock.with_context(unwritable)?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(fs::TryLockError::WouldBlock) => {
+                bail!(
+                    "the data folder {} is in use by another antiphon; choose another with --data",
+                    path.display()
+                )
+            }
+            Err(fs::TryLockError::Error(error)) => return Err(error).with_context(unwritable),
+        }
+        // A full disk lets an empty file be made.
+        writeln!(lock, "{}", process::id())
+            .and_then(|()| lock.sync_all())
+            .with_context(unwritable)?;
+        Ok(Self { path, _lock: lock })
+    }
 }
 
 async fn listen(config: &Config, offset: u16) -> Result<TcpListener> {
@@ -160,11 +182,24 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("file");
         fs::write(&file, b"").unwrap();
-        let error = format!("{:#}", prepare(&file, "local").unwrap_err());
+        let error = format!("{:#}", Folder::take(&file, "local").err().unwrap());
         assert!(
             error.contains(file.to_str().unwrap()) && !error.contains('\n'),
             "{error}"
         );
+    }
+
+    #[test]
+    fn a_folder_serves_one_process_at_a_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let held = Folder::take(folder.path(), "local").unwrap();
+        let error = format!("{:#}", Folder::take(folder.path(), "local").err().unwrap());
+        assert!(
+            error.contains("in use") && error.contains(folder.path().to_str().unwrap()),
+            "{error}"
+        );
+        drop(held);
+        assert!(Folder::take(folder.path(), "local").is_ok());
     }
 
     #[test]

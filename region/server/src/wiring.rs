@@ -64,8 +64,8 @@ async fn open_store(config: &Config, folder: &Path) -> Result<Kv> {
     let options = EmbeddedOptions {
         path: path.clone(),
         cache_bytes: config.store.cache_bytes,
+        watches_max: config.store.watches_max,
     };
-    Kv::open_embedded(options)
-        .await
-        .with_context(|| format!("the store in {} cannot be opened", path.display()))
+    let opened = Kv::open_embedded(options).await;
+    opened.with_context(|| format!("the store in {} cannot be opened", path.display()))
 }

@@ -5,6 +5,7 @@ use std::{
     time::Duration,
 };
 
+use antiphon_kv::EmbeddedOptions;
 use antiphon_slot::SlotOptions;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -52,6 +53,8 @@ pub(crate) struct StoreSection {
     pub(crate) engine: StoreEngine,
     /// Bytes of memory for blocks that were read.
     pub(crate) cache_bytes: u64,
+    /// Watches on keys that may wait at once.
+    pub(crate) watches_max: usize,
 }
 
 /// The engines that this build holds.
@@ -64,9 +67,11 @@ pub(crate) enum StoreEngine {
 
 impl Default for StoreSection {
     fn default() -> Self {
+        let options = EmbeddedOptions::default();
         Self {
             engine: StoreEngine::Embedded,
-            cache_bytes: 64 << 20,
+            cache_bytes: options.cache_bytes,
+            watches_max: options.watches_max,
         }
     }
 }
