@@ -2,12 +2,15 @@
 
 use std::path::Path;
 
+use antiphon_conversation::ConversationService;
 use antiphon_directory::{Route, Table, TableWatch};
 use antiphon_kv::{EmbeddedOptions, Kv};
 use antiphon_slot::{SlotOptions, Slots};
+use antiphon_types::Clock;
 use anyhow::{Context as _, Result};
 use rand::random;
 use tokio::net::TcpListener;
+use tonic::service::Routes;
 
 use crate::{
     admin::Readiness,
@@ -35,15 +38,25 @@ impl Node {
         let table = TableWatch::new(Table::single(region));
         let route = Route::new(region, table);
 
+        let clock = Clock::system();
         let kv = open_store(config, folder).await?;
         readiness.store_opened(kv.clone());
 
-        let slots = Slots::start(kv.clone(), SlotOptions::from(&config.slot), random(), vec![], vec![]);
+        let carriers = vec![antiphon_conversation::carrier(route.clone())];
+        let slots = Slots::start(kv.clone(), SlotOptions::from(&config.slot), random(), vec![], carriers);
+        let conversation = ConversationService::new(slots.clone(), route.clone(), clock, (&config.conversation).into());
+        route.serve(Routes::new(conversation.into_server()));
+
         let placements = route.table().load();
         for slot in placements.homed_in(region) {
             slots.grant(slot, placements.placement(slot).epoch);
         }
         readiness.slots_granted();
+        let opened = slots
+            .recover()
+            .await
+            .context("what the slots still have to carry cannot be read")?;
+        tracing::debug!(opened, "slots with something to carry");
         drop(edge);
         Ok(Self { kv, slots })
     }

@@ -6,6 +6,7 @@ mod check;
 mod load;
 mod reference;
 mod sections;
+mod services;
 mod show;
 
 pub(crate) use load::{ConfigError, Effective, Sources, load};

@@ -6,9 +6,10 @@ use std::{
 };
 
 use antiphon_kv::EmbeddedOptions;
-use antiphon_slot::SlotOptions;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+use super::services::{ConversationSection, DeliverySection, SlotSection};
 
 /// Everything that can be set.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
@@ -17,6 +18,8 @@ pub(crate) struct Config {
     pub(crate) node: NodeSection,
     pub(crate) store: StoreSection,
     pub(crate) slot: SlotSection,
+    pub(crate) conversation: ConversationSection,
+    pub(crate) delivery: DeliverySection,
     pub(crate) telemetry: TelemetrySection,
 }
 
@@ -72,51 +75,6 @@ impl Default for StoreSection {
             engine: StoreEngine::Embedded,
             cache_bytes: options.cache_bytes,
             watches_max: options.watches_max,
-        }
-    }
-}
-
-/// The single writer of each slot.
-#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct SlotSection {
-    /// Commands that may wait for one slot; one more is refused with `RESOURCE_EXHAUSTED`.
-    pub(crate) queue_len_max: usize,
-    /// Commands in one commit.
-    pub(crate) batch_len_max: usize,
-    /// Bytes of one log entry; the store takes no value above 100,000.
-    pub(crate) entry_bytes_max: usize,
-    /// How long a write may wait for its answer.
-    pub(crate) write_timeout_ms: u64,
-    /// Log entries kept below what every cursor has passed.
-    pub(crate) log_entries_kept: u64,
-    /// How long a slot is idle before it writes down cursors that moved since its last commit.
-    pub(crate) flush_idle_ms: u64,
-}
-
-impl Default for SlotSection {
-    fn default() -> Self {
-        let options = SlotOptions::default();
-        Self {
-            queue_len_max: options.queue_len_max,
-            batch_len_max: options.batch_len_max,
-            entry_bytes_max: options.entry_bytes_max,
-            write_timeout_ms: ms(options.write_timeout),
-            log_entries_kept: options.log_entries_kept,
-            flush_idle_ms: ms(options.flush_idle),
-        }
-    }
-}
-
-impl From<&SlotSection> for SlotOptions {
-    fn from(section: &SlotSection) -> Self {
-        Self {
-            queue_len_max: section.queue_len_max,
-            batch_len_max: section.batch_len_max,
-            entry_bytes_max: section.entry_bytes_max,
-            write_timeout: Duration::from_millis(section.write_timeout_ms),
-            log_entries_kept: section.log_entries_kept,
-            flush_idle: Duration::from_millis(section.flush_idle_ms),
         }
     }
 }
@@ -181,6 +139,7 @@ impl fmt::Debug for Secret {
     }
 }
 
-fn ms(duration: Duration) -> u64 {
+/// Whole milliseconds.
+pub(super) fn ms(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
