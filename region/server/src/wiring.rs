@@ -1,11 +1,14 @@
 //! The only place that wires: which part is handed to which.
 
-use std::path::Path;
+use std::{path::Path, sync::Arc};
 
 use antiphon_conversation::ConversationService;
+use antiphon_delivery::DeliveryWorker;
 use antiphon_directory::{Route, Table, TableWatch};
+use antiphon_feed::Topics;
 use antiphon_kv::{EmbeddedOptions, Kv};
-use antiphon_slot::{SlotOptions, Slots};
+use antiphon_message::{FeedHome, MessageService};
+use antiphon_slot::{CommitObserver, SlotOptions, Slots};
 use antiphon_types::Clock;
 use anyhow::{Context as _, Result};
 use rand::random;
@@ -21,6 +24,7 @@ use crate::{
 pub(crate) struct Node {
     kv: Kv,
     slots: Slots,
+    delivery: DeliveryWorker,
 }
 
 impl Node {
@@ -42,10 +46,33 @@ impl Node {
         let kv = open_store(config, folder).await?;
         readiness.store_opened(kv.clone());
 
+        // The feed observes the slots and reads from them, so it is there before them and hears of them after.
+        let feed = FeedHome::new(Topics::new((&config.delivery).into()));
+        let observers: Vec<Arc<dyn CommitObserver>> = vec![Arc::new(feed.clone())];
         let carriers = vec![antiphon_conversation::carrier(route.clone())];
-        let slots = Slots::start(kv.clone(), SlotOptions::from(&config.slot), random(), vec![], carriers);
-        let conversation = ConversationService::new(slots.clone(), route.clone(), clock, (&config.conversation).into());
-        route.serve(Routes::new(conversation.into_server()));
+        let slots = Slots::start(
+            kv.clone(),
+            SlotOptions::from(&config.slot),
+            random(),
+            observers,
+            carriers,
+        );
+        feed.serve(slots.clone());
+
+        let conversation = ConversationService::new(
+            slots.clone(),
+            route.clone(),
+            clock.clone(),
+            (&config.conversation).into(),
+        );
+        let message = MessageService::new(slots.clone(), clock.clone(), (&config.message).into(), feed.clone());
+        let delivery = DeliveryWorker::new(route.clone(), clock, (&config.delivery).into());
+        route.serve(
+            Routes::new(conversation.into_server())
+                .add_service(message.into_server())
+                .add_service(feed.into_server())
+                .add_service(delivery.clone().into_server()),
+        );
 
         let placements = route.table().load();
         for slot in placements.homed_in(region) {
@@ -58,7 +85,7 @@ impl Node {
             .context("what the slots still have to carry cannot be read")?;
         tracing::debug!(opened, "slots with something to carry");
         drop(edge);
-        Ok(Self { kv, slots })
+        Ok(Self { kv, slots, delivery })
     }
 
     /// Sends sessions away, finishes what is queued, closes the store.
@@ -66,6 +93,7 @@ impl Node {
     /// # Errors
     /// When the store could not be closed in order; what was acknowledged is durable all the same.
     pub(crate) async fn stop(self) -> Result<()> {
+        self.delivery.close().await;
         self.slots.close().await;
         self.kv.close().await.context("the store could not be closed")
     }

@@ -9,7 +9,7 @@ use antiphon_kv::EmbeddedOptions;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::services::{ConversationSection, DeliverySection, SlotSection};
+use super::services::{ConversationSection, DeliverySection, MessageSection, SlotSection};
 
 /// Everything that can be set.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
@@ -19,6 +19,7 @@ pub(crate) struct Config {
     pub(crate) store: StoreSection,
     pub(crate) slot: SlotSection,
     pub(crate) conversation: ConversationSection,
+    pub(crate) message: MessageSection,
     pub(crate) delivery: DeliverySection,
     pub(crate) telemetry: TelemetrySection,
 }

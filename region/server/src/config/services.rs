@@ -1,7 +1,9 @@
 use std::time::Duration;
 
 use antiphon_conversation::ConversationOptions;
+use antiphon_delivery::DeliveryOptions;
 use antiphon_feed::FeedOptions;
+use antiphon_message::MessageOptions;
 use antiphon_slot::SlotOptions;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -94,6 +96,43 @@ impl From<&ConversationSection> for ConversationOptions {
     }
 }
 
+/// Messages and their history.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct MessageSection {
+    /// Bytes of a message's text.
+    pub(crate) text_bytes_max: usize,
+    /// Messages of a page when the caller names no limit.
+    pub(crate) page_len_default: usize,
+    /// Messages of a page at the most.
+    pub(crate) page_len_max: usize,
+    /// Bytes of text of a page at the most; a page holds at least one message.
+    pub(crate) page_bytes_max: usize,
+}
+
+impl Default for MessageSection {
+    fn default() -> Self {
+        let options = MessageOptions::default();
+        Self {
+            text_bytes_max: options.text_bytes_max,
+            page_len_default: options.page_len_default,
+            page_len_max: options.page_len_max,
+            page_bytes_max: options.page_bytes_max,
+        }
+    }
+}
+
+impl From<&MessageSection> for MessageOptions {
+    fn from(section: &MessageSection) -> Self {
+        Self {
+            text_bytes_max: section.text_bytes_max,
+            page_len_default: section.page_len_default,
+            page_len_max: section.page_len_max,
+            page_bytes_max: section.page_bytes_max,
+        }
+    }
+}
+
 /// The delivery tree: what may wait at the home for a region's worker, and at the worker for an edge.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -108,17 +147,23 @@ pub(crate) struct DeliverySection {
     pub(crate) batch_len_max: usize,
     /// Conversations and users that one follower follows.
     pub(crate) topics_per_follower_max: usize,
+    /// The longest first pause before a broken link to a home is tried again; each pause is up to twice the one before.
+    pub(crate) reconnect_base_ms: u64,
+    /// The longest pause before a broken link to a home is tried again.
+    pub(crate) reconnect_max_ms: u64,
 }
 
 impl Default for DeliverySection {
     fn default() -> Self {
-        let options = FeedOptions::default();
+        let options = DeliveryOptions::default();
         Self {
-            queue_len_max: options.queue_len_max,
-            queue_bytes_max: options.queue_bytes_max,
-            reserve_len_max: options.reserve_len_max,
-            batch_len_max: options.batch_len_max,
-            topics_per_follower_max: options.topics_per_subscriber_max,
+            queue_len_max: options.feed.queue_len_max,
+            queue_bytes_max: options.feed.queue_bytes_max,
+            reserve_len_max: options.feed.reserve_len_max,
+            batch_len_max: options.feed.batch_len_max,
+            topics_per_follower_max: options.feed.topics_per_subscriber_max,
+            reconnect_base_ms: options.reconnect_base_ms,
+            reconnect_max_ms: options.reconnect_max_ms,
         }
     }
 }
@@ -131,6 +176,16 @@ impl From<&DeliverySection> for FeedOptions {
             reserve_len_max: section.reserve_len_max,
             batch_len_max: section.batch_len_max,
             topics_per_subscriber_max: section.topics_per_follower_max,
+        }
+    }
+}
+
+impl From<&DeliverySection> for DeliveryOptions {
+    fn from(section: &DeliverySection) -> Self {
+        Self {
+            feed: section.into(),
+            reconnect_base_ms: section.reconnect_base_ms,
+            reconnect_max_ms: section.reconnect_max_ms,
         }
     }
 }
