@@ -1,1 +1,33 @@
-fn main() {}
+//! The `antiphon` binary.
+
+#![forbid(unsafe_code)]
+
+mod admin;
+mod cli;
+mod config;
+mod metrics;
+mod shutdown;
+mod telemetry;
+mod up;
+mod wiring;
+
+use std::{io, io::Write as _, process::ExitCode};
+
+use clap::Parser as _;
+
+fn main() -> ExitCode {
+    let cli = cli::Cli::parse();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return failed(&error.into()),
+    };
+    match runtime.block_on(cli.run()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => failed(&error),
+    }
+}
+
+fn failed(error: &anyhow::Error) -> ExitCode {
+    let _ = writeln!(io::stderr(), "antiphon: {error:#}");
+    ExitCode::FAILURE
+}

@@ -1,0 +1,148 @@
+//! The command line.
+
+use std::{env, io, io::Write as _, path::PathBuf};
+
+use anyhow::{Context as _, Result, bail};
+use clap::{Args, Parser, Subcommand};
+
+use crate::{config, up};
+
+/// An instant-messaging backend that runs in many regions at once.
+#[derive(Debug, Parser)]
+#[command(version, after_help = EXAMPLES)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    common: CommonArgs,
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  antiphon up                                  run a node, data in ./data, HTTP and WebSocket on port 7400
+  antiphon chat --username alice --with bob    talk to bob
+  antiphon config                              print the settings that count, and where each came from";
+
+#[derive(Debug, Args)]
+struct CommonArgs {
+    /// Configuration file [default: antiphon.toml, if it is there]
+    #[arg(long, global = true, value_name = "FILE", env = "ANTIPHON_CONFIG")]
+    config: Option<PathBuf>,
+    /// Set one setting, over file and environment; may be repeated
+    #[arg(long, global = true, value_name = "SECTION.KEY=VALUE")]
+    set: Vec<String>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run a node with everything in it
+    #[command(after_help = UP_EXAMPLES)]
+    Up(UpArgs),
+    /// Print the effective configuration and where each value came from
+    Config(ConfigArgs),
+}
+
+const UP_EXAMPLES: &str = "\
+Examples:
+  antiphon up
+  antiphon up --data /var/lib/antiphon --base-port 9000
+  antiphon up --set slot.queue_len_max=8192 --set telemetry.otlp_endpoint=http://127.0.0.1:4318";
+
+#[derive(Debug, Args)]
+struct UpArgs {
+    #[command(flatten)]
+    node: NodeArgs,
+}
+
+#[derive(Debug, Args)]
+struct NodeArgs {
+    /// Folder of everything that is stored [default: ./data]
+    #[arg(long, value_name = "FOLDER")]
+    data: Option<PathBuf>,
+    /// Port of HTTP and WebSocket; metrics and health are on the next one [default: 7400]
+    #[arg(long, value_name = "PORT")]
+    base_port: Option<u16>,
+    /// Names of the regions to run, divided by commas; one for now [default: local]
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    regions: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+struct ConfigArgs {
+    /// Print the reference of all settings instead, as Markdown
+    #[arg(long)]
+    reference: bool,
+    #[command(flatten)]
+    node: NodeArgs,
+}
+
+impl Cli {
+    /// Does what the command line says.
+    ///
+    /// # Errors
+    /// What is to be said to the user, on one line.
+    pub(crate) async fn run(self) -> Result<()> {
+        match self.command {
+            Command::Up(args) => up::run(config::load(&sources(self.common, args.node)?)?.config).await,
+            Command::Config(args) if args.reference => print(&config::reference()),
+            Command::Config(args) => print(&config::show(&config::load(&sources(self.common, args.node)?)?)),
+        }
+    }
+}
+
+fn sources(common: CommonArgs, node: NodeArgs) -> Result<config::Sources> {
+    let mut flags = Vec::new();
+    for setting in common.set {
+        let (key, text) = setting
+            .split_once('=')
+            .with_context(|| format!("--set {setting}: write it as section.key=value"))?;
+        flags.push((
+            key.trim().to_owned(),
+            text.trim().to_owned(),
+            format!("--set {}", key.trim()),
+        ));
+    }
+    let mut flag = |key: &str, value: String, name: &str| flags.push((key.to_owned(), value, name.to_owned()));
+    if let Some(folder) = node.data {
+        let folder = folder
+            .to_str()
+            .with_context(|| format!("--data {}: is not UTF-8", folder.display()))?;
+        flag("node.data", folder.to_owned(), "--data");
+    }
+    if let Some(port) = node.base_port {
+        flag("node.base_port", port.to_string(), "--base-port");
+    }
+    match node.regions.as_slice() {
+        [] => {}
+        [region] => flag("node.region", region.clone(), "--regions"),
+        several => bail!("--regions names {} regions, and this build runs one", several.len()),
+    }
+    Ok(config::Sources {
+        file: common.config,
+        environment: env::vars_os()
+            .filter_map(|(name, text)| Some((name.into_string().ok()?, text.into_string().ok()?)))
+            .collect(),
+        flags,
+    })
+}
+
+/// Prints text to standard output. A reader that went away (`| head`) is no fault.
+pub(crate) fn print(text: &str) -> Result<()> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error).context("standard output"),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,63 @@
+use serde_json::Value;
+
+use super::{ConfigError, Effective};
+
+/// Whole numbers that may be 0; any other 0 would stop what it bounds.
+const MAY_BE_ZERO: [&str; 1] = ["slot.log_entries_kept"];
+
+/// Refuses values that no part could work with.
+pub(super) fn check(effective: &Effective) -> Result<(), ConfigError> {
+    let config = &effective.config;
+    let require = |key: &str, holds: bool, rule: &str| {
+        if holds {
+            return Ok(());
+        }
+        Err(ConfigError::Value {
+            key: key.to_owned(),
+            origin: effective.origin(key),
+            rule: rule.to_owned(),
+        })
+    };
+    let region = &config.node.region;
+    let of_name = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    require(
+        "node.region",
+        (1..=32).contains(&region.len()) && region.bytes().all(of_name),
+        "must be 1 to 32 of a-z, 0-9 and '-'",
+    )?;
+    require(
+        "node.base_port",
+        config.node.base_port < u16::MAX,
+        "must be at most 65534: metrics and health are on the port after it",
+    )?;
+    require(
+        "telemetry.trace_ratio",
+        (0.0..=1.0).contains(&config.telemetry.trace_ratio),
+        "must be between 0 and 1",
+    )?;
+    let endpoint = &config.telemetry.otlp_endpoint;
+    require(
+        "telemetry.otlp_endpoint",
+        endpoint.is_empty() || endpoint.starts_with("http://"),
+        "must begin with http://; for TLS run a collector beside this node",
+    )?;
+    for key in zeros(effective) {
+        require(&key, MAY_BE_ZERO.contains(&key.as_str()), "must be at least 1")?;
+    }
+    Ok(())
+}
+
+fn zeros(effective: &Effective) -> Vec<String> {
+    let tree = serde_json::to_value(&effective.config).unwrap_or_default();
+    let sections = tree.as_object().into_iter().flatten();
+    sections
+        .flat_map(|(section, keys)| {
+            keys.as_object()
+                .into_iter()
+                .flatten()
+                .map(move |(key, value)| (section, key, value))
+        })
+        .filter(|(_, _, value)| value.as_u64() == Some(0) && matches!(value, Value::Number(_)))
+        .map(|(section, key, _)| format!("{section}.{key}"))
+        .collect()
+}

@@ -1,0 +1,18 @@
+//! The configuration: one tree of typed sections, each key with its default and its words in one place.
+//!
+//! A value comes from the last of these that sets it: the default, the file, the environment, the command line.
+
+mod check;
+mod load;
+mod reference;
+mod sections;
+mod services;
+mod show;
+
+pub(crate) use load::{ConfigError, Effective, Sources, load};
+pub(crate) use reference::reference;
+pub(crate) use sections::{Config, LogFormat, StoreEngine, TelemetrySection};
+pub(crate) use show::show;
+
+#[cfg(test)]
+mod tests;

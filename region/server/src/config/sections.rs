@@ -1,0 +1,146 @@
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr},
+    path::PathBuf,
+    time::Duration,
+};
+
+use antiphon_kv::EmbeddedOptions;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::services::{ConversationSection, DeliverySection, MessageSection, SlotSection};
+
+/// Everything that can be set.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Config {
+    pub(crate) node: NodeSection,
+    pub(crate) store: StoreSection,
+    pub(crate) slot: SlotSection,
+    pub(crate) conversation: ConversationSection,
+    pub(crate) message: MessageSection,
+    pub(crate) delivery: DeliverySection,
+    pub(crate) telemetry: TelemetrySection,
+}
+
+/// Which node this is, what it listens on, where it keeps what it stores.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct NodeSection {
+    /// Name of the region this node is in: 1 to 32 of a-z, 0-9 and dash.
+    pub(crate) region: String,
+    /// Folder of everything that is stored; created when it is missing. Each region has a folder of its own in it.
+    pub(crate) data: PathBuf,
+    /// Address to listen on.
+    pub(crate) host: IpAddr,
+    /// Port of HTTP and WebSocket; metrics and health are on the port after it.
+    pub(crate) base_port: u16,
+}
+
+impl Default for NodeSection {
+    fn default() -> Self {
+        Self {
+            region: "local".to_owned(),
+            data: PathBuf::from("./data"),
+            host: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            base_port: 7400,
+        }
+    }
+}
+
+/// The key-value store below everything.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct StoreSection {
+    /// The engine: `embedded` keeps its files in the data folder.
+    pub(crate) engine: StoreEngine,
+    /// Bytes of memory for blocks that were read.
+    pub(crate) cache_bytes: u64,
+    /// Watches on keys that may wait at once.
+    pub(crate) watches_max: usize,
+}
+
+/// The engines that this build holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum StoreEngine {
+    /// A store inside this process.
+    Embedded,
+}
+
+impl Default for StoreSection {
+    fn default() -> Self {
+        let options = EmbeddedOptions::default();
+        Self {
+            engine: StoreEngine::Embedded,
+            cache_bytes: options.cache_bytes,
+            watches_max: options.watches_max,
+        }
+    }
+}
+
+/// What is seen from outside: logs and traces. Metrics are always on, at `/metrics` of the admin port.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct TelemetrySection {
+    /// What is logged to standard error, in the syntax of `RUST_LOG`.
+    pub(crate) log_filter: String,
+    /// `pretty` for eyes, `json` for machines: one object a line.
+    pub(crate) log_format: LogFormat,
+    /// Base URL of an OpenTelemetry collector, such as `http://127.0.0.1:4318`; spans go to its `/v1/traces`. Empty: none.
+    pub(crate) otlp_endpoint: String,
+    /// `Authorization` header for the collector. Empty: none.
+    #[schemars(extend("writeOnly" = true))]
+    pub(crate) otlp_authorization: Secret,
+    /// Share of new traces that are recorded, 0 to 1. A trace begun by a client keeps the client's decision.
+    pub(crate) trace_ratio: f64,
+    /// Which spans are recorded, in the syntax of `RUST_LOG`.
+    pub(crate) trace_filter: String,
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum LogFormat {
+    /// For eyes.
+    Pretty,
+    /// For machines.
+    Json,
+}
+
+impl Default for TelemetrySection {
+    fn default() -> Self {
+        Self {
+            log_filter: "warn,antiphon=info".to_owned(),
+            log_format: LogFormat::Pretty,
+            otlp_endpoint: String::new(),
+            otlp_authorization: Secret::default(),
+            trace_ratio: 1.0,
+            trace_filter: "warn,antiphon=debug".to_owned(),
+        }
+    }
+}
+
+/// A value that is never printed.
+#[derive(Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(transparent)]
+pub(crate) struct Secret(String);
+
+impl Secret {
+    /// The value.
+    pub(crate) fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_empty() { "(empty)" } else { "(hidden)" })
+    }
+}
+
+/// Whole milliseconds.
+pub(super) fn ms(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

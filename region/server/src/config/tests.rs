@@ -1,0 +1,213 @@
+use std::{fs, path::Path};
+
+use super::*;
+
+fn environment(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
+    pairs
+        .iter()
+        .map(|(name, text)| ((*name).to_owned(), (*text).to_owned()))
+        .collect()
+}
+
+fn flag(key: &str, text: &str) -> (String, String, String) {
+    (key.to_owned(), text.to_owned(), format!("--set {key}"))
+}
+
+fn with_file(text: &str) -> (tempfile::TempDir, Sources) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("some.toml");
+    fs::write(&path, text).unwrap();
+    (
+        folder,
+        Sources {
+            file: Some(path),
+            ..Sources::default()
+        },
+    )
+}
+
+#[test]
+fn defaults_are_valid_and_say_that_they_are_defaults() {
+    let effective = load(&Sources::default()).unwrap();
+    assert_eq!(effective.config.node.base_port, 7400);
+    assert_eq!(effective.origin("node.base_port"), "default");
+}
+
+#[test]
+fn each_source_overrides_the_one_before_it_and_no_other_key() {
+    let (_folder, mut sources) = with_file("[slot]\nqueue_len_max = 1\nbatch_len_max = 2\nlog_entries_kept = 3\n");
+    sources.environment = environment(&[
+        ("ANTIPHON_SLOT__BATCH_LEN_MAX", "20"),
+        ("ANTIPHON_SLOT__LOG_ENTRIES_KEPT", "30"),
+    ]);
+    sources.flags = vec![flag("slot.log_entries_kept", "300")];
+    let effective = load(&sources).unwrap();
+    let slot = &effective.config.slot;
+    assert_eq!(
+        (slot.queue_len_max, slot.batch_len_max, slot.log_entries_kept),
+        (1, 20, 300)
+    );
+    assert_eq!(slot.entry_bytes_max, Config::default().slot.entry_bytes_max);
+    let file = sources.file.unwrap();
+    assert_eq!(
+        effective.origin("slot.queue_len_max"),
+        format!("file {}", file.display())
+    );
+    assert_eq!(
+        effective.origin("slot.batch_len_max"),
+        "environment variable ANTIPHON_SLOT__BATCH_LEN_MAX"
+    );
+    assert_eq!(
+        effective.origin("slot.log_entries_kept"),
+        "flag --set slot.log_entries_kept"
+    );
+    assert_eq!(effective.origin("slot.entry_bytes_max"), "default");
+}
+
+#[test]
+fn an_unknown_key_is_named_with_what_set_it() {
+    let (_folder, sources) = with_file("[slot]\nqueue_length = 1\n");
+    let error = load(&sources).unwrap_err().to_string();
+    assert!(
+        error.contains("`slot.queue_length`") && error.contains("some.toml"),
+        "{error}"
+    );
+
+    for (name, key) in [
+        ("ANTIPHON_SLOT__NOPE", "slot.nope"),
+        ("ANTIPHON_NOPE", "nope"),
+        ("ANTIPHON_SLOT_NOPE", "slot_nope"),
+    ] {
+        let sources = Sources {
+            environment: environment(&[(name, "1")]),
+            ..Sources::default()
+        };
+        let error = load(&sources).unwrap_err().to_string();
+        assert!(error.contains(&format!("`{key}`")) && error.contains(name), "{error}");
+    }
+}
+
+#[test]
+fn variables_of_others_are_left_alone() {
+    let sources = Sources {
+        environment: environment(&[("PATH", "x"), ("ANTIPHON_PASSWORD", "x")]),
+        ..Sources::default()
+    };
+    assert!(load(&sources).is_ok());
+}
+
+#[test]
+fn a_wrong_type_is_named_with_what_set_it() {
+    for (key, text) in [
+        ("node.base_port", "many"),
+        ("node.base_port", "70000"),
+        ("slot.queue_len_max", "-1"),
+        ("slot", "3"),
+        ("store.engine", "paper"),
+    ] {
+        let sources = Sources {
+            flags: vec![flag(key, text)],
+            ..Sources::default()
+        };
+        let error = load(&sources).unwrap_err().to_string();
+        assert!(
+            error.contains(&format!("`{key}`")) && error.contains("flag --set"),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn a_value_out_of_its_limits_is_named_with_its_limit() {
+    for (key, text) in [
+        ("node.region", "Not A Name"),
+        ("telemetry.trace_ratio", "1.5"),
+        ("slot.queue_len_max", "0"),
+        ("node.base_port", "65535"),
+    ] {
+        let sources = Sources {
+            flags: vec![flag(key, text)],
+            ..Sources::default()
+        };
+        let error = load(&sources).unwrap_err().to_string();
+        assert!(error.contains(&format!("`{key}`")) && error.contains("must"), "{error}");
+    }
+}
+
+#[test]
+fn text_that_looks_like_a_number_may_be_a_name() {
+    let sources = Sources {
+        flags: vec![flag("node.region", "7")],
+        ..Sources::default()
+    };
+    assert_eq!(load(&sources).unwrap().config.node.region, "7");
+}
+
+#[test]
+fn a_file_that_is_named_must_be_there_and_readable() {
+    let sources = Sources {
+        file: Some("/nowhere/some.toml".into()),
+        ..Sources::default()
+    };
+    assert!(load(&sources).unwrap_err().to_string().contains("/nowhere/some.toml"));
+    let (_folder, sources) = with_file("[slot\n");
+    assert!(load(&sources).unwrap_err().to_string().contains("some.toml"));
+}
+
+#[test]
+fn what_is_shown_names_each_origin_and_hides_secrets() {
+    let sources = Sources {
+        environment: environment(&[("ANTIPHON_TELEMETRY__OTLP_AUTHORIZATION", "Bearer hush")]),
+        flags: vec![flag("node.base_port", "9000")],
+        ..Sources::default()
+    };
+    let effective = load(&sources).unwrap();
+    let shown = show(&effective);
+    assert!(
+        !shown.contains("hush") && !format!("{:?}", effective.config).contains("hush"),
+        "{shown}"
+    );
+    assert!(
+        shown
+            .lines()
+            .any(|line| line.starts_with("base_port = 9000") && line.ends_with("# flag --set node.base_port")),
+        "{shown}"
+    );
+    assert!(
+        shown
+            .lines()
+            .any(|line| line.starts_with("# otlp_authorization = (hidden)")),
+        "{shown}"
+    );
+}
+
+#[test]
+fn what_is_shown_can_be_read_back() {
+    let (_folder, sources) = with_file(&show(&load(&Sources::default()).unwrap()));
+    let again = load(&sources).unwrap();
+    assert_eq!(toml::to_string(&again.config).unwrap(), defaults());
+}
+
+#[test]
+fn every_setting_has_words_and_a_section_with_words() {
+    for line in reference::lines(&Config::default()) {
+        assert!(!line.doc.is_empty(), "{} has no docs", line.path());
+        assert!(!line.section_doc.is_empty(), "[{}] has no docs", line.section);
+    }
+    let known = defaults().lines().filter(|line| line.contains(" = ")).count();
+    assert_eq!(reference::lines(&Config::default()).len(), known);
+}
+
+#[test]
+fn the_reference_in_docs_is_up_to_date() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/CONFIG.md");
+    let stored = fs::read_to_string(&path).unwrap_or_default();
+    assert!(
+        stored == reference(),
+        "run: cargo run -- config --reference > docs/CONFIG.md"
+    );
+}
+
+fn defaults() -> String {
+    toml::to_string(&Config::default()).unwrap()
+}

@@ -1,0 +1,215 @@
+//! `antiphon up`: a node with everything in it, from the first check to the last flush.
+
+use std::{
+    fs,
+    io::{self, Write as _},
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, bail};
+use tokio::{net::TcpListener, time};
+
+use crate::{
+    admin::{Admin, Readiness},
+    cli::print,
+    config::Config,
+    shutdown::Shutdown,
+    telemetry::Telemetry,
+    wiring::Node,
+};
+
+/// Runs until it is asked to end.
+///
+/// # Errors
+/// What kept it from starting: a port, the folder, the store.
+pub(crate) async fn run(config: Config) -> Result<()> {
+    let shutdown = Shutdown::listen()?;
+    let telemetry = Telemetry::start(&config)?;
+    let folder = Folder::take(&config.node.data, &config.node.region)?;
+    let edge = listen(&config, 0).await?;
+    let admin = listen(&config, 1).await?;
+    let (edge_address, admin_address) = (edge.local_addr()?, admin.local_addr()?);
+
+    let readiness = Readiness::default();
+    let admin = Admin::start(admin, readiness.clone(), telemetry.metrics().clone());
+    let starting = Node::start(&config, &folder.path, edge, &readiness);
+    let node = match said_when_slow("opening the store", starting).await {
+        Ok(node) => node,
+        Err(error) => {
+            admin.stop().await;
+            return Err(error);
+        }
+    };
+    print(&greeting(&config, edge_address, admin_address))?;
+
+    let signal = shutdown.asked().await;
+    tracing::info!(signal, "ending: sessions are sent away, then the store is closed");
+    readiness.drains();
+    let stopped = node.stop().await;
+    admin.stop().await;
+    telemetry.stop().await;
+    stopped
+}
+
+/// The folder of this region, writable and held by this process alone.
+struct Folder {
+    path: PathBuf,
+    /// The lock goes with the process, however it ends.
+    _lock: fs::File,
+}
+
+impl Folder {
+    fn take(data: &Path, region: &str) -> Result<Self> {
+        let path = data.join(region);
+        let lock = fs::create_dir_all(&path).and_then(|()| fs::File::create(path.join("lock")));
+        let unwritable = || {
+            format!(
+                "the data folder {} cannot be written (setting `node.data`, flag --data)",
+                path.display()
+            )
+        };
+        let mut lock = lock.with_context(unwritable)?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(fs::TryLockError::WouldBlock) => {
+                bail!(
+                    "the data folder {} is in use by another antiphon; choose another with --data",
+                    path.display()
+                )
+            }
+            Err(fs::TryLockError::Error(error)) => return Err(error).with_context(unwritable),
+        }
+        // A full disk lets an empty file be made.
+        writeln!(lock, "{}", process::id())
+            .and_then(|()| lock.sync_all())
+            .with_context(unwritable)?;
+        Ok(Self { path, _lock: lock })
+    }
+}
+
+async fn listen(config: &Config, offset: u16) -> Result<TcpListener> {
+    let address = SocketAddr::new(config.node.host, config.node.base_port.saturating_add(offset));
+    match TcpListener::bind(address).await {
+        Ok(listener) => Ok(listener),
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => bail!(
+            "port {} of {} is in use: is another antiphon running? Choose other ports with --base-port",
+            address.port(),
+            address.ip()
+        ),
+        Err(error) => Err(error).with_context(|| format!("cannot listen on {address}")),
+    }
+}
+
+/// Says each second what takes so long.
+async fn said_when_slow<T>(what: &str, work: impl Future<Output = T>) -> T {
+    let mut work = std::pin::pin!(work);
+    let mut seconds = 0_u32;
+    loop {
+        match time::timeout(Duration::from_secs(1), &mut work).await {
+            Ok(done) => return done,
+            Err(_) => {
+                seconds += 1;
+                let _ = print(&format!("{what} … {seconds} s\n"));
+            }
+        }
+    }
+}
+
+fn greeting(config: &Config, edge: SocketAddr, admin: SocketAddr) -> String {
+    let region = &config.node.region;
+    let port = config.node.base_port;
+    let server = if port == 7400 {
+        String::new()
+    } else {
+        format!(" --server http://{edge}")
+    };
+    format!(
+        "
+  region     {region}
+  HTTP       http://{edge}/v1
+  WebSocket  ws://{edge}/v1/connect
+  API        http://{edge}/openapi.json
+  metrics    http://{admin}/metrics
+  health     http://{admin}/readyz
+  data       {}
+
+  Next, in two other terminals:
+    antiphon chat{server} --username alice --with bob
+    antiphon chat{server} --username bob --with alice
+
+ready
+",
+        config.node.data.join(region).display()
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Sources, load};
+
+    fn config(settings: &[(&str, &str)]) -> Config {
+        let flags = settings
+            .iter()
+            .map(|(key, text)| ((*key).to_owned(), (*text).to_owned(), String::new()));
+        load(&Sources {
+            flags: flags.collect(),
+            ..Sources::default()
+        })
+        .unwrap()
+        .config
+    }
+
+    #[tokio::test]
+    async fn a_port_in_use_is_named_on_one_line() {
+        let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = taken.local_addr().unwrap().port().to_string();
+        let error = format!(
+            "{:#}",
+            listen(&config(&[("node.base_port", &port)]), 0).await.unwrap_err()
+        );
+        assert!(
+            error.contains(&format!("port {port} of 127.0.0.1 is in use")) && !error.contains('\n'),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_folder_that_cannot_be_written_is_named_on_one_line() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("file");
+        fs::write(&file, b"").unwrap();
+        let error = format!("{:#}", Folder::take(&file, "local").err().unwrap());
+        assert!(
+            error.contains(file.to_str().unwrap()) && !error.contains('\n'),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_folder_serves_one_process_at_a_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let held = Folder::take(folder.path(), "local").unwrap();
+        let error = format!("{:#}", Folder::take(folder.path(), "local").err().unwrap());
+        assert!(
+            error.contains("in use") && error.contains(folder.path().to_str().unwrap()),
+            "{error}"
+        );
+        drop(held);
+        assert!(Folder::take(folder.path(), "local").is_ok());
+    }
+
+    #[test]
+    fn the_greeting_ends_with_ready_on_a_line_of_its_own() {
+        let address = SocketAddr::from(([127, 0, 0, 1], 9000));
+        let greeting = greeting(&config(&[("node.base_port", "9000")]), address, address);
+        assert!(greeting.ends_with("\nready\n"));
+        assert!(
+            greeting.contains("antiphon chat --server http://127.0.0.1:9000 --username alice"),
+            "{greeting}"
+        );
+    }
+}
