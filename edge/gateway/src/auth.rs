@@ -1,90 +1,60 @@
 //! Access tokens are verified here alone, against the deployment's public keys.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
-};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use antiphon_identity::{AccessClaims, TokenError, TokenVerifier};
 use antiphon_session::Refusal;
 use antiphon_types::{Clock, ErrorCode};
-use parking_lot::RwLock;
 
 use crate::calls::Calls;
 
-/// A token of a key that is not known makes the keys be read again at most this often.
-const REREAD_INTERVAL_MS: u64 = 2_000;
-
-/// Verifies access tokens; keeps the keys.
+/// Verifies access tokens; keeps the keys fresh.
 pub(crate) struct Auth {
     calls: Calls,
     clock: Clock,
-    keys: RwLock<Option<Arc<TokenVerifier>>>,
-    read_at_ms: AtomicU64,
+    verifier: TokenVerifier,
+    /// The keys have been read from the identity service at least once.
+    has_read: AtomicBool,
 }
 
 impl Auth {
-    /// `verifier` is what is known at the start; without it the keys are read from the identity service at first use.
-    pub(crate) fn new(calls: Calls, clock: Clock, verifier: Option<TokenVerifier>) -> Self {
+    pub(crate) const fn new(calls: Calls, clock: Clock, verifier: TokenVerifier) -> Self {
         Self {
             calls,
             clock,
-            keys: RwLock::new(verifier.map(Arc::new)),
-            read_at_ms: AtomicU64::new(0),
+            verifier,
+            has_read: AtomicBool::new(false),
         }
     }
 
-    /// Verifies an access token.
+    /// Verifies an access token. One of a key that is not known makes the keys be read again, at most every few seconds.
     pub(crate) async fn verify(&self, token: &str) -> Result<AccessClaims, Refusal> {
-        if let Some(verified) = self.verify_with_known_keys(token) {
-            return verified;
+        let now_ms = self.clock.now_ms();
+        match self.verifier.verify(token, now_ms) {
+            Err(TokenError::UnknownKey { .. }) => {}
+            verified => return verified.map_err(|error| refusal_of(&error)),
         }
-        self.reread_at_most_every(REREAD_INTERVAL_MS).await?;
-        self.verify_with_known_keys(token).unwrap_or_else(|| {
-            Err(Refusal::new(
-                ErrorCode::Unauthenticated,
-                "the access token is signed with a key that is not known",
-            ))
-        })
+        if self.verifier.claim_refetch(now_ms) {
+            self.reread().await?;
+        } else if !self.has_read.load(Ordering::Acquire) {
+            let message = "the keys that verify tokens have not been read yet";
+            return Err(Refusal::new(ErrorCode::Unavailable, message).retry_after(500));
+        }
+        self.verifier.verify(token, now_ms).map_err(|error| refusal_of(&error))
     }
 
     /// Reads the keys.
     pub(crate) async fn reread(&self) -> Result<(), Refusal> {
         let jwks = self.calls.jwks().await?;
-        let verifier = TokenVerifier::from_jwks(&jwks).map_err(|error| {
+        self.verifier.replace(&jwks).map_err(|error| {
             tracing::error!(%error, "the deployment's keys cannot be read");
             Refusal::new(ErrorCode::Unavailable, "the keys that verify tokens cannot be read").retry_after(1_000)
         })?;
-        *self.keys.write() = Some(Arc::new(verifier));
+        self.has_read.store(true, Ordering::Release);
         Ok(())
     }
+}
 
-    /// `None` when the key of the token is not known (yet).
-    fn verify_with_known_keys(&self, token: &str) -> Option<Result<AccessClaims, Refusal>> {
-        let verifier = self.keys.read().clone()?;
-        match verifier.verify(token, self.clock.now_ms()) {
-            Ok(claims) => Some(Ok(claims)),
-            Err(TokenError::UnknownKey { .. }) => None,
-            Err(TokenError::Expired) => Some(Err(Refusal::new(
-                ErrorCode::TokenExpired,
-                "the access token has expired; refresh it",
-            ))),
-            Err(error @ TokenError::Malformed) => Some(Err(Refusal::new(
-                ErrorCode::Unauthenticated,
-                format!("the access token is not valid: {error}"),
-            ))),
-        }
-    }
-
-    /// Reads the keys unless that was done a moment ago: whoever sends forged tokens does not make this edge ask for each.
-    async fn reread_at_most_every(&self, interval_ms: u64) -> Result<(), Refusal> {
-        let now_ms = self.clock.now_ms();
-        let read_at_ms = self.read_at_ms.load(Ordering::Relaxed);
-        let known = self.keys.read().is_some();
-        if known && now_ms.saturating_sub(read_at_ms) < interval_ms {
-            return Ok(());
-        }
-        self.read_at_ms.store(now_ms, Ordering::Relaxed);
-        self.reread().await
-    }
+fn refusal_of(error: &TokenError) -> Refusal {
+    Refusal::new(error.code(), error.to_string())
 }

@@ -31,6 +31,8 @@ use crate::{
 const CATCH_UPS_AT_ONCE: usize = 256;
 /// How often buckets that are full again are forgotten.
 const FORGET_INTERVAL: Duration = Duration::from_secs(30);
+/// How soon keys that could not be read are asked for again.
+const KEYS_RETRY_MS: u64 = 1_000;
 
 /// An edge. Cheap to clone.
 #[derive(Clone)]
@@ -63,10 +65,10 @@ pub(crate) struct Shared {
 }
 
 impl Gateway {
-    /// Starts an edge that reaches the services by `route`. Without a `verifier` the keys of tokens are read from the identity
-    /// service at first use. Call it inside a tokio runtime.
+    /// Starts an edge that reaches the services by `route`. The keys of `verifier` are read from the identity service from time to
+    /// time, and at the first token of a key that is not known. Call it inside a tokio runtime.
     #[must_use]
-    pub fn new(route: Route, verifier: Option<TokenVerifier>, clock: Clock, options: GatewayOptions) -> Self {
+    pub fn new(route: Route, verifier: TokenVerifier, clock: Clock, options: GatewayOptions) -> Self {
         let calls = Calls::new(route, options.call_timeout());
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let hub = Hub::start(calls.clone(), clock.clone(), options.resume_push_max, &tasks, &stop);
@@ -103,7 +105,6 @@ impl Gateway {
     }
 
     /// The routes, for whoever serves them. [`Gateway::serve`] adds what belongs to connections: their count, their time limits.
-    #[must_use]
     pub fn router(&self) -> Router {
         rest::router(&self.shared).0
     }
@@ -200,20 +201,28 @@ impl Newcomers {
 
 /// Reads the keys of tokens again and forgets full buckets, from time to time.
 async fn look_after(shared: Arc<Shared>) {
-    let mut forget = tokio::time::interval(FORGET_INTERVAL);
-    let mut keys = tokio::time::interval(Duration::from_millis(shared.options.jwks_interval_ms.max(1)));
-    keys.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let looking_after = async {
+    let forgetting = async {
+        let mut interval = tokio::time::interval(FORGET_INTERVAL);
         loop {
-            tokio::select! {
-                _ = forget.tick() => shared.limits.forget_full(),
-                _ = keys.tick() => {
-                    if let Err(refusal) = shared.auth.reread().await {
-                        tracing::debug!(code = %refusal.code, "the keys of tokens could not be read");
-                    }
-                }
-            }
+            interval.tick().await;
+            shared.limits.forget_full();
         }
     };
-    shared.stop.run_until_cancelled(looking_after).await;
+    let reading_keys = async {
+        loop {
+            let wait_ms = match shared.auth.reread().await {
+                Ok(()) => shared.options.jwks_interval_ms,
+                Err(refusal) => {
+                    tracing::debug!(code = %refusal.code, "the keys of tokens could not be read");
+                    shared.options.jwks_interval_ms.min(KEYS_RETRY_MS)
+                }
+            };
+            tokio::time::sleep(Duration::from_millis(wait_ms.max(1))).await;
+        }
+    };
+    tokio::select! {
+        () = shared.stop.cancelled() => {}
+        () = forgetting => {}
+        () = reading_keys => {}
+    }
 }

@@ -14,6 +14,7 @@ impl Calls {
         let request = RegisterRequest {
             username: username.to_string(),
             password,
+            home_region: self.route.region().to_owned(),
         };
         let mut client = self.identity(username_slot(username));
         user(&self.answer(client.register(request)).await?.user_id)

@@ -11,8 +11,8 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
 use super::{ANSWER_BYTES_MAX, Calls, conversation};
 
-/// Conversations that one Summaries names.
-const SUMMARIES_MAX: usize = 200;
+/// Conversations that one Summaries may name.
+const SUMMARIES_MAX: usize = 100;
 /// Slots that are asked for summaries at once.
 const SLOTS_AT_ONCE: usize = 16;
 

@@ -55,20 +55,19 @@ impl Calls {
 /// A status as clients read it: where a slot lives and what went wrong inside is not for them.
 fn refusal_of(status: &Status) -> Refusal {
     let refusal = refusal::of(status);
-    match ErrorCode::parse(&refusal.code) {
-        ErrorCode::NotHome => {
-            let message = "the place where this is kept is moving; try again";
-            Refusal::new(ErrorCode::Unavailable, message).retry_after(refusal.retry_after_ms.unwrap_or(200))
-        }
-        ErrorCode::Internal => {
-            tracing::error!(code = refusal.code, status = %status, "a service failed");
-            Refusal::new(ErrorCode::Internal, "the request failed inside the server")
-        }
-        code => Refusal {
-            code,
-            message: status.message().to_owned(),
-            retry_after_ms: refusal.retry_after_ms,
-        },
+    let code = ErrorCode::parse(&refusal.code);
+    if code == ErrorCode::NotHome {
+        let message = "the place where this is kept is moving; try again";
+        return Refusal::new(ErrorCode::Unavailable, message).retry_after(refusal.retry_after_ms.unwrap_or(200));
+    }
+    if code == ErrorCode::Internal {
+        tracing::error!(code = refusal.code, status = %status, "a service failed");
+        return Refusal::new(ErrorCode::Internal, "the request failed inside the server");
+    }
+    Refusal {
+        code,
+        message: status.message().to_owned(),
+        retry_after_ms: refusal.retry_after_ms,
     }
 }
 

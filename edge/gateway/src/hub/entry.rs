@@ -18,6 +18,8 @@ pub(crate) struct Entry<S> {
     confirmed: bool,
     /// Grows whenever something may have been lost.
     epoch: u64,
+    /// Highest seq that the feed has brought; it may come just before a tail that was read earlier.
+    seen: Seq,
     /// While a fill runs: up to which seq it has to come.
     fill: Option<Seq>,
     members: Vec<Member<S>>,
@@ -76,6 +78,7 @@ impl<S> Default for Entry<S> {
             tail: None,
             confirmed: false,
             epoch: 0,
+            seen: 0,
             fill: None,
             members: Vec::new(),
         }
@@ -140,12 +143,13 @@ impl<S> Entry<S> {
         self.confirmed = true;
         self.epoch += 1;
         let tail = self.tail.unwrap_or(seq);
-        self.begin_fill(tail, seq.max(tail))
+        self.begin_fill(tail, seq.max(tail).max(self.seen))
     }
 
     /// The feed brings a message. Passes it on to every live session, or opens a fill.
     pub(crate) fn message(&mut self, seq: Seq, push: impl FnMut(&S)) -> Next {
-        // Before the feed has told the tail nobody is live, and what comes is below the tail that it is going to tell.
+        self.seen = seq.max(self.seen);
+        // Before the feed has told the tail nobody is live; whoever goes live then reads up to what was seen.
         let Some(tail) = self.tail else { return Next::Nothing };
         if !self.confirmed || seq <= tail {
             return Next::Nothing;

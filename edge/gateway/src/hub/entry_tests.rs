@@ -18,7 +18,7 @@ fn user(number: u64) -> UserId {
 enum Logged {
     Message(Seq),
     Removed(u64, u64),
-    Added(u64, u64),
+    Added,
 }
 
 #[derive(Debug, Clone)]
@@ -33,7 +33,9 @@ enum Step {
     /// The feed drops one item without a word.
     Lose,
     Disconnect,
+    /// The feed follows again; it tells a tail that was read now, later.
     Connect,
+    TellTail,
     /// A device of the user opens a session, or closes it.
     Join(u64),
     Leave(u64),
@@ -54,6 +56,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::Lose),
         1 => Just(Step::Disconnect),
         2 => Just(Step::Connect),
+        3 => Just(Step::TellTail),
         3 => who.clone().prop_map(Step::Join),
         1 => who.clone().prop_map(Step::Leave),
         6 => (who, 1_usize..4).prop_map(|(who, pages)| Step::CatchUp(who, pages)),
@@ -75,6 +78,8 @@ struct World {
     log: Vec<Logged>,
     /// What the feed has not brought yet; `None`: not connected.
     queue: Option<usize>,
+    /// Read from the home and not told yet.
+    untold_tail: Option<Seq>,
     tail: Seq,
     version: u64,
     members: BTreeMap<u64, u64>,
@@ -111,7 +116,7 @@ impl World {
                 if !self.members.contains_key(&who) {
                     self.version += 1;
                     self.members.insert(who, self.version);
-                    self.log.push(Logged::Added(who, self.version));
+                    self.log.push(Logged::Added);
                     self.removed_at.remove(&who);
                 }
             }
@@ -126,12 +131,18 @@ impl World {
             }
             Step::Disconnect => {
                 self.queue = None;
+                self.untold_tail = None;
                 self.entry.lost();
             }
             Step::Connect => {
                 if self.queue.is_none() {
-                    self.queue = Some(0);
-                    self.overflow();
+                    self.queue = Some(self.log.len());
+                    self.untold_tail = Some(self.tail);
+                }
+            }
+            Step::TellTail => {
+                if let Some(tail) = self.untold_tail.take() {
+                    self.filling |= self.entry.tail(tail) == Next::StartFill;
                 }
             }
             Step::Join(who) => {
@@ -173,12 +184,12 @@ impl World {
                     self.devices.remove(&who);
                 }
             }
-            Logged::Added(..) => {}
+            Logged::Added => {}
         }
     }
 
     fn overflow(&mut self) {
-        if self.queue.is_some() {
+        if self.queue.is_some() && self.untold_tail.is_none() {
             self.queue = Some(self.log.len());
             self.filling |= self.entry.tail(self.tail) == Next::StartFill;
         }
@@ -255,12 +266,14 @@ proptest! {
             world.run(&Step::Add(who));
         }
         world.run(&Step::Connect);
+        world.run(&Step::TellTail);
         for step in &steps {
             world.run(step);
             world.check();
         }
         // Once the feed has brought everything and the fill is done, every live session holds the tail.
         world.run(&Step::Connect);
+        world.run(&Step::TellTail);
         for _ in 0..300 {
             world.run(&Step::Feed);
             world.run(&Step::Fill(3));

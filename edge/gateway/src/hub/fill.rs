@@ -62,10 +62,11 @@ impl Hub {
         let retention_passed = page.as_ref().is_some_and(|page| page.first_seq > tail_seq);
         if is_too_far || retention_passed {
             entry.fill_skips_to(tail_seq, |handle| {
+                let conversation_id = id;
                 handle.push(Push::Lagged {
-                    conversation_id: id,
+                    conversation_id,
                     tail_seq,
-                })
+                });
             });
         }
         let messages = page.map(|page| page.messages).unwrap_or_default();

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use antiphon_directory::{Route, Table, TableWatch};
+use antiphon_identity::TokenVerifier;
 use antiphon_types::Clock;
 use axum::{
     Router,
@@ -41,7 +42,8 @@ const SERVED: [(&str, &str); 19] = [
 
 fn gateway(options: GatewayOptions) -> Gateway {
     let route = Route::new("r1", TableWatch::new(Table::single("r1")));
-    Gateway::new(route, None, Clock::manual(1_000), options)
+    let verifier = TokenVerifier::new("antiphon", r#"{"keys":[]}"#).unwrap();
+    Gateway::new(route, verifier, Clock::manual(1_000), options)
 }
 
 async fn ask(router: &Router, request: Request<Body>) -> Response {

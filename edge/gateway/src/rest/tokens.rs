@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use antiphon_identity::decoy_user;
 use antiphon_proto::rpc;
 use antiphon_types::{DeviceId, ErrorCode, UserId, Username};
 use axum::{Json, extract::State, http::StatusCode};
@@ -61,7 +62,8 @@ pub(super) async fn log_in(
     let wrong = || Problem::new(ErrorCode::Unauthenticated, "the username or the password is wrong");
     let username = Username::parse(&body.username).map_err(|_| wrong())?;
     let user_id = match shared.calls.resolve(&username).await {
-        Err(refusal) if refusal.code == ErrorCode::NotFound => return Err(wrong()),
+        // Nobody's password is checked all the same, so that the time it takes tells nothing.
+        Err(refusal) if refusal.code == ErrorCode::NotFound => decoy_user(&username),
         user_id => user_id?,
     };
     match shared.calls.log_in(user_id, body.password, &device_id).await {

@@ -18,7 +18,7 @@ use antiphon_types::{ConversationId, UserId};
 use futures_util::{Stream, StreamExt as _};
 use tonic::{Request, Response, Status, Streaming, service::Routes};
 
-use super::World;
+use super::{World, tokens};
 
 type Answer<T> = Result<Response<T>, Status>;
 
@@ -290,7 +290,7 @@ impl rpc::presence_server::Presence for Home {
 impl rpc::identity_server::Identity for Home {
     async fn jwks(&self, _: Request<rpc::JwksRequest>) -> Answer<rpc::JwksResponse> {
         Ok(Response::new(rpc::JwksResponse {
-            jwks_json: r#"{"keys":[]}"#.to_owned(),
+            jwks_json: tokens::jwks(),
         }))
     }
 
