@@ -5,7 +5,7 @@ use std::{env, io, io::Write as _, path::PathBuf};
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, Parser, Subcommand};
 
-use crate::{config, up};
+use crate::{chat, config, up};
 
 /// An instant-messaging backend that runs in many regions at once.
 #[derive(Debug, Parser)]
@@ -38,6 +38,8 @@ enum Command {
     /// Run a node with everything in it
     #[command(after_help = UP_EXAMPLES)]
     Up(UpArgs),
+    /// Talk in this terminal
+    Chat(chat::ChatArgs),
     /// Print the effective configuration and where each value came from
     Config(ConfigArgs),
 }
@@ -84,6 +86,7 @@ impl Cli {
     pub(crate) async fn run(self) -> Result<()> {
         match self.command {
             Command::Up(args) => up::run(config::load(&sources(self.common, args.node)?)?.config).await,
+            Command::Chat(args) => chat::run(args).await,
             Command::Config(args) if args.reference => print(&config::reference()),
             Command::Config(args) => print(&config::show(&config::load(&sources(self.common, args.node)?)?)),
         }

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod admin;
+mod chat;
 mod cli;
 mod config;
 mod metrics;
