@@ -48,7 +48,7 @@ pub(crate) async fn run(config: Config) -> Result<()> {
     let signal = shutdown.asked().await;
     tracing::info!(signal, "ending: sessions are sent away, then the store is closed");
     readiness.drains();
-    let stopped = node.stop().await;
+    let stopped = node.stop(Duration::from_millis(config.edge.drain_timeout_ms)).await;
     admin.stop().await;
     telemetry.stop().await;
     stopped
@@ -131,7 +131,7 @@ fn greeting(config: &Config, edge: SocketAddr, admin: SocketAddr) -> String {
   region     {region}
   HTTP       http://{edge}/v1
   WebSocket  ws://{edge}/v1/connect
-  API        http://{edge}/openapi.json
+  API        http://{edge}/v1/openapi.json
   metrics    http://{admin}/metrics
   health     http://{admin}/readyz
   data       {}

@@ -1,18 +1,21 @@
 //! The only place that wires: which part is handed to which.
 
-use std::{path::Path, sync::Arc};
+use std::{future, path::Path, sync::Arc, time::Duration};
 
 use antiphon_conversation::ConversationService;
 use antiphon_delivery::DeliveryWorker;
 use antiphon_directory::{Route, Table, TableWatch};
 use antiphon_feed::Topics;
+use antiphon_gateway::Gateway;
+use antiphon_identity::{Identity, TokenVerifier};
 use antiphon_kv::{EmbeddedOptions, Kv};
 use antiphon_message::{FeedHome, MessageService};
 use antiphon_slot::{CommitObserver, SlotOptions, Slots};
 use antiphon_types::Clock;
 use anyhow::{Context as _, Result};
 use rand::random;
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, task::JoinHandle, time};
+use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
 use crate::{
@@ -20,11 +23,20 @@ use crate::{
     config::{Config, StoreEngine},
 };
 
+/// How often it is looked whether a signing key is due.
+const KEY_CARE: Duration = Duration::from_secs(60);
+/// What the gateway knows of keys before it has asked for them.
+const NO_KEYS: &str = r#"{"keys":[]}"#;
+
 /// A running node.
 pub(crate) struct Node {
     kv: Kv,
     slots: Slots,
     delivery: DeliveryWorker,
+    gateway: Gateway,
+    connections: JoinHandle<()>,
+    keys: JoinHandle<()>,
+    stop: CancellationToken,
 }
 
 impl Node {
@@ -49,7 +61,10 @@ impl Node {
         // The feed observes the slots and reads from them, so it is there before them and hears of them after.
         let feed = FeedHome::new(Topics::new((&config.delivery).into()));
         let observers: Vec<Arc<dyn CommitObserver>> = vec![Arc::new(feed.clone())];
-        let carriers = vec![antiphon_conversation::carrier(route.clone())];
+        let carriers = vec![
+            antiphon_identity::carrier(route.clone()),
+            antiphon_conversation::carrier(route.clone()),
+        ];
         let slots = Slots::start(
             kv.clone(),
             SlotOptions::from(&config.slot),
@@ -59,6 +74,7 @@ impl Node {
         );
         feed.serve(slots.clone());
 
+        let identity = Identity::new(slots.clone(), route.clone(), clock.clone(), (&config.identity).into())?;
         let conversation = ConversationService::new(
             slots.clone(),
             route.clone(),
@@ -66,9 +82,10 @@ impl Node {
             (&config.conversation).into(),
         );
         let message = MessageService::new(slots.clone(), clock.clone(), (&config.message).into(), feed.clone());
-        let delivery = DeliveryWorker::new(route.clone(), clock, (&config.delivery).into());
+        let delivery = DeliveryWorker::new(route.clone(), clock.clone(), (&config.delivery).into());
         route.serve(
-            Routes::new(conversation.into_server())
+            Routes::new(identity.clone().into_server())
+                .add_service(conversation.into_server())
                 .add_service(message.into_server())
                 .add_service(feed.into_server())
                 .add_service(delivery.clone().into_server()),
@@ -84,18 +101,59 @@ impl Node {
             .await
             .context("what the slots still have to carry cannot be read")?;
         tracing::debug!(opened, "slots with something to carry");
-        drop(edge);
-        Ok(Self { kv, slots, delivery })
+
+        let stop = CancellationToken::new();
+        let keys = tokio::spawn(rotate_keys(identity, stop.clone()));
+        let verifier = TokenVerifier::new(&config.identity.issuer, NO_KEYS).context("token keys")?;
+        let gateway = Gateway::new(route, verifier, clock, config.into());
+        let connections = tokio::spawn({
+            let gateway = gateway.clone();
+            async move { gateway.serve(edge, future::pending()).await }
+        });
+        readiness.gateway_listens();
+        Ok(Self {
+            kv,
+            slots,
+            delivery,
+            gateway,
+            connections,
+            keys,
+            stop,
+        })
     }
 
-    /// Sends sessions away, finishes what is queued, closes the store.
+    /// Sends sessions away, finishes what is queued, closes the store. Connections that have not ended after `patience` are cut.
     ///
     /// # Errors
     /// When the store could not be closed in order; what was acknowledged is durable all the same.
-    pub(crate) async fn stop(self) -> Result<()> {
+    pub(crate) async fn stop(self, patience: Duration) -> Result<()> {
+        if !self.gateway.drain(patience).await {
+            tracing::warn!(
+                patience_ms = patience.as_millis(),
+                "connections that did not end were cut"
+            );
+        }
+        self.stop.cancel();
+        for task in [self.connections, self.keys] {
+            if let Err(error) = task.await {
+                tracing::error!(%error, "a task of the node failed");
+            }
+        }
         self.delivery.close().await;
         self.slots.close().await;
         self.kv.close().await.context("the store could not be closed")
+    }
+}
+
+/// Rotates the signing keys on a quiet deployment too.
+async fn rotate_keys(identity: Identity, stop: CancellationToken) {
+    loop {
+        if let Err(error) = identity.rotate_keys_if_due().await {
+            tracing::warn!(%error, "the signing keys could not be looked after");
+        }
+        if stop.run_until_cancelled(time::sleep(KEY_CARE)).await.is_none() {
+            return;
+        }
     }
 }
 

@@ -2,8 +2,21 @@ use serde_json::Value;
 
 use super::{ConfigError, Effective};
 
-/// Whole numbers that may be 0; any other 0 would stop what it bounds.
-const MAY_BE_ZERO: [&str; 1] = ["slot.log_entries_kept"];
+/// Whole numbers that may be 0, which their docs say what it means; any other 0 would stop what it bounds.
+const MAY_BE_ZERO: [&str; 12] = [
+    "slot.log_entries_kept",
+    "identity.refresh_reuse_grace_ms",
+    "identity.password_running_max",
+    "edge.idle_timeout_ms",
+    "edge.reconnect_window_ms",
+    "edge.resume_push_max",
+    "edge.trusted_proxies",
+    "edge.handshake_rate_per_second",
+    "edge.address_rate_per_second",
+    "edge.credential_rate_per_second",
+    "edge.user_rate_per_second",
+    "edge.session_rate_per_second",
+];
 
 /// Refuses values that no part could work with.
 pub(super) fn check(effective: &Effective) -> Result<(), ConfigError> {

@@ -3,6 +3,8 @@
 //! A value comes from the last of these that sets it: the default, the file, the environment, the command line.
 
 mod check;
+mod edge;
+mod identity;
 mod load;
 mod reference;
 mod sections;

@@ -9,7 +9,11 @@ use antiphon_kv::EmbeddedOptions;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::services::{ConversationSection, DeliverySection, MessageSection, SlotSection};
+use super::{
+    edge::EdgeSection,
+    identity::IdentitySection,
+    services::{ConversationSection, DeliverySection, MessageSection, SlotSection},
+};
 
 /// Everything that can be set.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
@@ -18,9 +22,11 @@ pub(crate) struct Config {
     pub(crate) node: NodeSection,
     pub(crate) store: StoreSection,
     pub(crate) slot: SlotSection,
+    pub(crate) identity: IdentitySection,
     pub(crate) conversation: ConversationSection,
     pub(crate) message: MessageSection,
     pub(crate) delivery: DeliverySection,
+    pub(crate) edge: EdgeSection,
     pub(crate) telemetry: TelemetrySection,
 }
 
