@@ -127,7 +127,7 @@ impl IdentityError {
         refusal::status(self.code().as_str(), self.to_string(), self.retry_after_ms())
     }
 
-    pub(crate) fn internal(what: &'static str, reason: impl ToString) -> Self {
+    pub(crate) fn internal(what: &'static str, reason: &impl ToString) -> Self {
         Self::Internal {
             what,
             reason: reason.to_string(),

@@ -69,7 +69,7 @@ impl Hashing {
             return Ok(false);
         };
         let stored =
-            PasswordHash::new(&stored).map_err(|error| IdentityError::internal("a stored password hash", error))?;
+            PasswordHash::new(&stored).map_err(|error| IdentityError::internal("a stored password hash", &error))?;
         let argon2 = self.argon2.clone();
         match self
             .run(move || argon2.verify_password(password.as_bytes(), &stored))
@@ -83,7 +83,7 @@ impl Hashing {
 
     /// A hash that no password has, as far as anyone can tell.
     fn decoy(&self) -> Result<PasswordHash, IdentityError> {
-        let broken = |error: &dyn fmt::Display| IdentityError::internal("a decoy hash", error);
+        let broken = |error: &dyn fmt::Display| IdentityError::internal("a decoy hash", &error);
         Ok(PasswordHash {
             algorithm: Algorithm::Argon2id.ident(),
             version: Some(Version::V0x13.into()),
@@ -105,7 +105,7 @@ impl Hashing {
             });
         };
         let run = self.runs.clone().acquire_owned().await;
-        let run = run.map_err(|error| IdentityError::internal("the queue of passwords", error))?;
+        let run = run.map_err(|error| IdentityError::internal("the queue of passwords", &error))?;
         let ended = spawn_blocking(move || {
             let started = Instant::now();
             let result = work();
@@ -115,7 +115,7 @@ impl Hashing {
         });
         ended
             .await
-            .map_err(|error| IdentityError::internal("the hashing of a password", error))
+            .map_err(|error| IdentityError::internal("the hashing of a password", &error))
     }
 
     /// About when a full queue has drained, at 50 ms a hash.
@@ -129,7 +129,7 @@ impl Hashing {
 }
 
 fn failed(error: HashError) -> IdentityError {
-    IdentityError::internal("the hashing of a password", error)
+    IdentityError::internal("the hashing of a password", &error)
 }
 
 fn describe_metrics() {

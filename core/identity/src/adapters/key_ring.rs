@@ -150,7 +150,7 @@ impl Signer {
 
     pub(crate) fn sign(&self, body: &TokenBody) -> Result<String, IdentityError> {
         let signed = jsonwebtoken::encode(&self.header, body, &self.key);
-        signed.map_err(|error| IdentityError::internal("the signing of an access token", error))
+        signed.map_err(|error| IdentityError::internal("the signing of an access token", &error))
     }
 }
 

@@ -5,7 +5,7 @@ use crate::IdentityError;
 /// Bytes of the machine's cryptographic generator.
 pub(crate) fn random<const LEN: usize>() -> Result<Zeroizing<[u8; LEN]>, IdentityError> {
     let mut bytes = Zeroizing::new([0; LEN]);
-    getrandom::fill(bytes.as_mut_slice()).map_err(|error| IdentityError::internal("the random generator", error))?;
+    getrandom::fill(bytes.as_mut_slice()).map_err(|error| IdentityError::internal("the random generator", &error))?;
     Ok(bytes)
 }
 

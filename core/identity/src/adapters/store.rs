@@ -16,7 +16,7 @@ const PAGE_LEN: usize = 128;
 /// Reads a stored message.
 pub(crate) fn read<M: Message + Default>(what: &str, value: Option<Bytes>) -> Result<Option<M>, SlotError> {
     value
-        .map(|value| M::decode(value).map_err(|error| corrupt(what, error)))
+        .map(|value| M::decode(value).map_err(|error| corrupt(what, &error)))
         .transpose()
 }
 
@@ -26,7 +26,7 @@ pub(crate) fn write(txn: &SlotTxn, key: Bytes, value: &impl Message) {
 
 /// Reads the user id of a stored record.
 pub(crate) fn read_user_id(what: &str, bytes: &[u8]) -> Result<UserId, SlotError> {
-    UserId::from_bytes(bytes).map_err(|error| corrupt(what, error))
+    UserId::from_bytes(bytes).map_err(|error| corrupt(what, &error))
 }
 
 pub(crate) async fn family(txn: &SlotTxn, user_id: UserId, family_id: FamilyId) -> Result<Option<Family>, SlotError> {
@@ -50,9 +50,9 @@ pub(crate) async fn families(txn: &SlotTxn, user_id: UserId) -> Result<Vec<(Fami
         let page = txn.range(range).await?;
         for pair in &page.pairs {
             let (_, family_id) =
-                keys::read_family(&pair.key).ok_or_else(|| corrupt("the key of a refresh family", "its form"))?;
+                keys::read_family(&pair.key).ok_or_else(|| corrupt("the key of a refresh family", &"its form"))?;
             let stored =
-                log::RefreshFamily::decode(pair.value.clone()).map_err(|error| corrupt("a refresh family", error))?;
+                log::RefreshFamily::decode(pair.value.clone()).map_err(|error| corrupt("a refresh family", &error))?;
             families.push((family_id, read_family(&stored)?));
         }
         let Some(last) = page.pairs.last().filter(|_| page.more) else {
@@ -97,7 +97,7 @@ pub(crate) fn read_signing_keys(value: Option<Bytes>) -> Result<SigningKeys, Slo
     let stored: log::SigningKeys = read("the signing keys", value)?.unwrap_or_default();
     let keys = stored.keys.iter().map(|key| {
         SigningKey::read(&key.pkcs8, key.created_at_ms, key.active_from_ms, key.expires_at_ms)
-            .map_err(|error| corrupt(&format!("the signing key {}", key.kid), error))
+            .map_err(|error| corrupt(&format!("the signing key {}", key.kid), &error))
     });
     Ok(SigningKeys::new(keys.collect::<Result<_, _>>()?))
 }
@@ -117,11 +117,11 @@ pub(crate) fn set_signing_keys(txn: &SlotTxn, keys: &SigningKeys) {
 }
 
 fn read_family(stored: &log::RefreshFamily) -> Result<Family, SlotError> {
-    let device_id = DeviceId::parse(&stored.device_id).map_err(|error| corrupt("a refresh family", error))?;
+    let device_id = DeviceId::parse(&stored.device_id).map_err(|error| corrupt("a refresh family", &error))?;
     let current = TokenHash::from_bytes(&stored.current_token_hash);
     Ok(Family {
         device_id,
-        current: current.ok_or_else(|| corrupt("a refresh family", "its token hash has not 32 bytes"))?,
+        current: current.ok_or_else(|| corrupt("a refresh family", &"its token hash has not 32 bytes"))?,
         previous: TokenHash::from_bytes(&stored.previous_token_hash),
         generation: stored.generation,
         created_at_ms: stored.created_at_ms,
@@ -130,7 +130,7 @@ fn read_family(stored: &log::RefreshFamily) -> Result<Family, SlotError> {
     })
 }
 
-fn corrupt(what: &str, reason: impl ToString) -> SlotError {
+fn corrupt(what: &str, reason: &impl ToString) -> SlotError {
     SlotError::Corrupt {
         what: what.to_owned(),
         reason: reason.to_string(),

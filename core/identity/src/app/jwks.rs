@@ -4,5 +4,5 @@ use crate::{IdentityError, identity::Inner, verifier};
 pub(crate) async fn jwks(inner: &Inner) -> Result<String, IdentityError> {
     let now_ms = inner.clock.now_ms();
     let keys = inner.key_ring.refreshed(now_ms).await?;
-    verifier::jwks_json(keys.published(now_ms)).map_err(|error| IdentityError::internal("the JWK set", error))
+    verifier::jwks_json(keys.published(now_ms)).map_err(|error| IdentityError::internal("the JWK set", &error))
 }
