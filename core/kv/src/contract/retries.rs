@@ -55,7 +55,7 @@ pub async fn a_conflict_is_tried_again(kv: &Kv) {
 pub async fn a_wrapped_failure_of_the_store_is_tried_again(kv: &Kv) {
     let key = Space::new(kv, "wrapped_retry").await.key("n");
     let short = kv.clone().with_limits(Limits {
-        transaction_age_ms_max: 20,
+        transaction_age_ms_max: 200,
         ..Limits::default()
     });
     let runs = AtomicU32::new(0);
@@ -63,7 +63,7 @@ pub async fn a_wrapped_failure_of_the_store_is_tried_again(kv: &Kv) {
         .transact(|txn| async {
             let txn = txn;
             if runs.fetch_add(1, Ordering::SeqCst) == 0 {
-                tokio::time::sleep(std::time::Duration::from_millis(30)).await;
+                tokio::time::sleep(std::time::Duration::from_millis(250)).await;
             }
             txn.get(&key).await.map_err(|_| Failure::Wrapped)?;
             Ok(())

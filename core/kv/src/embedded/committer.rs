@@ -109,19 +109,19 @@ impl Committer {
     }
 
     fn judge(&mut self, commit: Commit, group: &mut Group) -> Answer {
-        let result = self.accept(&commit, group);
+        let result = self.accept(commit.generation.version, &commit.reads, commit.writes, group);
         if matches!(result, Err(KvError::Conflict)) {
             metrics::counter!("antiphon_kv_conflicts_total").increment(1);
         }
         (commit.answer, result)
     }
 
-    fn accept(&mut self, commit: &Commit, group: &mut Group) -> Result<(), KvError> {
+    fn accept(&mut self, read_version: u64, reads: &Reads, writes: WriteSet, group: &mut Group) -> Result<(), KvError> {
         if let Some(failure) = self.board.failure.get() {
             return Err(failure.clone());
         }
-        self.history.check(commit.generation.version, &commit.reads)?;
-        let keys = group.add(&commit.writes, &self.current)?;
+        self.history.check(read_version, reads)?;
+        let keys = group.add(writes, &self.current)?;
         self.version += 1;
         self.history.record(self.version, keys);
         Ok(())

@@ -19,49 +19,49 @@ pub(super) struct Group {
 
 impl Group {
     /// Adds one commit after those that are there; returns the keys that it changes. A failure leaves the group as it was.
-    pub(super) fn add(&mut self, writes: &WriteSet, below: &Generation) -> Result<Vec<Bytes>, KvError> {
-        let mut changes = Vec::with_capacity(writes.mutations.len());
-        for (start, end) in writes.cleared() {
-            self.clear_range(start, end, writes, below, &mut changes)?;
+    pub(super) fn add(&mut self, mut writes: WriteSet, below: &Generation) -> Result<Vec<Bytes>, KvError> {
+        let cleared = self.cleared_keys(&writes, below)?;
+        for (key, mutation) in &mut writes.mutations {
+            if let Mutation::Atomics(atomics) = mutation {
+                let value = fold(atomics, self.value(key, below)?);
+                *mutation = value.map_or(Mutation::Clear, Mutation::Set);
+            }
         }
-        for (key, mutation) in writes.mutations() {
-            let value = match mutation {
-                Mutation::Set(value) => Some(value.clone()),
-                Mutation::Clear => None,
-                Mutation::Atomics(atomics) => fold(atomics, self.value(key, below)?),
-            };
-            changes.push((key.clone(), value));
+        let mut keys = Vec::with_capacity(cleared.len() + writes.mutations.len());
+        for key in cleared {
+            keys.push(key.clone());
+            self.put(key, None);
         }
-        let keys = changes.iter().map(|(key, _)| key.clone()).collect();
-        for (key, value) in changes {
-            self.bytes += key.len() + value.as_ref().map_or(0, Bytes::len);
-            self.values.insert(key, value);
+        for (key, mutation) in writes.mutations {
+            keys.push(key.clone());
+            match mutation {
+                Mutation::Set(value) => self.put(key, Some(value)),
+                Mutation::Clear | Mutation::Atomics(_) => self.put(key, None),
+            }
         }
         Ok(keys)
     }
 
-    /// Clears the keys that are there, which is all that the other transactions can tell.
-    fn clear_range(
-        &self,
-        start: &Bytes,
-        end: &Bytes,
-        writes: &WriteSet,
-        below: &Generation,
-        changes: &mut Vec<(Bytes, Option<Bytes>)>,
-    ) -> Result<(), KvError> {
-        let in_group = self.values.range::<Bytes, _>(start..end);
-        for (key, _) in in_group.filter(|(_, value)| value.is_some()) {
-            if !writes.mutations.contains_key(key) {
-                changes.push((key.clone(), None));
+    /// The keys that `writes` clears by range and does not write: those that are there, which is all that the other
+    /// transactions can tell.
+    fn cleared_keys(&self, writes: &WriteSet, below: &Generation) -> Result<Vec<Bytes>, KvError> {
+        let mut keys = Vec::new();
+        for (start, end) in writes.cleared() {
+            let in_group = self.values.range::<Bytes, _>(start..end);
+            keys.extend(
+                in_group
+                    .filter(|(_, value)| value.is_some())
+                    .map(|(key, _)| key.clone()),
+            );
+            for key in below.keys(start, end) {
+                let key = key?;
+                if !self.values.contains_key(&key) {
+                    keys.push(key);
+                }
             }
         }
-        for key in below.keys(start, end) {
-            let key = key?;
-            if !self.values.contains_key(&key) && !writes.mutations.contains_key(&key) {
-                changes.push((key, None));
-            }
-        }
-        Ok(())
+        keys.retain(|key| !writes.mutations.contains_key(key));
+        Ok(keys)
     }
 
     fn value(&self, key: &Bytes, below: &Generation) -> Result<Option<Bytes>, KvError> {
@@ -69,5 +69,10 @@ impl Group {
             Some(value) => Ok(value.clone()),
             None => below.get(key),
         }
+    }
+
+    fn put(&mut self, key: Bytes, value: Option<Bytes>) {
+        self.bytes += key.len() + value.as_ref().map_or(0, Bytes::len);
+        self.values.insert(key, value);
     }
 }
