@@ -1,11 +1,16 @@
-use std::{future::Future, pin::Pin, sync::Arc};
+use std::{pin::Pin, sync::Arc};
 
 use antiphon_proto::{
     refusal,
     rpc::{FeedBatch, Interest},
 };
 use antiphon_types::ErrorCode;
-use futures_util::{Stream, StreamExt as _, stream};
+use bytes::Bytes;
+use futures_util::{
+    Stream, StreamExt as _,
+    future::BoxFuture,
+    stream::{self, FuturesUnordered},
+};
 use tonic::{Status, Streaming};
 use tracing::debug;
 
@@ -14,16 +19,20 @@ use crate::{FeedError, FeedStream, Subscriber, Topic, Topics};
 /// Topics that one message of interest may name.
 pub const INTEREST_LEN_MAX: usize = 10_000;
 
+/// Messages of interest whose first tails may be under way at once; beyond it no more are taken.
+const JOINING_MAX: usize = 8;
+
 /// What a hop answers on a `Follow` stream.
 pub type Followed = Pin<Box<dyn Stream<Item = Result<FeedBatch, Status>> + Send>>;
 
 /// A hop of the delivery tree, as those who follow it see it.
 pub trait Hop: Send + Sync + 'static {
-    /// A subscriber follows these topics from now on; each is owed a first `tail`.
-    fn joined(&self, subscriber: &Subscriber, topics: Vec<Topic>) -> impl Future<Output = ()> + Send;
+    /// A subscriber follows these topics from now on. What the hop counts, it counts before this returns; each topic is owed a
+    /// first `tail`, which the future offers while other items pass.
+    fn joined(self: &Arc<Self>, subscriber: &Arc<Subscriber>, topics: Vec<Topic>) -> BoxFuture<'static, ()>;
 
     /// A subscriber follows these topics no more.
-    fn left(&self, topics: &[Topic]);
+    fn left(self: &Arc<Self>, topics: &[Topic]);
 }
 
 /// Serves one `Follow` stream: takes interest, gives batches. Dropping the answer ends the subscriptions.
@@ -32,9 +41,10 @@ pub fn follow<H: Hop>(hop: Arc<H>, topics: &Arc<Topics>, interest: Streaming<Int
     let (subscriber, items) = topics.subscriber();
     let follower = Follower {
         hop,
-        subscriber,
+        subscriber: Arc::new(subscriber),
         items,
         interest,
+        joining: FuturesUnordered::new(),
     };
     let batches = stream::unfold(Some(follower), |follower| async move {
         let mut follower = follower?;
@@ -47,9 +57,10 @@ pub fn follow<H: Hop>(hop: Arc<H>, topics: &Arc<Topics>, interest: Streaming<Int
 
 struct Follower<H: Hop> {
     hop: Arc<H>,
-    subscriber: Subscriber,
+    subscriber: Arc<Subscriber>,
     items: FeedStream,
     interest: Streaming<Interest>,
+    joining: FuturesUnordered<BoxFuture<'static, ()>>,
 }
 
 impl<H: Hop> Follower<H> {
@@ -57,9 +68,9 @@ impl<H: Hop> Follower<H> {
     async fn next(&mut self) -> Option<Result<FeedBatch, Status>> {
         loop {
             tokio::select! {
-                interest = self.interest.next() => match interest? {
+                interest = self.interest.next(), if self.joining.len() < JOINING_MAX => match interest? {
                     Ok(interest) => {
-                        if let Err(refused) = self.take(interest).await {
+                        if let Err(refused) = self.take(&interest) {
                             return Some(Err(refused));
                         }
                     }
@@ -68,34 +79,34 @@ impl<H: Hop> Follower<H> {
                         return None;
                     }
                 },
+                Some(()) = self.joining.next() => {}
                 batch = self.items.next() => return Some(batch?.map_err(|error| refused(&error))),
             }
         }
     }
 
-    async fn take(&self, interest: Interest) -> Result<(), Status> {
+    /// Whatever is subscribed has joined and whatever is unsubscribed has left, also where the rest is refused: the hop counts
+    /// on it.
+    fn take(&self, interest: &Interest) -> Result<(), Status> {
         let len = interest.subscribe.len().max(interest.unsubscribe.len());
         if len > INTEREST_LEN_MAX {
             let message = format!("{len} topics in one message are over the limit of {INTEREST_LEN_MAX}");
             return Err(refusal::status(ErrorCode::InvalidArgument.as_str(), message, None));
         }
-        let mut left = Vec::new();
-        for bytes in &interest.unsubscribe {
-            let topic = parse(bytes)?;
-            if self.subscriber.unsubscribe(&topic) {
-                left.push(topic);
-            }
-        }
+        let (mut left, mut joined) = (parse(&interest.unsubscribe)?, parse(&interest.subscribe)?);
+        left.retain(|topic| self.subscriber.unsubscribe(topic));
         self.hop.left(&left);
-        let mut joined = Vec::with_capacity(interest.subscribe.len());
-        for bytes in &interest.subscribe {
-            let topic = parse(bytes)?;
-            if self.subscriber.subscribe(topic).map_err(|error| refused(&error))? {
-                joined.push(topic);
-            }
-        }
-        self.hop.joined(&self.subscriber, joined).await;
-        Ok(())
+
+        let mut refusal = None;
+        joined.retain(|topic| {
+            let is_new = self.subscriber.subscribe(*topic);
+            is_new.unwrap_or_else(|error| {
+                refusal = Some(error);
+                false
+            })
+        });
+        self.joining.push(self.hop.joined(&self.subscriber, joined));
+        refusal.map_or(Ok(()), |error| Err(refused(&error)))
     }
 }
 
@@ -105,8 +116,10 @@ impl<H: Hop> Drop for Follower<H> {
     }
 }
 
-fn parse(bytes: &[u8]) -> Result<Topic, Status> {
-    Topic::try_from(bytes)
+fn parse(ids: &[Bytes]) -> Result<Vec<Topic>, Status> {
+    let topics = ids.iter().map(|id| Topic::try_from(id.as_ref()));
+    topics
+        .collect::<Result<_, _>>()
         .map_err(|error| refusal::status(ErrorCode::InvalidArgument.as_str(), error.to_string(), None))
 }
 

@@ -20,8 +20,8 @@ fn options() -> PresenceOptions {
     }
 }
 
-fn user(number: u64) -> UserId {
-    UserId::new(Slot::DEPLOYMENT, 1, number)
+fn user(number: usize) -> UserId {
+    UserId::new(Slot::DEPLOYMENT, 1, number as u64)
 }
 
 fn here(session: u8) -> Report {
@@ -32,7 +32,7 @@ fn gone(session: u8) -> Report {
     Report::gone(format!("s{session}")).unwrap()
 }
 
-fn is_online(roster: &Roster, number: u64) -> bool {
+fn is_online(roster: &Roster, number: usize) -> bool {
     roster.shown(user(number)).is_some_and(|shown| shown.online)
 }
 
@@ -56,7 +56,7 @@ impl World {
         }
     }
 
-    fn report(&mut self, number: u64, report: Report) {
+    fn report(&mut self, number: usize, report: Report) {
         let change = self.roster.report(user(number), report, self.now_ms);
         self.changes.extend(change.map(|change| (self.now_ms, change)));
     }
@@ -80,7 +80,7 @@ impl World {
         }
     }
 
-    fn changes_of(&self, number: u64) -> Vec<(TimestampMs, bool)> {
+    fn changes_of(&self, number: usize) -> Vec<(TimestampMs, bool)> {
         let of_user = self.changes.iter().filter(|(_, change)| change.user == user(number));
         of_user.map(|(at_ms, change)| (*at_ms, change.shown.online)).collect()
     }
@@ -91,7 +91,7 @@ impl World {
         self.roster = Roster::new(options(), self.now_ms);
     }
 
-    fn restore(&mut self, number: u64) {
+    fn restore(&mut self, number: usize) {
         let stored = self.stored[&user(number)].clone();
         let change = self.roster.restore(user(number), stored, self.now_ms);
         self.changes.extend(change.map(|change| (self.now_ms, change)));
@@ -100,15 +100,15 @@ impl World {
 
 #[derive(Debug, Clone)]
 enum Step {
-    Here(u64, u8),
-    Gone(u64, u8),
+    Here(usize, u8),
+    Gone(usize, u8),
     Pass(u64, bool),
 }
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        3 => (0..2_u64, 0..3_u8).prop_map(|(user, session)| Step::Here(user, session)),
-        3 => (0..2_u64, 0..3_u8).prop_map(|(user, session)| Step::Gone(user, session)),
+        3 => (0..2_usize, 0..3_u8).prop_map(|(user, session)| Step::Here(user, session)),
+        3 => (0..2_usize, 0..3_u8).prop_map(|(user, session)| Step::Gone(user, session)),
         4 => (1..50_u64, prop::bool::weighted(0.2)).prop_map(|(ms, fails)| Step::Pass(ms, fails)),
     ]
 }
@@ -123,20 +123,20 @@ proptest! {
             match step {
                 Step::Here(number, session) => {
                     world.report(number, here(session));
-                    reported_at_ms[number as usize].insert(session, world.now_ms);
-                    last_seen_ms[number as usize] = world.now_ms;
+                    reported_at_ms[number].insert(session, world.now_ms);
+                    last_seen_ms[number] = world.now_ms;
                 }
                 Step::Gone(number, session) => {
                     world.report(number, gone(session));
-                    if reported_at_ms[number as usize].remove(&session).is_some() {
-                        last_seen_ms[number as usize] = world.now_ms;
+                    if reported_at_ms[number].remove(&session).is_some() {
+                        last_seen_ms[number] = world.now_ms;
                     }
                 }
                 Step::Pass(ms, fails) => world.pass(ms, fails),
             }
-            for (number, reported_at_ms) in (0..).zip(&mut reported_at_ms) {
+            for (number, reported_at_ms) in reported_at_ms.iter_mut().enumerate() {
                 reported_at_ms.retain(|_, at_ms| *at_ms + LEASE_MS > world.now_ms);
-                let in_grace = world.now_ms < last_seen_ms[number as usize] + GRACE_MS;
+                let in_grace = world.now_ms < last_seen_ms[number] + GRACE_MS;
                 prop_assert_eq!(is_online(&world.roster, number), !reported_at_ms.is_empty() || in_grace);
             }
         }
@@ -144,11 +144,10 @@ proptest! {
         world.pass(1_000, false);
         prop_assert_eq!(world.roster.len(), 0, "who is offline and written is held no more");
         prop_assert!(world.roster.settles.is_empty() && world.roster.writes.is_empty());
-        for number in 0..2 {
+        for (number, last_seen_ms) in last_seen_ms.into_iter().enumerate() {
             let changes = world.changes_of(number);
             prop_assert!(changes.iter().enumerate().all(|(at, (_, online))| *online == (at % 2 == 0)), "{changes:?}");
             prop_assert_eq!(changes.len() % 2, 0, "everyone has gone");
-            let last_seen_ms = last_seen_ms[number as usize];
             let stored = world.stored.get(&user(number)).cloned().unwrap_or_default();
             prop_assert_eq!(stored, StoredPresence { last_seen_ms, ..StoredPresence::default() });
             let written_at_ms = world.written_at_ms.remove(&user(number)).unwrap_or_default();

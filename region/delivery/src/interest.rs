@@ -11,6 +11,8 @@ pub(crate) struct Interests {
     topics: HashMap<Topic, Wanted>,
     to_subscribe: HashSet<Topic>,
     to_unsubscribe: HashSet<Topic>,
+    /// Grows with each new link.
+    link: u64,
 }
 
 #[derive(Debug, Default)]
@@ -56,7 +58,8 @@ impl Interests {
     }
 
     /// The link is new: all has to be said again, and tails are unknown until the home tells them.
-    pub(crate) fn link_is_new(&mut self) {
+    /// Returns the number of the link.
+    pub(crate) fn link_is_new(&mut self) -> u64 {
         for topic in self.to_unsubscribe.drain() {
             self.topics.remove(&topic);
         }
@@ -64,6 +67,13 @@ impl Interests {
         for wanted in self.topics.values_mut() {
             wanted.tail = None;
         }
+        self.link += 1;
+        self.link
+    }
+
+    /// Whether this is the number of the link there is now: what is taken belongs to it alone.
+    pub(crate) const fn is_link(&self, link: u64) -> bool {
+        self.link == link
     }
 
     /// Takes up to `len_max` topics each to subscribe and to unsubscribe.

@@ -84,9 +84,9 @@ impl Link {
             }
             self.changed.notified().await;
         };
-        self.interests.lock().link_is_new();
+        let number = self.interests.lock().link_is_new();
         let mut client = FeedClient::new(route.to(slot)).max_decoding_message_size(BATCH_BYTES_MAX);
-        let mut batches = match client.follow(self.clone().outgoing()).await {
+        let mut batches = match client.follow(self.clone().outgoing(number)).await {
             Ok(response) => response.into_inner(),
             Err(status) => return status,
         };
@@ -99,10 +99,19 @@ impl Link {
         }
     }
 
-    fn outgoing(self: Arc<Self>) -> impl Stream<Item = Interest> + Send + 'static {
-        stream::unfold(self, |link| async move {
+    /// What is said upstream on the link of this number. The transport may hold the stream for a while after the link broke;
+    /// by then what is to be said belongs to the next one.
+    fn outgoing(self: Arc<Self>, number: u64) -> impl Stream<Item = Interest> + Send + 'static {
+        stream::unfold(self, move |link| async move {
             loop {
-                let (subscribe, unsubscribe) = link.interests.lock().take(INTEREST_LEN_MAX);
+                let (subscribe, unsubscribe) = {
+                    let mut interests = link.interests.lock();
+                    if !interests.is_link(number) {
+                        link.changed.notify_one();
+                        return None;
+                    }
+                    interests.take(INTEREST_LEN_MAX)
+                };
                 if subscribe.is_empty() && unsubscribe.is_empty() {
                     link.changed.notified().await;
                     continue;

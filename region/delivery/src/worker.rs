@@ -8,6 +8,10 @@ use antiphon_proto::rpc::{
     feed_item::Body,
 };
 use antiphon_types::Clock;
+use futures_util::{
+    FutureExt as _,
+    future::{BoxFuture, ready},
+};
 use parking_lot::Mutex;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{Request, Response, Status, Streaming};
@@ -99,7 +103,7 @@ impl Delivery for DeliveryWorker {
 }
 
 impl Hop for Worker {
-    async fn joined(&self, subscriber: &Subscriber, topics: Vec<Topic>) {
+    fn joined(self: &Arc<Self>, subscriber: &Arc<Subscriber>, topics: Vec<Topic>) -> BoxFuture<'static, ()> {
         for topic in topics {
             let link = self.link_of(&topic);
             // The subscriber follows already, so what passes after this tail was read reaches it.
@@ -115,9 +119,10 @@ impl Hop for Worker {
             }
         }
         self.measure();
+        ready(()).boxed()
     }
 
-    fn left(&self, topics: &[Topic]) {
+    fn left(self: &Arc<Self>, topics: &[Topic]) {
         for topic in topics {
             let link = self.link_of(topic);
             link.interests.lock().leave(*topic);

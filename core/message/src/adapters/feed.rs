@@ -1,6 +1,9 @@
 //! The home of conversations and users as the root of the delivery tree.
 
-use std::sync::{Arc, OnceLock};
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use antiphon_feed::{Followed, Hop, Subscriber, Topic, Topics, follow};
 use antiphon_proto::{
@@ -14,16 +17,21 @@ use antiphon_proto::{
 use antiphon_slot::{CommitObserver, CommittedEntry, SlotError, Slots};
 use antiphon_types::{ConversationId, Seq, UserId};
 use bytes::Bytes;
-use futures_util::{StreamExt as _, stream};
+use futures_util::{FutureExt as _, StreamExt as _, future::BoxFuture, stream};
 use prost::Message as _;
+use tokio::time::sleep;
 use tonic::{Request, Response, Status, Streaming};
-use tracing::warn;
+use tracing::{debug, warn};
 
 use super::{keys, store};
 use crate::{MessageError, app};
 
 /// Tails read at once for one subscriber.
 const TAILS_CONCURRENT_MAX: usize = 16;
+
+/// The first pause before a tail that could not be read is read again; it doubles, up to the last one.
+const TAIL_PAUSE_MIN: Duration = Duration::from_millis(50);
+const TAIL_PAUSE_MAX: Duration = Duration::from_millis(1_600);
 
 /// What the slots of this node commit, handed to the delivery workers that follow it.
 ///
@@ -78,13 +86,24 @@ impl FeedHome {
 impl Home {
     /// Tells a new follower where the conversation stands, so that it can see what it has missed. It follows already.
     async fn offer_tail(&self, subscriber: &Subscriber, topic: Topic) {
-        let tail = match topic.conversation() {
-            Some(conversation) => self.tail(conversation).await,
-            None => Ok(0),
-        };
-        match tail {
-            Ok(seq) => subscriber.offer(item(topic, feed_item::Body::Tail(seq), String::new())),
-            Err(error) => warn!(?topic, %error, "the tail of a followed conversation could not be read"),
+        let mut pause = TAIL_PAUSE_MIN;
+        loop {
+            let tail = match topic.conversation() {
+                Some(conversation) => self.tail(conversation).await,
+                None => Ok(0),
+            };
+            match tail {
+                Ok(seq) => return subscriber.offer(item(topic, feed_item::Body::Tail(seq), String::new())),
+                Err(error) if error.code().is_retryable() && pause <= TAIL_PAUSE_MAX => {
+                    debug!(?topic, %error, "the tail of a followed conversation is read again");
+                    sleep(pause).await;
+                    pause *= 2;
+                }
+                Err(error) => {
+                    metrics::counter!("antiphon_feed_tails_failed_total").increment(1);
+                    return warn!(?topic, %error, "the tail of a followed conversation could not be read");
+                }
+            }
         }
     }
 
@@ -191,13 +210,17 @@ impl Home {
 }
 
 impl Hop for Home {
-    async fn joined(&self, subscriber: &Subscriber, topics: Vec<Topic>) {
-        stream::iter(topics)
-            .for_each_concurrent(TAILS_CONCURRENT_MAX, |topic| self.offer_tail(subscriber, topic))
-            .await;
+    fn joined(self: &Arc<Self>, subscriber: &Arc<Subscriber>, topics: Vec<Topic>) -> BoxFuture<'static, ()> {
+        let (home, subscriber) = (self.clone(), subscriber.clone());
+        let tails = async move {
+            stream::iter(topics)
+                .for_each_concurrent(TAILS_CONCURRENT_MAX, |topic| home.offer_tail(&subscriber, topic))
+                .await;
+        };
+        tails.boxed()
     }
 
-    fn left(&self, _: &[Topic]) {}
+    fn left(self: &Arc<Self>, _: &[Topic]) {}
 }
 
 #[tonic::async_trait]
