@@ -129,22 +129,36 @@ impl Connections {
         }
     }
 
-    /// Counts a connection until the guard is dropped; `None` when the address or the edge has too many.
+    /// Counts a connection until the guard is dropped; `None` when the edge has too many, or the address.
     pub(crate) fn admit(&self, address: IpAddr) -> Option<ConnectionGuard> {
-        let address = counted(address);
-        let shared = &self.shared;
+        let mut guard = self.admit_anyone()?;
+        guard.address = Some(self.count_address(address)?);
+        Some(guard)
+    }
+
+    /// Counts a connection of a proxy: whose it is shows only in its requests.
+    pub(crate) fn admit_anyone(&self) -> Option<ConnectionGuard> {
+        let shared = self.shared.clone();
         if shared.all.fetch_add(1, Ordering::Relaxed) >= shared.all_max {
             shared.all.fetch_sub(1, Ordering::Relaxed);
             return None;
         }
-        let mut by_address = shared.by_address.lock();
+        Some(ConnectionGuard {
+            _all: AllGuard { shared },
+            address: None,
+        })
+    }
+
+    /// Counts a connection for an address until the guard is dropped; `None` when the address has too many.
+    pub(crate) fn count_address(&self, address: IpAddr) -> Option<AddressGuard> {
+        let address = counted(address);
+        let mut by_address = self.shared.by_address.lock();
         let count = by_address.entry(address).or_default();
-        if *count >= shared.per_address_max {
-            shared.all.fetch_sub(1, Ordering::Relaxed);
+        if *count >= self.shared.per_address_max {
             return None;
         }
         *count += 1;
-        Some(ConnectionGuard {
+        Some(AddressGuard {
             shared: self.shared.clone(),
             address,
         })
@@ -153,13 +167,28 @@ impl Connections {
 
 /// One counted connection.
 pub(crate) struct ConnectionGuard {
+    _all: AllGuard,
+    address: Option<AddressGuard>,
+}
+
+struct AllGuard {
+    shared: Arc<Counted>,
+}
+
+impl Drop for AllGuard {
+    fn drop(&mut self) {
+        self.shared.all.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// One connection counted for its address.
+pub(crate) struct AddressGuard {
     shared: Arc<Counted>,
     address: IpAddr,
 }
 
-impl Drop for ConnectionGuard {
+impl Drop for AddressGuard {
     fn drop(&mut self) {
-        self.shared.all.fetch_sub(1, Ordering::Relaxed);
         let mut by_address = self.shared.by_address.lock();
         if let Some(count) = by_address.get_mut(&self.address) {
             *count -= 1;

@@ -1,21 +1,26 @@
 //! Takes connections: counts them, bounds the time that the head of a request may take, hands them to the router.
 
 use std::{
+    io::Write as _,
     net::{IpAddr, SocketAddr},
     sync::Arc,
     time::Duration,
 };
 
+use antiphon_session::Refusal;
+use antiphon_types::ErrorCode;
 use axum::{Router, body::Body, http::Request};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tower::ServiceExt as _;
 
-use crate::{gateway::Shared, limits::ConnectionGuard};
+use crate::{gateway::Shared, limits::ConnectionGuard, problem::Problem};
 
 /// How long to wait after the system had no room for a connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// When a connection that was refused may be tried again.
+const REFUSED_RETRY_MS: u64 = 5_000;
 /// Most bytes of a request's head.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
 
@@ -59,10 +64,11 @@ pub(crate) async fn accept(shared: &Arc<Shared>, listener: TcpListener, router: 
 }
 
 fn admit(shared: &Arc<Shared>, stream: TcpStream, address: SocketAddr, router: &Router) {
-    let Some(guard) = shared.admitted.admit(address.ip()) else {
-        metrics::counter!("antiphon_connections_refused_total").increment(1);
-        return;
+    let admitted = match shared.options.trusted_proxies {
+        0 => shared.admitted.admit(address.ip()),
+        _ => shared.admitted.admit_anyone(),
     };
+    let Some(guard) = admitted else { return refuse(stream) };
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "TCP_NODELAY could not be set");
     }
@@ -73,6 +79,24 @@ fn admit(shared: &Arc<Shared>, stream: TcpStream, address: SocketAddr, router: &
     let (shared, router) = (shared.clone(), router.clone());
     let tracker = shared.connections.clone();
     tracker.spawn(serve(shared, stream, peer, router));
+}
+
+/// Answers a connection that is over the limit as far as that goes without waiting for it.
+fn refuse(stream: TcpStream) {
+    metrics::counter!("antiphon_connections_refused_total").increment(1);
+    let message = "too many connections of this address, or of all";
+    let problem = Problem::from(Refusal::new(ErrorCode::RateLimited, message).retry_after(REFUSED_RETRY_MS));
+    let body = serde_json::to_string(&problem).unwrap_or_default();
+    let head = "HTTP/1.1 429 Too Many Requests\r\nconnection: close\r\ncontent-type: application/problem+json";
+    let answer = format!(
+        "{head}\r\nretry-after: {}\r\ncontent-length: {}\r\n\r\n{body}",
+        REFUSED_RETRY_MS / 1_000,
+        body.len()
+    );
+    // The runtime does not know yet that the socket can be written; the system does.
+    if let Ok(mut stream) = stream.into_std() {
+        let _ = stream.write(answer.as_bytes());
+    }
 }
 
 async fn serve(shared: Arc<Shared>, stream: TcpStream, peer: Peer, router: Router) {

@@ -10,6 +10,9 @@ use crate::{
     session::State,
 };
 
+/// Refusals that are counted between two looks at the counts.
+const COUNTED_MAX: usize = 64;
+
 impl Session {
     pub(crate) fn handle_body(&mut self, id: String, body: client::client_frame::Body, now_ms: TimestampMs) {
         let asked = match request::read(body, self.options.text_bytes_max) {
@@ -17,7 +20,7 @@ impl Session {
             Err(_) if matches!(self.state, State::AwaitHello { .. }) => {
                 return self.handle_before_hello(id);
             }
-            Err(refusal) => return self.answer(id, refusal.into_body()),
+            Err(refusal) => return self.answer_refusal(id, refusal),
         };
         match (self.state, asked) {
             (State::AwaitHello { .. }, Asked::Hello(hello)) => self.handle_hello(id, hello),
@@ -41,7 +44,7 @@ impl Session {
             }
             (State::Draining { .. }, _) => {
                 let refusal = Refusal::new(ErrorCode::Unavailable, "this session is going away").retry_after(0);
-                self.answer(id, refusal.into_body());
+                self.answer_refusal(id, refusal);
             }
             (State::Closing(_) | State::Closed, _) => {}
         }
@@ -55,7 +58,7 @@ impl Session {
                 self.to_shell = Some(Output::Hello(Ticket { id: id.into() }, Box::new(hello)));
             }
             Err(refusal) => {
-                self.answer(id, refusal.into_body());
+                self.answer_refusal(id, refusal);
                 self.close(CloseReason::Refused);
             }
         }
@@ -92,7 +95,7 @@ impl Session {
         } else {
             ErrorCode::MalformedFrame
         };
-        self.answer(id, Refusal::new(code, fault.to_string()).into_body());
+        self.answer_refusal(id, Refusal::new(code, fault.to_string()));
         self.malformed_in_a_row += 1;
         if self.malformed_in_a_row >= self.options.malformed_max {
             self.close(CloseReason::Malformed);
@@ -151,18 +154,25 @@ impl Session {
                 self.in_flight, self.options.in_flight_max
             );
             let refusal = Refusal::new(ErrorCode::ResourceExhausted, message).retry_after(100);
-            return self.answer(id, refusal.into_body());
+            return self.answer_refusal(id, refusal);
         }
         self.in_flight += 1;
         self.to_shell = Some(output(Ticket { id: id.into() }));
     }
 
     fn refuse_request(&mut self, id: String, code: ErrorCode, message: &str) {
-        self.answer(id, Refusal::new(code, message).into_body());
+        self.answer_refusal(id, Refusal::new(code, message));
     }
 
     pub(crate) fn event_error(&mut self, refusal: Refusal) {
-        self.event(refusal.into_body());
+        self.answer_refusal(String::new(), refusal);
+    }
+
+    pub(crate) fn answer_refusal(&mut self, id: String, refusal: Refusal) {
+        if self.counts.refused.len() < COUNTED_MAX {
+            self.counts.refused.push(refusal.code);
+        }
+        self.answer(id, refusal.into_body());
     }
 
     pub(crate) fn event(&mut self, body: Body) {

@@ -25,7 +25,7 @@ pub struct Session {
     pub(crate) to_shell: Option<Output>,
     /// Conversations that moved since the last Pong.
     pub(crate) moved: BTreeMap<ConversationId, Seq>,
-    counts: Counts,
+    pub(crate) counts: Counts,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,10 +48,12 @@ pub(crate) enum State {
 }
 
 /// What the session has done since it was last asked, for the shell's metrics.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Counts {
-    /// Messages that were dropped for want of room.
+    /// Times that a conversation was marked as lagged.
     pub lagged: u64,
+    /// Refusals that were told to the device; those beyond 64 between two calls are left out.
+    pub refused: Vec<ErrorCode>,
 }
 
 impl Session {
@@ -193,7 +195,7 @@ impl Session {
         if self.state != State::Authenticating {
             return;
         }
-        self.answer(ticket.id.into(), refusal.into_body());
+        self.answer_refusal(ticket.id.into(), refusal);
         self.close(CloseReason::Refused);
     }
 
@@ -217,7 +219,7 @@ impl Session {
         match answer {
             Ok(body) if !ticket.id.is_empty() => self.answer(ticket.id.into(), body),
             Ok(_) => {}
-            Err(refusal) => self.answer(ticket.id.into(), refusal.into_body()),
+            Err(refusal) => self.answer_refusal(ticket.id.into(), refusal),
         }
     }
 

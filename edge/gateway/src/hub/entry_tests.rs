@@ -365,3 +365,20 @@ fn signals_are_held_back_while_it_is_not_certain_who_is_a_member() {
     assert_eq!(entry.tail(5), Next::StartFill);
     assert_eq!(count(&entry), 0);
 }
+
+#[test]
+fn a_fill_that_the_feed_interrupted_checks_its_members_again() {
+    let mut entry = live_entry();
+    assert_eq!(entry.tail(5), Next::StartFill);
+    let checked_before = entry.fill_round().unwrap();
+    entry.lost();
+    assert_eq!(entry.tail(5), Next::Nothing);
+    assert!(!entry.fill_ends_round(checked_before.epoch));
+    let mut got = Vec::new();
+    assert_eq!(entry.message(6, |_| got.push(6)), Next::Nothing);
+    let round = entry.fill_round().unwrap();
+    assert_eq!(entry.fill_removes(&[1]), [1]);
+    entry.fill_message(6, |_| got.push(6));
+    assert!(entry.fill_ends_round(round.epoch));
+    assert_eq!(got, Vec::<Seq>::new());
+}

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use antiphon_proto::client::server_frame::Body;
-use antiphon_session::{CloseReason, Codec, Incoming, Output, Refusal, Ticket};
+use antiphon_session::{CloseReason, Codec, HelloRequest, Incoming, Output, Refusal, Session, Ticket};
 use antiphon_types::{ErrorCode, TimestampMs};
 use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket};
 use bytes::Bytes;
@@ -68,6 +68,7 @@ impl Connection {
             let (wants_input, timeout_ms) = self
                 .handle
                 .with(|session| (session.wants_input(), session.next_timeout_ms()));
+            self.count();
             self.arm(sleep.as_mut(), &mut armed_ms, timeout_ms);
             tokio::select! {
                 message = self.socket.next(), if wants_input => {
@@ -102,7 +103,7 @@ impl Connection {
     /// Does what the session wants done; the reason when it has ended.
     async fn write_out(&mut self) -> Option<CloseReason> {
         let mut has_written = false;
-        while let Some(output) = self.handle.with(antiphon_session::Session::poll_output) {
+        while let Some(output) = self.handle.with(Session::poll_output) {
             match output {
                 Output::Frame(frame) => {
                     has_written = true;
@@ -171,7 +172,7 @@ impl Connection {
         true
     }
 
-    async fn greet(&mut self, ticket: Ticket, hello: antiphon_session::HelloRequest) {
+    async fn greet(&mut self, ticket: Ticket, hello: HelloRequest) {
         let greeted = hello::greet(&self.shared, &self.handle, hello).boxed().await;
         let now_ms = self.shared.clock.now_ms();
         match greeted {
@@ -182,7 +183,6 @@ impl Connection {
                 self.opened = Some(opened);
             }
             Err(refusal) => {
-                count_rejection(refusal.code);
                 self.shared.hub.end(&self.handle);
                 self.handle.with(|session| session.refuse(ticket, refusal));
             }
@@ -216,18 +216,12 @@ impl Connection {
     fn finish(&mut self, done: Done) {
         let now_ms = self.shared.clock.now_ms();
         match done {
-            Done::Reply(ticket, answer) => {
-                if let Err(refusal) = &answer {
-                    count_rejection(refusal.code);
-                }
-                self.handle.with(|session| session.reply(ticket, answer));
-            }
+            Done::Reply(ticket, answer) => self.handle.with(|session| session.reply(ticket, answer)),
             Done::Reauth(ticket, Ok(expires_at_ms)) => {
                 self.handle
                     .with(|session| session.reauthenticated(ticket, expires_at_ms));
             }
             Done::Reauth(ticket, Err(refusal)) => {
-                count_rejection(refusal.code);
                 self.handle.with(|session| session.reply(ticket, Err(refusal)));
             }
             Done::CaughtUp => {}
@@ -253,11 +247,21 @@ impl Connection {
         }
     }
 
+    /// Hands what the session has counted to the metrics.
+    fn count(&self) {
+        let counts = self.handle.with(Session::take_counts);
+        if counts.lagged > 0 {
+            metrics::counter!("antiphon_lagged_total").increment(counts.lagged);
+        }
+        for code in counts.refused {
+            metrics::counter!("antiphon_rejections_total", "code" => code.as_str()).increment(1);
+        }
+    }
+
     fn end(self, reason: CloseReason) {
         self.shared.newcomers.remove(&self.handle);
         self.shared.hub.end(&self.handle);
-        let lagged = self.handle.with(antiphon_session::Session::take_counts).lagged;
-        metrics::counter!("antiphon_lagged_total").increment(lagged);
+        self.count();
         let Some(opened) = self.opened else { return };
         metrics::gauge!("antiphon_sessions").decrement(1);
         metrics::counter!("antiphon_sessions_closed_total", "reason" => reason.as_str()).increment(1);
@@ -271,10 +275,6 @@ fn gone(was_too_slow: bool) -> CloseReason {
     } else {
         CloseReason::Disconnected
     }
-}
-
-fn count_rejection(code: ErrorCode) {
-    metrics::counter!("antiphon_rejections_total", "code" => code.as_str()).increment(1);
 }
 
 /// A fault of the transport that the device can still be told of.

@@ -7,7 +7,7 @@ mod requests;
 
 use std::sync::Arc;
 
-use antiphon_session::Codec;
+use antiphon_session::{Codec, Refusal};
 use antiphon_types::ErrorCode;
 use axum::{
     Extension,
@@ -61,6 +61,18 @@ pub(crate) async fn connect(
         return Problem::from(refusal).into_response();
     }
 
+    // Behind a proxy the address is known only now.
+    let counted_here = match shared.options.trusted_proxies {
+        0 => None,
+        _ => match shared.admitted.count_address(peer.address) {
+            Some(guard) => Some(guard),
+            None => {
+                let refusal = Refusal::new(ErrorCode::RateLimited, "too many connections of this address");
+                return Problem::from(refusal.retry_after(5_000)).into_response();
+            }
+        },
+    };
+
     let bytes_max = shared.options.session.frame_bytes_max.saturating_mul(2);
     let mut upgrade = upgrade
         .read_buffer_size(READ_BUFFER_BYTES)
@@ -71,6 +83,6 @@ pub(crate) async fn connect(
     let tracked = shared.connections.token();
     upgrade.on_upgrade(move |socket| async move {
         connection::run(shared, socket, codec).await;
-        drop((tracked, peer));
+        drop((tracked, peer, counted_here));
     })
 }

@@ -201,7 +201,16 @@ async fn connections_of_one_address_are_bounded_and_counted_until_they_end() {
             .insert("sec-websocket-protocol", "antiphon.v1".parse().unwrap());
         request
     };
-    assert!(connect_async(request()).await.is_err());
+    let Err(tungstenite::Error::Http(response)) = connect_async(request()).await else {
+        panic!("no answer")
+    };
+    assert_eq!(
+        (
+            response.status().as_u16(),
+            response.headers()["retry-after"].to_str().unwrap()
+        ),
+        (429, "5")
+    );
     drop(alice);
     tokio::time::sleep(Duration::from_millis(100)).await;
     assert!(connect_async(request()).await.is_ok());
