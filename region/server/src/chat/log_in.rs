@@ -46,16 +46,25 @@ pub(crate) async fn log_in(args: &ChatArgs, screen: &mut Screen) -> Result<Sessi
         Ok(tokens) => tokens,
         Err(error) if error.code() == Some("UNAUTHENTICATED") => {
             register(&account, &username, &password, screen).await?;
-            account.log_in(&username, &password, &device_id).await.context("log-in")?
+            account
+                .log_in(&username, &password, &device_id)
+                .await
+                .context("log-in")?
         }
         Err(error) => return Err(error).with_context(|| format!("log-in at {}", args.server)),
     };
-    Ok(Session { account, tokens, device_id })
+    Ok(Session {
+        account,
+        tokens,
+        device_id,
+    })
 }
 
 async fn register(account: &Account, username: &str, password: &str, screen: &mut Screen) -> Result<()> {
     if screen.is_terminal() {
-        let answer = screen.ask(&format!("{username} cannot log in like this. Register the name? [y/N]")).await?;
+        let answer = screen
+            .ask(&format!("{username} cannot log in like this. Register the name? [y/N]"))
+            .await?;
         if !answer.eq_ignore_ascii_case("y") {
             bail!("the name or the password is wrong");
         }
@@ -87,11 +96,20 @@ impl Session {
                 Some(_) | None if view.title.is_empty() => view.conversation_id.clone(),
                 Some(_) | None => view.title.clone(),
             };
-            let unread = if view.unread > 0 { format!("  ({} unread)", view.unread) } else { String::new() };
+            let unread = if view.unread > 0 {
+                format!("  ({} unread)", view.unread)
+            } else {
+                String::new()
+            };
             screen.say(&format!("{:>3}  {title}{unread}", picks.len() + 1));
-            picks.push(Picked { id: view.conversation_id, title });
+            picks.push(Picked {
+                id: view.conversation_id,
+                title,
+            });
         }
-        let answer = screen.ask("Number of a conversation, or the name of somebody to talk to?").await?;
+        let answer = screen
+            .ask("Number of a conversation, or the name of somebody to talk to?")
+            .await?;
         if answer.is_empty() {
             return Ok(None);
         }
@@ -105,7 +123,10 @@ impl Session {
     async fn direct(&self, name: &str, screen: &mut Screen) -> Result<Picked> {
         let peer = self.find(name, screen).await?;
         let id = self.account.open_direct(&self.tokens.access_token, &peer).await?;
-        Ok(Picked { id, title: name.to_owned() })
+        Ok(Picked {
+            id,
+            title: name.to_owned(),
+        })
     }
 
     async fn found(&self, title: &str, members: &[String], screen: &mut Screen) -> Result<Picked> {
@@ -113,8 +134,14 @@ impl Session {
         for name in members {
             ids.push(self.find(name, screen).await?);
         }
-        let id = self.account.create_group(&self.tokens.access_token, title, &ids).await?;
-        Ok(Picked { id, title: title.to_owned() })
+        let id = self
+            .account
+            .create_group(&self.tokens.access_token, title, &ids)
+            .await?;
+        Ok(Picked {
+            id,
+            title: title.to_owned(),
+        })
     }
 
     /// The id of `name`; waits for somebody who has not registered yet.

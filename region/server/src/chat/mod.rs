@@ -52,6 +52,8 @@ Inside, a line is a message; /help lists the commands.";
 pub(crate) async fn run(args: ChatArgs) -> Result<()> {
     let mut screen = Screen::open()?;
     let session = log_in::log_in(&args, &mut screen).await?;
-    let Some(conversation) = session.pick(&args, &mut screen).await? else { return Ok(()) };
+    let Some(conversation) = session.pick(&args, &mut screen).await? else {
+        return Ok(());
+    };
     Talk::start(session, conversation, screen).await
 }

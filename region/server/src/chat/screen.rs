@@ -32,10 +32,16 @@ impl Screen {
                     }
                 }
             })?;
-            return Ok(Self { printer: None, lines, is_terminal });
+            return Ok(Self {
+                printer: None,
+                lines,
+                is_terminal,
+            });
         }
         let mut editor = DefaultEditor::new().context("the terminal cannot be used")?;
-        let printer = editor.create_external_printer().context("the terminal cannot be used")?;
+        let printer = editor
+            .create_external_printer()
+            .context("the terminal cannot be used")?;
         thread::Builder::new().name("prompt".to_owned()).spawn(move || {
             loop {
                 match editor.readline("> ") {
@@ -53,7 +59,11 @@ impl Screen {
                 }
             }
         })?;
-        Ok(Self { printer: Some(Box::new(printer)), lines, is_terminal })
+        Ok(Self {
+            printer: Some(Box::new(printer)),
+            lines,
+            is_terminal,
+        })
     }
 
     /// The next line; none when the user has left.
@@ -98,6 +108,10 @@ impl Screen {
     }
 
     fn painted(&self, code: &str, text: &str) -> String {
-        if self.is_terminal { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+        if self.is_terminal {
+            format!("\x1b[{code}m{text}\x1b[0m")
+        } else {
+            text.to_owned()
+        }
     }
 }

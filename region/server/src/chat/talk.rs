@@ -73,7 +73,8 @@ impl Talk {
             Err(_) => self.screen.note("no connection yet; trying on"),
         }
         let title = self.screen.bold(&self.picked.title);
-        self.screen.note(&format!("talking with {title}; /help lists the commands"));
+        self.screen
+            .note(&format!("talking with {title}; /help lists the commands"));
         self.history(None).await;
         loop {
             tokio::select! {
@@ -103,18 +104,30 @@ impl Talk {
         match verb {
             "help" => self.screen.say(HELP),
             "history" => {
-                let before = rest.trim().parse().ok().or_else(|| (self.oldest_shown > 1).then_some(self.oldest_shown));
+                let before = rest
+                    .trim()
+                    .parse()
+                    .ok()
+                    .or_else(|| (self.oldest_shown > 1).then_some(self.oldest_shown));
                 self.history(before).await;
             }
             "members" => self.members().await?,
             "list" => self.list().await?,
-            _ => self.screen.note(&format!("/{verb} is not known; /help lists the commands")),
+            _ => self
+                .screen
+                .note(&format!("/{verb} is not known; /help lists the commands")),
         }
         Ok(())
     }
 
     fn follow(&mut self, sending: Sending) {
-        self.sending.spawn(async move { sending.sent().await.map(|sent| sent.seq).map_err(|error| error.to_string()) });
+        self.sending.spawn(async move {
+            sending
+                .sent()
+                .await
+                .map(|sent| sent.seq)
+                .map_err(|error| error.to_string())
+        });
     }
 
     fn sent(&mut self, sent: Result<u64, String>) {
@@ -160,10 +173,13 @@ impl Talk {
             Event::Conversation(change) => self.membership(change).await,
             Event::Connected { region } => self.screen.note(&format!("connected to {region}")),
             Event::Disconnected { reason } => {
-                self.screen.note(&format!("connection lost ({reason}); what you write is kept and sent later"));
+                self.screen.note(&format!(
+                    "connection lost ({reason}); what you write is kept and sent later"
+                ));
             }
             Event::Truncated { from_seq, .. } => {
-                self.screen.note(&format!("messages before {from_seq} are not kept any more"));
+                self.screen
+                    .note(&format!("messages before {from_seq} are not kept any more"));
             }
             Event::Tokens(tokens) => self.renewed(tokens),
             Event::LoggedOut { reason } => bail!("logged out: {reason}"),
@@ -178,7 +194,12 @@ impl Talk {
 
     async fn history(&mut self, before_seq: Option<u64>) {
         let conversation_id = self.picked.id.clone();
-        let fetch = Fetch { conversation_id, after_seq: None, before_seq, limit: HISTORY_LEN };
+        let fetch = Fetch {
+            conversation_id,
+            after_seq: None,
+            before_seq,
+            limit: HISTORY_LEN,
+        };
         match self.client.fetch(fetch).await {
             Ok(page) => {
                 if page.messages.is_empty() {
@@ -201,7 +222,10 @@ impl Talk {
             self.oldest_shown = message.seq;
         }
         let name = self.name(&message.sender_id).await;
-        let (time, name) = (self.screen.dim(&time_of_day(message.sent_at_ms)), self.screen.bold(&name));
+        let (time, name) = (
+            self.screen.dim(&time_of_day(message.sent_at_ms)),
+            self.screen.bold(&name),
+        );
         self.screen.say(&format!("{time} {name}: {}", printable(&message.text)));
     }
 
@@ -219,7 +243,9 @@ impl Talk {
         if receipt.read_seq > *read {
             *read = receipt.read_seq;
             let name = self.name(&receipt.user_id).await;
-            let mark = self.screen.dim(&format!("✓✓ {name} has read up to {}", receipt.read_seq));
+            let mark = self
+                .screen
+                .dim(&format!("✓✓ {name} has read up to {}", receipt.read_seq));
             self.screen.say(&mark);
         }
     }
@@ -233,7 +259,11 @@ impl Talk {
     }
 
     async fn members(&mut self) -> Result<()> {
-        let members = self.session.account.members(&self.session.tokens.access_token, &self.picked.id).await?;
+        let members = self
+            .session
+            .account
+            .members(&self.session.tokens.access_token, &self.picked.id)
+            .await?;
         for member in members {
             let name = self.name(&member.user_id).await;
             self.screen.say(&format!("  {name} ({})", member.role));
@@ -242,12 +272,20 @@ impl Talk {
     }
 
     async fn list(&mut self) -> Result<()> {
-        for view in self.session.account.conversations(&self.session.tokens.access_token).await? {
+        for view in self
+            .session
+            .account
+            .conversations(&self.session.tokens.access_token)
+            .await?
+        {
             let title = match &view.peer_id {
                 Some(peer) if !peer.is_empty() => self.name(peer).await,
                 Some(_) | None => view.title,
             };
-            self.screen.say(&format!("  {title}: {} messages, {} unread", view.last_seq, view.unread));
+            self.screen.say(&format!(
+                "  {title}: {} messages, {} unread",
+                view.last_seq, view.unread
+            ));
         }
         Ok(())
     }
@@ -257,7 +295,12 @@ impl Talk {
         if let Some(name) = self.names.get(user_id) {
             return name.clone();
         }
-        match self.session.account.username(&self.session.tokens.access_token, user_id).await {
+        match self
+            .session
+            .account
+            .username(&self.session.tokens.access_token, user_id)
+            .await
+        {
             Ok(name) => {
                 self.names.insert(user_id.to_owned(), name.clone());
                 name
@@ -275,7 +318,9 @@ fn time_of_day(at_ms: u64) -> String {
 
 /// Text without what would move the cursor or paint the terminal of whoever reads it.
 fn printable(text: &str) -> String {
-    text.chars().map(|character| if character.is_control() { ' ' } else { character }).collect()
+    text.chars()
+        .map(|character| if character.is_control() { ' ' } else { character })
+        .collect()
 }
 
 #[cfg(test)]
