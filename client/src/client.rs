@@ -228,13 +228,11 @@ impl Client {
     /// # Errors
     /// [`ClientError`].
     pub async fn presence(&self, user_ids: Vec<String>) -> Result<Vec<frames::Presence>, ClientError> {
-        match *self
-            .request(Request::Presence(frames::PresenceQuery { user_ids }))
-            .await?
-        {
-            Body::Presences(list) => Ok(list.presences),
-            _ => Err(ClientError::Unexpected),
-        }
+        let request = Request::Presence(frames::PresenceQuery { user_ids });
+        let Body::Presences(list) = *self.request(request).await? else {
+            return Err(ClientError::Unexpected);
+        };
+        Ok(list.presences)
     }
 
     /// The last seq held of each conversation: what to start the next process with.
