@@ -10,6 +10,8 @@ use antiphon_gateway::Gateway;
 use antiphon_identity::{Identity, TokenVerifier};
 use antiphon_kv::{EmbeddedOptions, Kv};
 use antiphon_message::{FeedHome, MessageService};
+use antiphon_presence::{MaySee, PresenceService};
+use antiphon_proto::rpc::{PairExistsRequest, conversation_client::ConversationClient};
 use antiphon_slot::{CommitObserver, SlotOptions, Slots};
 use antiphon_types::Clock;
 use anyhow::{Context as _, Result};
@@ -32,6 +34,7 @@ const NO_KEYS: &str = r#"{"keys":[]}"#;
 pub(crate) struct Node {
     kv: Kv,
     slots: Slots,
+    presence: PresenceService,
     delivery: DeliveryWorker,
     gateway: Gateway,
     connections: JoinHandle<()>,
@@ -59,7 +62,8 @@ impl Node {
         readiness.store_opened(kv.clone());
 
         // The feed observes the slots and reads from them, so it is there before them and hears of them after.
-        let feed = FeedHome::new(Topics::new((&config.delivery).into()));
+        let topics = Topics::new((&config.delivery).into());
+        let feed = FeedHome::new(topics.clone());
         let observers: Vec<Arc<dyn CommitObserver>> = vec![Arc::new(feed.clone())];
         let carriers = vec![
             antiphon_identity::carrier(route.clone()),
@@ -82,12 +86,20 @@ impl Node {
             (&config.conversation).into(),
         );
         let message = MessageService::new(slots.clone(), clock.clone(), (&config.message).into(), feed.clone());
+        let presence = PresenceService::start(
+            slots.clone(),
+            topics,
+            clock.clone(),
+            (&config.presence).into(),
+            Some(may_see(route.clone())),
+        );
         let delivery = DeliveryWorker::new(route.clone(), clock.clone(), (&config.delivery).into());
         route.serve(
             Routes::new(identity.clone().into_server())
                 .add_service(conversation.into_server())
                 .add_service(message.into_server())
                 .add_service(feed.into_server())
+                .add_service(presence.clone().into_server())
                 .add_service(delivery.clone().into_server()),
         );
 
@@ -114,6 +126,7 @@ impl Node {
         Ok(Self {
             kv,
             slots,
+            presence,
             delivery,
             gateway,
             connections,
@@ -140,6 +153,7 @@ impl Node {
             }
         }
         self.delivery.close().await;
+        self.presence.close().await;
         self.slots.close().await;
         self.kv.close().await.context("the store could not be closed")
     }
@@ -155,6 +169,22 @@ async fn rotate_keys(identity: Identity, stop: CancellationToken) {
             return;
         }
     }
+}
+
+/// Users who talk directly with each other see each other's presence.
+fn may_see(route: Route) -> MaySee {
+    Arc::new(move |asker, user| {
+        let slot = asker.min(user).slot();
+        let mut conversations = ConversationClient::new(route.to(slot));
+        Box::pin(async move {
+            let request = PairExistsRequest {
+                user_id: asker.to_bytes(),
+                peer_id: user.to_bytes(),
+            };
+            let answer = conversations.pair_exists(request).await;
+            answer.is_ok_and(|answer| answer.into_inner().exists)
+        })
+    })
 }
 
 async fn open_store(config: &Config, folder: &Path) -> Result<Kv> {

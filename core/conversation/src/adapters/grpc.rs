@@ -7,8 +7,8 @@ use antiphon_proto::{
         AddMemberRequest, AddMemberResponse, CheckMembersRequest, CheckMembersResponse, CreateDirectRequest,
         CreateDirectResponse, CreateGroupRequest, CreateGroupResponse, ListConversationsRequest,
         ListConversationsResponse, ListMembersRequest, ListMembersResponse, ListMembershipRequest,
-        ListMembershipResponse, OpenDirectRequest, OpenDirectResponse, RemoveMemberRequest, RemoveMemberResponse,
-        SetRoleRequest, SetRoleResponse,
+        ListMembershipResponse, OpenDirectRequest, OpenDirectResponse, PairExistsRequest, PairExistsResponse,
+        RemoveMemberRequest, RemoveMemberResponse, SetRoleRequest, SetRoleResponse,
         conversation_server::{Conversation, ConversationServer},
     },
 };
@@ -170,6 +170,13 @@ impl Conversation for ConversationService {
         Ok(Response::new(CheckMembersResponse {
             member_ids: members.iter().map(UserId::to_bytes).collect(),
         }))
+    }
+
+    async fn pair_exists(&self, request: Request<PairExistsRequest>) -> Result<Response<PairExistsResponse>, Status> {
+        let request = request.into_inner();
+        let (user, peer) = (user("userId", &request.user_id)?, user("peerId", &request.peer_id)?);
+        let exists = app::pair_exists(&self.app, user, peer).await.map_err(refused)?;
+        Ok(Response::new(PairExistsResponse { exists }))
     }
 
     async fn list_membership(

@@ -8,6 +8,7 @@ mod list_conversations;
 mod list_members;
 mod list_membership;
 mod open_direct;
+mod pair_exists;
 mod remove_member;
 mod set_role;
 
@@ -24,6 +25,7 @@ pub(crate) use list_conversations::list_conversations;
 pub(crate) use list_members::list_members;
 pub(crate) use list_membership::list_membership;
 pub(crate) use open_direct::open_direct;
+pub(crate) use pair_exists::pair_exists;
 pub(crate) use remove_member::remove_member;
 pub(crate) use set_role::{SetRole, set_role};
 

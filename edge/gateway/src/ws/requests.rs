@@ -83,7 +83,12 @@ async fn answer(shared: &Shared, handle: &Arc<SessionHandle>, who: UserId, reque
             Ok(Body::Ok(Done {}))
         }
         Request::Presence { user_ids } => {
-            // Watched first, so that a change between the answer and the watch is not missed.
+            // Only who may be seen is watched; asked again behind the watch, so that no change between the two is missed.
+            let seen = calls.presences(who, user_ids).await?;
+            let user_ids: Vec<UserId> = seen
+                .iter()
+                .filter_map(|seen| UserId::parse(&seen.user_id).ok())
+                .collect();
             user_ids.iter().for_each(|user_id| shared.hub.watch(handle, *user_id));
             let presences = calls.presences(who, user_ids).await?;
             Ok(Body::Presences(PresenceList { presences }))

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     edge::EdgeSection,
     identity::IdentitySection,
-    services::{ConversationSection, DeliverySection, MessageSection, SlotSection},
+    services::{ConversationSection, DeliverySection, MessageSection, PresenceSection, SlotSection},
 };
 
 /// Everything that can be set.
@@ -26,6 +26,7 @@ pub(crate) struct Config {
     pub(crate) conversation: ConversationSection,
     pub(crate) message: MessageSection,
     pub(crate) delivery: DeliverySection,
+    pub(crate) presence: PresenceSection,
     pub(crate) edge: EdgeSection,
     pub(crate) telemetry: TelemetrySection,
 }

@@ -4,6 +4,7 @@ use antiphon_conversation::ConversationOptions;
 use antiphon_delivery::DeliveryOptions;
 use antiphon_feed::FeedOptions;
 use antiphon_message::MessageOptions;
+use antiphon_presence::PresenceOptions;
 use antiphon_slot::SlotOptions;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -186,6 +187,48 @@ impl From<&DeliverySection> for DeliveryOptions {
             feed: section.into(),
             reconnect_base_ms: section.reconnect_base_ms,
             reconnect_max_ms: section.reconnect_max_ms,
+        }
+    }
+}
+
+/// Who is online.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct PresenceSection {
+    /// How long a user stays online after the last session went.
+    pub(crate) grace_ms: u64,
+    /// How long a session counts after its edge reported it; longer than `edge.presence_interval_ms`.
+    pub(crate) lease_ms: u64,
+    /// How long the sessions known before a restart count unless they are reported again.
+    pub(crate) restored_ms: u64,
+    /// How long a change waits to be written down together with those after it.
+    pub(crate) write_pause_ms: u64,
+    /// Sessions of one user that are told apart.
+    pub(crate) sessions_max: usize,
+}
+
+impl Default for PresenceSection {
+    fn default() -> Self {
+        let options = PresenceOptions::default();
+        Self {
+            grace_ms: options.grace_ms,
+            lease_ms: options.lease_ms,
+            restored_ms: options.restored_ms,
+            write_pause_ms: options.write_pause_ms,
+            sessions_max: options.sessions_max,
+        }
+    }
+}
+
+impl From<&PresenceSection> for PresenceOptions {
+    fn from(section: &PresenceSection) -> Self {
+        Self {
+            grace_ms: section.grace_ms,
+            lease_ms: section.lease_ms,
+            restored_ms: section.restored_ms,
+            write_pause_ms: section.write_pause_ms,
+            sessions_max: section.sessions_max,
+            ..Self::default()
         }
     }
 }

@@ -204,6 +204,10 @@ impl rpc::conversation_server::Conversation for Home {
         Ok(Response::new(rpc::CheckMembersResponse { member_ids }))
     }
 
+    async fn pair_exists(&self, _: Request<rpc::PairExistsRequest>) -> Answer<rpc::PairExistsResponse> {
+        Err(Status::unimplemented(""))
+    }
+
     async fn list_conversations(
         &self,
         request: Request<rpc::ListConversationsRequest>,
