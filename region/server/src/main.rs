@@ -7,6 +7,8 @@ mod chat;
 mod cli;
 mod config;
 mod metrics;
+#[cfg(test)]
+mod readme_tests;
 mod shutdown;
 mod telemetry;
 mod up;
