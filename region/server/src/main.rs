@@ -6,9 +6,9 @@ mod admin;
 mod chat;
 mod cli;
 mod config;
-mod metrics;
 #[cfg(test)]
-mod readme_tests;
+mod docs_tests;
+mod metrics;
 mod shutdown;
 mod telemetry;
 mod up;

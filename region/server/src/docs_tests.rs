@@ -1,10 +1,12 @@
-//! What the README says is so.
+//! What the README and its companions say is so.
 
 use antiphon_gateway::Problem;
 use antiphon_session::Refusal;
 use antiphon_types::ErrorCode;
 
 const README: &str = include_str!("../../../README.md");
+const ARCHITECTURE: &str = include_str!("../../../ARCHITECTURE.md");
+const KINDS: &str = include_str!("../../../core/types/src/kind.rs");
 const CONFIG: &str = include_str!("../../../docs/CONFIG.md");
 
 #[test]
@@ -34,5 +36,17 @@ fn the_limits_listed_are_the_defaults() {
         let of_section = CONFIG.split(&format!("\n## `[{section}]`")).nth(1).unwrap();
         let of_section = of_section.split("\n## ").next().unwrap();
         assert!(of_section.contains(&format!("\n| `{key}` | `{default}` |")), "{row}");
+    }
+}
+
+#[test]
+fn the_architecture_lists_each_kind_of_key() {
+    let kinds = KINDS.lines().filter_map(|line| line.strip_prefix("pub const "));
+    for kind in kinds {
+        let (name, number) = kind.trim_end_matches(';').split_once(": u16 = ").unwrap();
+        assert!(
+            ARCHITECTURE.contains(&format!("\n| `{number}` {name} |")),
+            "{name} is not listed"
+        );
     }
 }
