@@ -183,6 +183,8 @@ async fn ready(State(shared): State<Shared>) -> Response {
 
 #[cfg(test)]
 mod tests {
+    use antiphon_kv::EmbeddedOptions;
+
     use super::*;
     use crate::metrics;
 
@@ -213,6 +215,31 @@ mod tests {
         ] {
             assert!(body.contains(reason), "{body}");
         }
+        admin.stop().await;
+    }
+    #[tokio::test]
+    async fn a_node_is_ready_until_it_drains_or_its_store_fails() {
+        let folder = tempfile::tempdir().unwrap();
+        let options = EmbeddedOptions {
+            path: folder.path().join("store"),
+            ..EmbeddedOptions::default()
+        };
+        let kv = Kv::open_embedded(options).await.unwrap();
+        let readiness = Readiness::default();
+        readiness.store_opened(kv.clone());
+        readiness.slots_granted();
+        readiness.gateway_listens();
+        let (admin, base) = start(readiness.clone()).await;
+        assert_eq!(
+            get(format!("{base}/readyz")).await,
+            (200, r#"{"status":"ready"}"#.to_owned())
+        );
+
+        kv.close().await.unwrap();
+        let (status, body) = get(format!("{base}/readyz")).await;
+        assert!(status == 503 && body.contains("closed"), "{body}");
+        readiness.drains();
+        assert!(get(format!("{base}/readyz")).await.1.contains("the node is draining"));
         admin.stop().await;
     }
 }

@@ -6,6 +6,8 @@ mod admin;
 mod chat;
 mod cli;
 mod config;
+#[cfg(test)]
+mod docs_tests;
 mod metrics;
 mod shutdown;
 mod telemetry;

@@ -1,7 +1,7 @@
 //! `antiphon up`: a node with everything in it, from the first check to the last flush.
 
 use std::{
-    fs,
+    env, fs,
     io::{self, Write as _},
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -43,7 +43,8 @@ pub(crate) async fn run(config: Config) -> Result<()> {
             return Err(error);
         }
     };
-    print(&greeting(&config, edge_address, admin_address))?;
+    let program = env::args().next().unwrap_or_else(|| "antiphon".to_owned());
+    print(&greeting(&config, &program, edge_address, admin_address))?;
 
     let signal = shutdown.asked().await;
     tracing::info!(signal, "ending: sessions are sent away, then the store is closed");
@@ -118,7 +119,8 @@ async fn said_when_slow<T>(what: &str, work: impl Future<Output = T>) -> T {
     }
 }
 
-fn greeting(config: &Config, edge: SocketAddr, admin: SocketAddr) -> String {
+/// `program` is the command as it was typed, so that the commands to try next can be copied.
+fn greeting(config: &Config, program: &str, edge: SocketAddr, admin: SocketAddr) -> String {
     let region = &config.node.region;
     let port = config.node.base_port;
     let server = if port == 7400 {
@@ -137,8 +139,8 @@ fn greeting(config: &Config, edge: SocketAddr, admin: SocketAddr) -> String {
   data       {}
 
   Next, in two other terminals:
-    antiphon chat{server} --username alice --with bob
-    antiphon chat{server} --username bob --with alice
+    {program} chat{server} --username alice --with bob
+    {program} chat{server} --username bob --with alice
 
 ready
 ",
@@ -205,10 +207,10 @@ mod tests {
     #[test]
     fn the_greeting_ends_with_ready_on_a_line_of_its_own() {
         let address = SocketAddr::from(([127, 0, 0, 1], 9000));
-        let greeting = greeting(&config(&[("node.base_port", "9000")]), address, address);
+        let greeting = greeting(&config(&[("node.base_port", "9000")]), "./antiphon", address, address);
         assert!(greeting.ends_with("\nready\n"));
         assert!(
-            greeting.contains("antiphon chat --server http://127.0.0.1:9000 --username alice"),
+            greeting.contains("    ./antiphon chat --server http://127.0.0.1:9000 --username alice"),
             "{greeting}"
         );
     }

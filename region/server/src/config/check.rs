@@ -1,3 +1,4 @@
+use antiphon_kv::Limits;
 use serde_json::Value;
 
 use super::{ConfigError, Effective};
@@ -53,6 +54,26 @@ pub(super) fn check(effective: &Effective) -> Result<(), ConfigError> {
         "telemetry.otlp_endpoint",
         endpoint.is_empty() || endpoint.starts_with("http://"),
         "must begin with http://; for TLS run a collector beside this node",
+    )?;
+    require(
+        "slot.entry_bytes_max",
+        config.slot.entry_bytes_max < Limits::default().value_bytes_max,
+        "must be below 100000: an entry is one value of the store",
+    )?;
+    require(
+        "conversation.founding_bytes_max",
+        config.conversation.founding_bytes_max < config.slot.entry_bytes_max,
+        "must be below slot.entry_bytes_max: a group is founded in one entry",
+    )?;
+    require(
+        "message.text_bytes_max",
+        config.message.text_bytes_max < config.edge.frame_bytes_max.min(config.slot.entry_bytes_max),
+        "must be below edge.frame_bytes_max and slot.entry_bytes_max, which hold the text",
+    )?;
+    require(
+        "identity.key_publish_ahead_s",
+        config.identity.key_publish_ahead_s.saturating_mul(1_000) > config.edge.jwks_interval_ms,
+        "must be longer than edge.jwks_interval_ms, or edges meet tokens of a key they have not read",
     )?;
     for key in zeros(effective) {
         require(&key, MAY_BE_ZERO.contains(&key.as_str()), "must be at least 1")?;

@@ -124,6 +124,8 @@ fn a_value_out_of_its_limits_is_named_with_its_limit() {
         ("telemetry.trace_ratio", "1.5"),
         ("slot.queue_len_max", "0"),
         ("node.base_port", "65535"),
+        ("message.text_bytes_max", "65536"),
+        ("identity.key_publish_ahead_s", "60"),
     ] {
         let sources = Sources {
             flags: vec![flag(key, text)],
