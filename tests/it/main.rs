@@ -21,3 +21,4 @@ mod complaints;
 mod operations;
 mod races;
 mod sdk;
+mod tracing;
