@@ -5,6 +5,7 @@ use std::{
     io::{self, Write as _},
     net::SocketAddr,
     path::{Path, PathBuf},
+    pin::pin,
     process,
     time::Duration,
 };
@@ -36,17 +37,16 @@ pub(crate) async fn run(config: Config) -> Result<()> {
     let readiness = Readiness::default();
     let admin = Admin::start(admin, readiness.clone(), telemetry.metrics().clone());
     let starting = Node::start(&config, &folder.path, edge, &readiness);
-    let node = match said_when_slow("opening the store", starting).await {
-        Ok(node) => node,
-        Err(error) => {
-            admin.stop().await;
-            return Err(error);
-        }
+    let mut asked = pin!(shutdown.asked());
+    let node = tokio::select! {
+        node = said_when_slow("opening the store", starting) => node?,
+        // Nothing was acknowledged yet, and a store that is being opened survives worse.
+        _ = &mut asked => return Ok(()),
     };
     let program = env::args().next().unwrap_or_else(|| "antiphon".to_owned());
     print(&greeting(&config, &program, edge_address, admin_address))?;
 
-    let signal = shutdown.asked().await;
+    let signal = asked.await;
     tracing::info!(signal, "ending: sessions are sent away, then the store is closed");
     readiness.drains();
     let stopped = node.stop(Duration::from_millis(config.edge.drain_timeout_ms)).await;
@@ -106,7 +106,7 @@ async fn listen(config: &Config, offset: u16) -> Result<TcpListener> {
 
 /// Says each second what takes so long.
 async fn said_when_slow<T>(what: &str, work: impl Future<Output = T>) -> T {
-    let mut work = std::pin::pin!(work);
+    let mut work = pin!(work);
     let mut seconds = 0_u32;
     loop {
         match time::timeout(Duration::from_secs(1), &mut work).await {

@@ -75,6 +75,11 @@ pub(super) fn check(effective: &Effective) -> Result<(), ConfigError> {
         config.identity.key_publish_ahead_s.saturating_mul(1_000) > config.edge.jwks_interval_ms,
         "must be longer than edge.jwks_interval_ms, or edges meet tokens of a key they have not read",
     )?;
+    require(
+        "edge.presence_interval_ms",
+        config.edge.presence_interval_ms < config.presence.restored_ms.min(config.presence.lease_ms),
+        "must be below presence.lease_ms and presence.restored_ms, or users flap between two reports",
+    )?;
     for key in zeros(effective) {
         require(&key, MAY_BE_ZERO.contains(&key.as_str()), "must be at least 1")?;
     }

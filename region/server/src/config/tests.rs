@@ -126,6 +126,7 @@ fn a_value_out_of_its_limits_is_named_with_its_limit() {
         ("node.base_port", "65535"),
         ("message.text_bytes_max", "65536"),
         ("identity.key_publish_ahead_s", "60"),
+        ("edge.presence_interval_ms", "60000"),
     ] {
         let sources = Sources {
             flags: vec![flag(key, text)],
