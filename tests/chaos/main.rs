@@ -1,16 +1,8 @@
 //! Faults under load, judged by the checker.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr, reason = "tests")]
 
-#![allow(
-    missing_docs,
-    unreachable_pub,
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::print_stdout,
-    clippy::wildcard_enum_match_arm,
-    reason = "a test says what it expects by failing"
-)]
-
-#[path = "../support/mod.rs"]
-mod support;
-
+mod client;
 mod kill9;
+#[path = "../support/mod.rs"]
+#[allow(dead_code, reason = "not every target uses all of it")]
+mod support;

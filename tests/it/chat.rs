@@ -1,202 +1,291 @@
-//! People talk.
+//! Two people talk.
 
-use std::time::Duration;
-
-use antiphon_proto::client::{ClientFrame, Hello, Send, ServerFrame, client_frame, server_frame};
-use futures_util::{SinkExt as _, StreamExt as _};
-use prost::Message as _;
+use antiphon_proto::client::{Fetch, Ping, Send, client_frame, server_frame};
+use reqwest::Method;
 use serde_json::json;
-use tokio_tungstenite::tungstenite::Message;
 
-use crate::support::{Server, Session, number, text};
-
-const QUIET: Duration = Duration::from_millis(400);
+use crate::support::{Server, binary::BinarySession, number, text, until};
 
 #[tokio::test]
-async fn two_people_chat_over_websocket() {
-    let server = Server::start().await;
-    let (alice, bob, conversation) = server.pair().await;
-    let (mut a, welcome) = Session::open(&server, &alice, &[]).await;
-    assert_eq!(welcome["welcome"]["userId"], alice.user_id.as_str());
-    let (mut b, _) = Session::open(&server, &bob, &[]).await;
-
-    let sent = a.send(&conversation, "k1", "hello").await;
-    assert_eq!(number(&sent["sent"], "seq"), 1, "{sent}");
-    let message = b.event_of("message").await;
-    assert_eq!(
-        (text(&message, "text"), text(&message, "senderId")),
-        ("hello".to_owned(), alice.user_id.clone())
-    );
-    assert_eq!(number(&message, "seq"), 1);
-
-    b.request("read", json!({ "conversationId": conversation, "seq": "1" }))
-        .await
-        .unwrap();
-    let receipt = a.event_of("receipt").await;
-    assert_eq!(
-        (text(&receipt, "userId"), number(&receipt, "readSeq")),
-        (bob.user_id.clone(), 1)
-    );
-
-    b.post("typing", json!({ "conversationId": conversation }))
-        .await
-        .unwrap();
-    assert_eq!(text(&a.event_of("typing").await, "userId"), bob.user_id);
-
-    b.send(&conversation, "k2", "hello yourself").await;
-    let page = a
-        .request("fetch", json!({ "conversationId": conversation, "afterSeq": "0" }))
-        .await
-        .unwrap();
-    let texts: Vec<_> = page["page"]["messages"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|m| text(m, "text"))
-        .collect();
-    assert_eq!(texts, ["hello", "hello yourself"]);
-    let list = a.request("sync", json!({})).await.unwrap();
-    assert_eq!(
-        number(&list["conversations"]["conversations"][0], "unread"),
-        1,
-        "{list}"
-    );
-}
-
-#[tokio::test]
-async fn two_people_chat_over_rest() {
-    let server = Server::start().await;
-    let (alice, bob, conversation) = server.pair().await;
-    for seq in 1..=5 {
-        let (status, sent) = server
-            .send(&alice, &conversation, &format!("k{seq}"), &format!("text {seq}"))
-            .await;
-        assert_eq!((status / 100, number(&sent, "seq")), (2, seq));
-    }
-    let path = format!("/v1/conversations/{conversation}/messages");
-    let (_, newest) = server.get(&format!("{path}?beforeSeq=5&limit=2"), Some(&bob)).await;
-    let seqs: Vec<_> = newest["messages"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|m| number(m, "seq"))
-        .collect();
-    assert_eq!(seqs, [3, 4]);
-    let (_, list) = server.get("/v1/conversations", Some(&bob)).await;
-    assert_eq!(
-        (
-            list["conversations"][0]["unread"].as_u64(),
-            list["conversations"][0]["lastSeq"].as_u64()
-        ),
-        (Some(5), Some(5))
-    );
-    let read = json!({ "seq": 4 });
-    let (status, _) = server
-        .ask(
-            reqwest::Method::PUT,
-            &format!("/v1/conversations/{conversation}/read"),
-            Some(&bob),
-            Some(read),
-        )
-        .await;
-    assert_eq!(status / 100, 2);
-    let (_, list) = server.get("/v1/conversations", Some(&bob)).await;
-    assert_eq!(list["conversations"][0]["unread"].as_u64(), Some(1));
-}
-
-#[tokio::test]
-async fn binary_frames_say_the_same() {
-    let server = Server::start().await;
-    let (alice, _, conversation) = server.pair().await;
-    let mut session = Session::connect(&server, "antiphon.v1").await.unwrap();
-    let hello = Hello {
-        access_token: alice.access_token.clone(),
-        device_id: alice.device_id.clone(),
-        cursors: vec![],
-    };
-    let send = Send {
-        conversation_id: conversation,
-        client_msg_id: "k".into(),
-        text: "binary".into(),
-    };
-    for (id, body) in [
-        ("1", client_frame::Body::Hello(hello)),
-        ("2", client_frame::Body::Send(send)),
-    ] {
-        let frame = ClientFrame {
-            id: id.into(),
-            body: Some(body),
-        };
-        session
-            .socket
-            .send(Message::Binary(frame.encode_to_vec().into()))
-            .await
-            .unwrap();
-        loop {
-            let Message::Binary(bytes) = session.socket.next().await.unwrap().unwrap() else {
-                continue;
-            };
-            let frame = ServerFrame::decode(bytes).unwrap();
-            if frame.id == id {
-                let fits = matches!(
-                    (id, &frame.body),
-                    ("1", Some(server_frame::Body::Welcome(_))) | ("2", Some(server_frame::Body::Sent(_)))
-                );
-                assert!(fits, "{frame:?}");
-                break;
-            }
-        }
-    }
-}
-
-#[tokio::test]
-async fn a_removed_member_receives_nothing_sent_after_the_removal() {
+async fn two_people_talk() {
     let server = Server::start().await;
     let (alice, bob) = (server.person("alice").await, server.person("bob").await);
-    let body = json!({ "kind": "group", "title": "tea", "memberIds": [bob.user_id] });
-    let (_, created) = server.post("/v1/conversations", Some(&alice), body).await;
-    let group = text(&created, "conversationId");
-    let (mut b, _) = Session::open(&server, &bob, &[]).await;
-    server.send(&alice, &group, "before", "before").await;
-    assert_eq!(text(&b.event_of("message").await, "text"), "before");
+    let talk = alice.direct(&bob).await;
+    let (mut a, mut b) = (server.session(&alice).await, server.session(&bob).await);
+    assert_eq!(a.welcome["userId"], alice.id.as_str());
+    assert!(
+        number(&a.welcome["heartbeatMs"]) > 0 && !text(&a.welcome["region"]).is_empty(),
+        "{}",
+        a.welcome
+    );
 
-    let path = format!("/v1/conversations/{group}/members/{}", bob.user_id);
-    let (status, _) = server.ask(reqwest::Method::DELETE, &path, Some(&alice), None).await;
-    assert_eq!(status / 100, 2);
-    server.send(&alice, &group, "after", "after").await;
-    assert_eq!(b.quiet("message", QUIET).await, Vec::<serde_json::Value>::new());
-    let (status, refused) = server
-        .get(&format!("/v1/conversations/{group}/messages"), Some(&bob))
+    assert_eq!(a.send(&talk, "m1", "hello").await, 1);
+    let message = b.event("message").await;
+    assert_eq!(message["conversationId"], talk.as_str());
+    assert_eq!(number(&message["seq"]), 1);
+    assert_eq!(message["senderId"], alice.id.as_str());
+    assert_eq!(
+        (&message["clientMsgId"], &message["text"]),
+        (&json!("m1"), &json!("hello"))
+    );
+    assert!(number(&message["sentAtMs"]) > 1_600_000_000_000, "{message}");
+
+    assert_eq!(b.send(&talk, "m1", "hello to you").await, 2);
+    let answer = a
+        .event_where("message", |message| message["senderId"] == bob.id.as_str())
         .await;
-    assert_eq!((status, text(&refused, "code")), (404, "NOT_FOUND".to_owned()));
-    let (status, _) = server.send(&bob, &group, "mine", "let me in").await;
-    assert_eq!(status, 404);
+    assert_eq!(
+        (number(&answer["seq"]), text(&answer["text"]).as_str()),
+        (2, "hello to you")
+    );
 }
 
 #[tokio::test]
-async fn who_is_added_live_hears_of_it_and_of_what_follows() {
+async fn each_device_of_a_user_sees_what_the_others_send() {
+    let server = Server::start().await;
+    let (alice, bob) = (server.person("alice").await, server.person("bob").await);
+    let laptop = alice.on("alice-laptop").await;
+    let talk = alice.direct(&bob).await;
+    let (mut phone, mut on_laptop) = (server.session(&alice).await, server.session(&laptop).await);
+    phone.send(&talk, "m1", "from the phone").await;
+    assert_eq!(on_laptop.event("message").await["text"], "from the phone");
+}
+
+#[tokio::test]
+async fn numbers_of_json_frames_are_text_and_defaults_are_left_out() {
+    let server = Server::start().await;
+    let (alice, bob) = (server.person("alice").await, server.person("bob").await);
+    let talk = alice.direct(&bob).await;
+    let mut a = server.session(&alice).await;
+    let page = a.request("fetch", &json!({"conversationId": talk})).await;
+    assert_eq!(page["page"].get("tailSeq"), None, "{page}");
+    let body = json!({"conversationId": talk, "clientMsgId": "m1", "text": "hello"});
+    let sent = a.request("send", &body).await;
+    assert_eq!(sent["sent"]["seq"], "1");
+    assert!(sent["sent"]["sentAtMs"].is_string(), "{sent}");
+    let ping = a.request("ping", &json!({})).await;
+    assert!(ping["pong"].is_object(), "{ping}");
+}
+
+#[tokio::test]
+async fn the_binary_protocol_says_the_same() {
+    let server = Server::start().await;
+    let (alice, bob) = (server.person("alice").await, server.person("bob").await);
+    let talk = alice.direct(&bob).await;
+    let mut a = BinarySession::open(server.port(), &alice).await;
+    let mut b = server.session(&bob).await;
+    let send = Send {
+        conversation_id: talk.clone(),
+        client_msg_id: "m1".to_owned(),
+        text: "in binary".to_owned(),
+    };
+    a.ask("s", client_frame::Body::Send(send)).await;
+    let sent = a.next_where(|frame| match frame.body {
+        Some(server_frame::Body::Sent(sent)) => Some((frame.id, sent.seq)),
+        _ => None,
+    });
+    assert_eq!(sent.await, ("s".to_owned(), 1));
+    assert_eq!(b.event("message").await["text"], "in binary");
+
+    b.send(&talk, "m2", "in JSON").await;
+    let message = a.next_where(|frame| match frame.body {
+        Some(server_frame::Body::Message(message)) if message.sender_id == bob.id => Some(message),
+        _ => None,
+    });
+    let message = message.await;
+    assert_eq!((message.seq, message.text.as_str()), (2, "in JSON"));
+
+    let fetch = Fetch {
+        conversation_id: talk,
+        after_seq: Some(0),
+        ..Fetch::default()
+    };
+    a.ask("f", client_frame::Body::Fetch(fetch)).await;
+    let page = a.next_where(|frame| match frame.body {
+        Some(server_frame::Body::Page(page)) => Some(page),
+        _ => None,
+    });
+    let seqs: Vec<u64> = page.await.messages.iter().map(|message| message.seq).collect();
+    assert_eq!(seqs, [1, 2]);
+    a.ask("p", client_frame::Body::Ping(Ping {})).await;
+    a.next_where(|frame| matches!(frame.body, Some(server_frame::Body::Pong(_))).then_some(()))
+        .await;
+}
+
+#[tokio::test]
+async fn history_is_read_both_ways_in_pages() {
+    let server = Server::start().await;
+    let (alice, bob) = (server.person("alice").await, server.person("bob").await);
+    let talk = alice.direct(&bob).await;
+    for at in 1..=10 {
+        assert_eq!(alice.send(&talk, &format!("text {at}")).await, at);
+    }
+    for (query, expected) in [
+        ("afterSeq=0&limit=3", vec![1, 2, 3]),
+        ("afterSeq=3&limit=3", vec![4, 5, 6]),
+        ("afterSeq=9&limit=3", vec![10]),
+        ("afterSeq=10", vec![]),
+        ("afterSeq=1000", vec![]),
+        ("beforeSeq=11&limit=3", vec![8, 9, 10]),
+        ("beforeSeq=8&limit=3", vec![5, 6, 7]),
+        ("beforeSeq=2&limit=3", vec![1]),
+        ("beforeSeq=1", vec![]),
+        ("limit=4", vec![7, 8, 9, 10]),
+    ] {
+        let page = bob.page(&talk, query).await;
+        let seqs: Vec<u64> = page.iter().map(|message| number(&message["seq"])).collect();
+        assert_eq!(seqs, expected, "{query}");
+        assert!(
+            page.iter()
+                .all(|message| message["text"] == format!("text {}", message["seq"]))
+        );
+    }
+    let path = format!("/v1/conversations/{talk}/messages?afterSeq=1&beforeSeq=5");
+    bob.get(&path).await.expect_problem(400, "INVALID_ARGUMENT");
+
+    let mut b = server.session(&bob).await;
+    let body = json!({"conversationId": talk, "beforeSeq": "4", "limit": 2});
+    let page = b.request("fetch", &body).await["page"].clone();
+    let seqs: Vec<u64> = page["messages"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|message| number(&message["seq"]))
+        .collect();
+    assert_eq!((seqs, number(&page["tailSeq"])), (vec![2, 3], 10));
+}
+
+#[tokio::test]
+async fn the_same_client_msg_id_is_one_message_and_another_text_is_refused() {
+    let server = Server::start().await;
+    let (alice, bob) = (server.person("alice").await, server.person("bob").await);
+    let talk = alice.direct(&bob).await;
+    let first = alice.send_as(&talk, "m1", "hello").await.expect(201);
+    assert_eq!(alice.send_as(&talk, "m1", "hello").await.expect(200), first);
+    alice
+        .send_as(&talk, "m1", "other")
+        .await
+        .expect_problem(409, "IDEMPOTENCY_MISMATCH");
+    // The key is the sender's own.
+    assert_eq!(number(&bob.send_as(&talk, "m1", "hello").await.expect(201)["seq"]), 2);
+    assert_eq!(bob.page(&talk, "afterSeq=0").await.len(), 2);
+}
+
+#[tokio::test]
+async fn what_was_not_read_is_counted_until_it_is_read() {
+    let server = Server::start().await;
+    let (alice, bob) = (server.person("alice").await, server.person("bob").await);
+    let talk = alice.direct(&bob).await;
+    for at in 1..=4 {
+        alice.send(&talk, &format!("text {at}")).await;
+    }
+    let listed = |unread: u64| {
+        let (bob, talk) = (bob.clone(), talk.clone());
+        async move {
+            bob.listed(&talk)
+                .await
+                .filter(|entry| number(&entry["unread"]) == unread)
+        }
+    };
+    let entry = until("four unread", || listed(4)).await;
+    assert_eq!((number(&entry["lastSeq"]), number(&entry["readSeq"])), (4, 0));
+    assert_eq!(entry["lastMessage"]["text"], "text 4");
+    assert_eq!(
+        (entry["kind"].as_str(), entry["peerId"].as_str()),
+        (Some("direct"), Some(alice.id.as_str()))
+    );
+
+    let read = format!("/v1/conversations/{talk}/read");
+    let answer = bob.ask(Method::PUT, &read, Some(&json!({"seq": 3}))).await;
+    assert!([200, 204].contains(&answer.status), "{answer:?}");
+    let entry = until("one unread", || listed(1)).await;
+    assert_eq!((number(&entry["readSeq"]), number(&entry["deliveredSeq"])), (3, 3));
+    // I6: it never goes back.
+    bob.ask(Method::PUT, &read, Some(&json!({"seq": 1}))).await;
+    assert_eq!(number(&bob.listed(&talk).await.unwrap()["readSeq"]), 3);
+    // What one sends oneself is not unread.
+    assert_eq!(number(&alice.listed(&talk).await.unwrap()["unread"]), 0);
+}
+
+#[tokio::test]
+async fn delivered_and_read_reach_the_sender_and_stay_below_the_end() {
+    let server = Server::start().await;
+    let (alice, bob) = (server.person("alice").await, server.person("bob").await);
+    let talk = alice.direct(&bob).await;
+    let (mut a, mut b) = (server.session(&alice).await, server.session(&bob).await);
+    a.send(&talk, "m1", "hello").await;
+    a.send(&talk, "m2", "hello again").await;
+    let of_bob = |receipt: &serde_json::Value| receipt["userId"] == bob.id.as_str();
+
+    b.request("ack", &json!({"conversationId": talk, "deliveredSeq": "2"}))
+        .await;
+    let receipt = a
+        .event_where("receipt", |receipt| {
+            of_bob(receipt) && number(&receipt["deliveredSeq"]) == 2
+        })
+        .await;
+    assert_eq!(number(&receipt["readSeq"]), 0);
+    b.request("read", &json!({"conversationId": talk, "seq": "1"})).await;
+    let receipt = a
+        .event_where("receipt", |receipt| of_bob(receipt) && number(&receipt["readSeq"]) == 1)
+        .await;
+    assert_eq!(number(&receipt["deliveredSeq"]), 2);
+    // Beyond the end there is nothing to have read.
+    b.request("read", &json!({"conversationId": talk, "seq": "99"})).await;
+    let entry = bob.listed(&talk).await.unwrap();
+    assert!(
+        number(&entry["readSeq"]) <= 2 && number(&entry["deliveredSeq"]) <= 2,
+        "{entry}"
+    );
+}
+
+#[tokio::test]
+async fn typing_reaches_the_other_and_is_not_stored() {
+    let server = Server::start().await;
+    let (alice, bob) = (server.person("alice").await, server.person("bob").await);
+    let talk = alice.direct(&bob).await;
+    let (mut a, mut b) = (server.session(&alice).await, server.session(&bob).await);
+    a.request("typing", &json!({"conversationId": talk})).await;
+    let event = b.event("typing").await;
+    assert_eq!(
+        (event["conversationId"].as_str(), event["userId"].as_str()),
+        (Some(talk.as_str()), Some(alice.id.as_str()))
+    );
+    assert!(bob.page(&talk, "afterSeq=0").await.is_empty());
+}
+
+#[tokio::test]
+async fn a_conversation_opened_while_the_other_is_connected_reaches_them() {
+    let server = Server::start().await;
+    let (alice, bob) = (server.person("alice").await, server.person("bob").await);
+    let mut b = server.session(&bob).await;
+    let talk = alice.direct(&bob).await;
+    let event = b.event("conversation").await;
+    assert_eq!(
+        (event["conversationId"].as_str(), event["change"].as_str()),
+        (Some(talk.as_str()), Some("added"))
+    );
+    alice.send(&talk, "hello").await;
+    assert_eq!(b.event("message").await["text"], "hello");
+}
+
+#[tokio::test]
+async fn conversations_are_listed_most_recently_active_first() {
     let server = Server::start().await;
     let (alice, bob, carol) = (
         server.person("alice").await,
         server.person("bob").await,
         server.person("carol").await,
     );
-    let body = json!({ "kind": "group", "title": "tea", "memberIds": [bob.user_id] });
-    let (_, created) = server.post("/v1/conversations", Some(&alice), body).await;
-    let group = text(&created, "conversationId");
-    let (mut c, _) = Session::open(&server, &carol, &[]).await;
-    let path = format!("/v1/conversations/{group}/members");
-    let (status, refused) = server.post(&path, Some(&bob), json!({ "userId": carol.user_id })).await;
-    assert_eq!(
-        (status, text(&refused, "code")),
-        (403, "FORBIDDEN".to_owned()),
-        "a plain member may not add"
-    );
-    let (status, answer) = server
-        .post(&path, Some(&alice), json!({ "userId": carol.user_id }))
-        .await;
-    assert_eq!(status / 100, 2, "{answer}");
-    assert_eq!(text(&c.event_of("conversation").await, "conversationId"), group);
-    server.send(&alice, &group, "k", "welcome").await;
-    assert_eq!(text(&c.event_of("message").await, "text"), "welcome");
+    let (with_bob, with_carol) = (alice.direct(&bob).await, alice.direct(&carol).await);
+    let mut a = server.session(&alice).await;
+    for (sender, talk) in [(&bob, &with_bob), (&carol, &with_carol), (&bob, &with_bob)] {
+        sender.send(talk, "hello").await;
+        let answer = a.request("sync", &json!({})).await;
+        assert_eq!(
+            answer["conversations"]["conversations"][0]["conversationId"],
+            talk.as_str(),
+            "{answer}"
+        );
+    }
 }

@@ -1,24 +1,22 @@
-//! Behaviour of the real binary, from outside.
-
-#![allow(
-    missing_docs,
-    unreachable_pub,
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::print_stdout,
-    clippy::wildcard_enum_match_arm,
-    reason = "a test says what it expects by failing"
-)]
-
-#[path = "../support/mod.rs"]
-mod support;
+//! The behaviour of the real binary, seen by clients that are not the SDK.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr, reason = "tests")]
 
 mod accounts;
 mod bad_input;
+mod bad_tokens;
 mod chat;
 mod checker_tests;
 mod complaints;
+mod crowd;
+mod groups;
 mod operations;
+mod presence;
 mod races;
+mod rest;
+mod resume;
+#[allow(clippy::wildcard_enum_match_arm, reason = "other events are passed over")]
 mod sdk;
+#[path = "../support/mod.rs"]
+#[allow(dead_code, reason = "not every target uses all of it")]
+mod support;
 mod tracing;

@@ -1,79 +1,95 @@
-//! What must hold when everybody does the same at once.
+//! Many at once.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::collections::BTreeSet;
 
 use futures_util::future::join_all;
 use serde_json::json;
 
-use crate::support::{Server, Session, number};
+use crate::support::{Server, http::PASSWORD, number};
 
+/// I8.
 #[tokio::test(flavor = "multi_thread")]
-async fn fifty_clients_that_open_the_same_direct_conversation_get_one() {
+async fn fifty_clients_open_the_same_direct_conversation_and_there_is_one() {
     let server = Server::start().await;
     let (alice, bob) = (server.person("alice").await, server.person("bob").await);
-    let opened = (0..50).map(|number| {
-        if number % 2 == 0 {
-            server.direct(&alice, &bob)
+    let opened = join_all((0..50).map(|at| {
+        let (from, to) = if at % 2 == 0 {
+            (alice.clone(), bob.clone())
         } else {
-            server.direct(&bob, &alice)
-        }
-    });
-    let ids: BTreeSet<String> = join_all(opened).await.into_iter().collect();
+            (bob.clone(), alice.clone())
+        };
+        tokio::spawn(async move { from.direct(&to).await })
+    }));
+    let ids: BTreeSet<String> = opened.await.into_iter().map(Result::unwrap).collect();
     assert_eq!(ids.len(), 1, "{ids:?}");
+    for person in [&alice, &bob] {
+        let list = person.get("/v1/conversations").await.expect(200);
+        assert_eq!(list["conversations"].as_array().unwrap().len(), 1, "{list}");
+    }
 }
 
+/// I5.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_same_client_msg_id_from_twenty_connections_is_one_message() {
-    let server = Arc::new(Server::start().await);
-    let (alice, bob, conversation) = server.pair().await;
-    let mut sessions = Vec::new();
-    for device in 0..10 {
-        for (name, _) in [("alice", &alice), ("alice", &bob)] {
-            let person = server
-                .log_in(name, &format!("device-{device}-{}", sessions.len()))
-                .await;
-            sessions.push(person);
-        }
-    }
-    // Sixteen sessions a user is the default bound; the rest sends over REST.
-    let sends = sessions.iter().enumerate().map(|(at, person)| {
-        let (server, conversation) = (server.clone(), conversation.clone());
-        async move {
-            if at < 12 {
-                let (mut session, _) = Session::open(&server, person, &[]).await;
-                number(&session.send(&conversation, "the-key", "once").await["sent"], "seq")
-            } else {
-                number(&server.send(person, &conversation, "the-key", "once").await.1, "seq")
+    let server = Server::with(&[("edge.device_policy", "any"), ("edge.sessions_per_user_max", "32")]).await;
+    let (alice, bob) = (server.person("alice").await, server.person("bob").await);
+    let talk = alice.direct(&bob).await;
+    let sessions = join_all((0..20).map(|_| server.session(&alice))).await;
+    let sent = join_all(sessions.into_iter().map(|mut session| {
+        let talk = talk.clone();
+        tokio::spawn(async move {
+            let mut seqs = Vec::new();
+            for round in 0..10 {
+                seqs.push(session.send(&talk, &format!("m{round}"), "the same").await);
             }
-        }
-    });
-    let seqs: BTreeSet<u64> = join_all(sends).await.into_iter().collect();
-    assert_eq!(seqs, BTreeSet::from([1]));
-    assert_eq!(server.history(&bob, &conversation).await.len(), 1);
+            seqs
+        })
+    }));
+    let answers: BTreeSet<Vec<u64>> = sent.await.into_iter().map(Result::unwrap).collect();
+    assert_eq!(answers.len(), 1, "{answers:?}");
+    let seqs: Vec<u64> = bob
+        .page(&talk, "afterSeq=0")
+        .await
+        .iter()
+        .map(|message| number(&message["seq"]))
+        .collect();
+    assert_eq!(seqs, (1..=10).collect::<Vec<_>>());
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn twenty_registrations_of_one_name_make_one_account() {
+async fn a_name_that_twenty_register_at_once_is_one_account() {
     let server = Server::start().await;
-    let register = |number: u32| {
-        server.post(
-            "/v1/accounts",
-            None,
-            json!({ "username": "dora", "password": format!("password {number}") }),
-        )
-    };
-    let statuses: Vec<u16> = join_all((0..20).map(register))
-        .await
-        .into_iter()
-        .map(|(status, _)| status)
-        .collect();
-    assert_eq!(
-        statuses.iter().filter(|status| **status == 201).count(),
-        1,
-        "{statuses:?}"
-    );
-    assert!(
-        statuses.iter().all(|status| [201, 409, 429, 503].contains(status)),
-        "{statuses:?}"
-    );
+    let asked = join_all((0..20).map(|_| {
+        let http = server.http();
+        tokio::spawn(async move {
+            http.post("/v1/accounts", &json!({"username": "alice", "password": PASSWORD}))
+                .await
+        })
+    }));
+    let mut statuses: Vec<u16> = asked.await.into_iter().map(|answer| answer.unwrap().status).collect();
+    statuses.sort_unstable();
+    assert_eq!(statuses.remove(0), 201);
+    assert!(statuses.iter().all(|status| *status == 409), "{statuses:?}");
+    server.http().log_in("alice", PASSWORD, "d").await.expect(200);
+}
+
+/// I2: whoever sends, seqs are 1..n.
+#[tokio::test(flavor = "multi_thread")]
+async fn seqs_have_no_gap_however_many_send_at_once() {
+    let server = Server::start().await;
+    let (alice, bob) = (server.person("alice").await, server.person("bob").await);
+    let talk = alice.direct(&bob).await;
+    let sent = join_all((0..40).map(|at| {
+        let (sender, talk) = (if at % 2 == 0 { alice.clone() } else { bob.clone() }, talk.clone());
+        tokio::spawn(async move {
+            let mut seqs = Vec::new();
+            for _ in 0..5 {
+                seqs.push(sender.send(&talk, "text").await);
+            }
+            seqs
+        })
+    }));
+    let mut seqs: Vec<u64> = sent.await.into_iter().flat_map(Result::unwrap).collect();
+    seqs.sort_unstable();
+    assert_eq!(seqs, (1..=200).collect::<Vec<_>>());
 }

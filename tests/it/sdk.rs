@@ -5,7 +5,7 @@ use std::time::Duration;
 use antiphon_client::{Account, Client, ClientOptions, Event};
 use tokio::{sync::mpsc, time::timeout};
 
-use crate::support::{PATIENCE, Server};
+use crate::support::{PATIENCE, http::PASSWORD, server::Server};
 
 async fn next_text(events: &mut mpsc::Receiver<Event>) -> (u64, String) {
     let next = async {
@@ -23,16 +23,15 @@ async fn next_text(events: &mut mpsc::Receiver<Event>) -> (u64, String) {
 #[tokio::test(flavor = "multi_thread")]
 async fn messages_survive_a_killed_server_in_order_and_once() {
     let mut server = Server::start().await;
-    let (_, _, conversation) = server.pair().await;
-    let account = Account::new(&server.url());
+    let (alice, bob) = (server.person("alice").await, server.person("bob").await);
+    let conversation = alice.direct(&bob).await;
+    let url = format!("http://127.0.0.1:{}", server.port());
+    let account = Account::new(&url);
     let start = async |name: &str, device: &str| {
-        let tokens = account
-            .log_in(name, &format!("{name} likes tea"), device)
-            .await
-            .unwrap();
+        let tokens = account.log_in(name, PASSWORD, device).await.unwrap();
         let options = ClientOptions {
             reconnect_base_ms: 50,
-            ..ClientOptions::new(&server.url(), device)
+            ..ClientOptions::new(&url, device)
         };
         Client::start(options, tokens)
     };
@@ -47,8 +46,8 @@ async fn messages_survive_a_killed_server_in_order_and_once() {
         sendings.push(alice.send(&conversation, &format!("text {number}")).unwrap());
         if number % 20 == 0 {
             tokio::time::sleep(Duration::from_millis(30)).await;
-            server.kill9();
-            server.launch().await;
+            server.kill9().await;
+            server.restart().await;
         }
     }
     for (at, sending) in sendings.into_iter().enumerate() {

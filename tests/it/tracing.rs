@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use prost::Message;
 use tokio::{net::TcpListener, time::timeout};
 
-use crate::support::{PATIENCE, Server, Session};
+use crate::support::{PATIENCE, server::Server};
 
 /// The part of OTLP's trace request that is looked at (opentelemetry-proto, `trace/v1/trace.proto`).
 #[derive(Clone, PartialEq, Message)]
@@ -52,12 +52,12 @@ async fn one_trace_follows_a_message_from_edge_to_edge() {
         .with_state(spans.clone());
     tokio::spawn(async move { axum::serve(listener, collector).await });
 
-    let server = Server::start_with(&[("telemetry.otlp_endpoint", &endpoint)]).await;
-    let (alice, bob, conversation) = server.pair().await;
-    let (mut a, _) = Session::open(&server, &alice, &[]).await;
-    let (mut b, _) = Session::open(&server, &bob, &[]).await;
+    let server = Server::with(&[("telemetry.otlp_endpoint", &endpoint)]).await;
+    let (alice, bob) = (server.person("alice").await, server.person("bob").await);
+    let conversation = alice.direct(&bob).await;
+    let (mut a, mut b) = (server.session(&alice).await, server.session(&bob).await);
     a.send(&conversation, "k", "follow me").await;
-    b.event_of("message").await;
+    b.event("message").await;
 
     let wanted = ["message.send", "slot.write", "log.commit", "delivery.pass", "push"];
     let complete = async {

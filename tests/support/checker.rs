@@ -1,186 +1,340 @@
-//! Judges a recorded history by the invariants of the design: I1, I2, I5, I6.
+//! Judges a recorded history by the invariants I1, I2, I5 and I6.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
 
-/// What one observer has seen.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Record {
-    /// A client began to send (again under the same key: the same message).
-    Send {
-        conversation: String,
-        key: String,
-        text: String,
-    },
-    /// The server acknowledged it.
-    Ack {
-        conversation: String,
-        key: String,
-        seq: u64,
-    },
-    /// A message was pushed on one connection.
-    Push {
-        connection: u64,
-        conversation: String,
-        key: String,
-        seq: u64,
-        text: String,
-    },
-    /// A whole conversation was read from its start to its end, after everything.
-    Final {
-        reader: String,
-        conversation: String,
-        messages: Vec<Found>,
-    },
-    /// A member's receipt was seen on one connection.
-    Receipt {
-        connection: u64,
-        conversation: String,
-        user: String,
-        delivered: u64,
-        read: u64,
-    },
+use super::history::{Event, History, Seen};
+
+/// A broken invariant, and what breaks it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Violation {
+    pub(crate) rule: Rule,
+    pub(crate) what: String,
 }
 
-/// Which promise was broken, and how.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Violation {
-    pub invariant: &'static str,
-    pub what: String,
+/// What can be wrong with a history.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Rule {
+    /// I1: an acknowledged message is not in the final history.
+    Lost,
+    /// I1, I5: one idempotency key is in the final history more than once.
+    Doubled,
+    /// I1: an acknowledged message has another seq than was acknowledged.
+    Moved,
+    /// I1: a message has another text than was sent, or was never sent.
+    Altered,
+    /// I2: the seqs of a conversation are not 1..n.
+    Hole,
+    /// I2: a page or the pushes of a session do not ascend.
+    Reordered,
+    /// I2: two readers saw different messages under one seq, or different ends.
+    ReadersDiffer,
+    /// I2: a session was live and a message between two pushes never came.
+    PushMissing,
+    /// I5: one idempotency key was acknowledged with two seqs.
+    SeqChanged,
+    /// I6: delivered or read went back.
+    Receded,
+    /// I6: read > delivered, or delivered > last.
+    ReceiptOutOfRange,
+    /// A conversation that was written to was never read at the end.
+    NotJudged,
 }
 
-/// A message as a reader finds it: seq, key, text.
-pub type Found = (u64, String, String);
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}: {}", self.rule, self.what)
+    }
+}
 
-/// Every broken promise in a history.
-pub fn check(history: &[Record]) -> Vec<Violation> {
-    let mut found = Vec::new();
-    let mut broken = |invariant, what: String| found.push(Violation { invariant, what });
-    let mut texts: BTreeMap<(&str, &str), &str> = BTreeMap::new();
-    let mut acks: BTreeMap<(&str, &str), u64> = BTreeMap::new();
-    let mut contents: BTreeMap<(&str, u64), (&str, &str)> = BTreeMap::new();
-    let mut pushed: BTreeMap<(u64, &str), u64> = BTreeMap::new();
-    let mut receipts: BTreeMap<(u64, &str, &str), (u64, u64)> = BTreeMap::new();
-    let mut finals: Vec<(&str, &str, &[Found])> = Vec::new();
+/// All violations, sorted; empty for a history that keeps the rules.
+pub(crate) fn check(history: &History) -> Vec<Violation> {
+    let mut judge = Judge::new(history);
+    judge.final_histories();
+    judge.one_content_per_seq();
+    judge.acknowledgements();
+    judge.idempotency_keys();
+    judge.pushes();
+    judge.receipts();
+    judge.violations.sort();
+    judge.violations.dedup();
+    judge.violations
+}
 
-    for record in history {
-        match record {
-            Record::Send {
-                conversation,
-                key,
-                text,
-            } => {
-                texts.insert((conversation, key), text);
-            }
-            Record::Ack { conversation, key, seq } => {
-                let first = *acks.entry((conversation, key)).or_insert(*seq);
-                if first != *seq {
-                    broken(
-                        "I5",
-                        format!("{key} in {conversation} was acknowledged as {first} and as {seq}"),
-                    );
-                }
-            }
-            Record::Push {
-                connection,
-                conversation,
-                key,
-                seq,
-                text,
-            } => {
-                let last = pushed.insert((*connection, conversation), *seq).unwrap_or(0);
-                if *seq <= last {
-                    broken(
-                        "I2",
-                        format!("connection {connection} got {seq} of {conversation} after {last}"),
-                    );
-                }
-                let content = *contents.entry((conversation, *seq)).or_insert((key, text));
-                if content != (key.as_str(), text.as_str()) {
-                    broken(
-                        "I2",
-                        format!("{seq} of {conversation} was {content:?} and {key} {text}"),
-                    );
-                }
-            }
-            Record::Final {
+/// Sender, conversation, client_msg_id.
+type Key<'a> = (&'a str, &'a str, &'a str);
+
+struct Judge<'a> {
+    history: &'a History,
+    /// What each reader read of each conversation, in the order it came.
+    finals: BTreeMap<(&'a str, &'a str), Vec<&'a Seen>>,
+    violations: Vec<Violation>,
+}
+
+impl<'a> Judge<'a> {
+    fn new(history: &'a History) -> Self {
+        let mut finals: BTreeMap<_, Vec<_>> = BTreeMap::new();
+        for event in events(history) {
+            if let Event::Page {
                 reader,
                 conversation,
                 messages,
-            } => finals.push((reader, conversation, messages)),
-            Record::Receipt {
-                connection,
+            } = event
+            {
+                finals
+                    .entry((conversation.as_str(), reader.as_str()))
+                    .or_default()
+                    .extend(messages);
+            }
+        }
+        Self {
+            history,
+            finals,
+            violations: Vec::new(),
+        }
+    }
+
+    fn report(&mut self, rule: Rule, what: String) {
+        self.violations.push(Violation { rule, what });
+    }
+
+    /// Each reader's final history is 1..n, and all readers have the same n.
+    fn final_histories(&mut self) {
+        let mut ends: BTreeMap<&str, BTreeSet<u64>> = BTreeMap::new();
+        for ((conversation, reader), messages) in self.finals.clone() {
+            let seqs: Vec<u64> = messages.iter().map(|message| message.seq).collect();
+            let distinct: BTreeSet<u64> = seqs.iter().copied().collect();
+            let last = distinct.last().copied().unwrap_or_default();
+            ends.entry(conversation).or_default().insert(last);
+            for missing in (1..=last).filter(|seq| !distinct.contains(seq)) {
+                self.report(
+                    Rule::Hole,
+                    format!("{conversation} has no seq {missing} of {last} for {reader}"),
+                );
+            }
+            for pair in seqs.windows(2).filter(|pair| pair[1] <= pair[0]) {
+                self.report(
+                    Rule::Reordered,
+                    format!("{conversation}: {reader} read seq {} after {}", pair[1], pair[0]),
+                );
+            }
+        }
+        for (conversation, ends) in ends.into_iter().filter(|(_, ends)| ends.len() > 1) {
+            self.report(
+                Rule::ReadersDiffer,
+                format!("{conversation} ends for its readers at {ends:?}"),
+            );
+        }
+    }
+
+    /// A seq means the same message to everybody, and the message is one that was sent.
+    fn one_content_per_seq(&mut self) {
+        let mut sent: BTreeMap<Key<'a>, &str> = BTreeMap::new();
+        let mut contents: BTreeMap<(&str, u64), &Seen> = BTreeMap::new();
+        for event in events(self.history) {
+            if let Event::Send {
+                user,
+                conversation,
+                client_msg_id,
+                text,
+                ..
+            } = event
+            {
+                sent.insert((user, conversation, client_msg_id), text);
+            }
+        }
+        for message in seen(self.history) {
+            let place = (message.conversation.as_str(), message.seq);
+            let first = *contents.entry(place).or_insert(message);
+            if first != message {
+                self.report(
+                    Rule::ReadersDiffer,
+                    format!("seq {} of {} is {first:?} and {message:?}", place.1, place.0),
+                );
+            }
+            if sent.get(&key(message)) != Some(&message.text.as_str()) {
+                self.report(Rule::Altered, format!("{message:?} was not sent like this"));
+            }
+        }
+    }
+
+    /// What was acknowledged is in every reader's history, with its seq.
+    fn acknowledgements(&mut self) {
+        let mut found: BTreeMap<(&str, Key<'a>), Vec<u64>> = BTreeMap::new();
+        let mut readers: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+        for ((conversation, reader), messages) in &self.finals {
+            readers.entry(conversation).or_default().insert(reader);
+            for message in messages {
+                found.entry((reader, key(message))).or_default().push(message.seq);
+            }
+        }
+        for event in events(self.history) {
+            let Event::Ack {
+                user,
+                conversation,
+                client_msg_id,
+                seq,
+                ..
+            } = event
+            else {
+                continue;
+            };
+            let Some(readers) = readers.get(conversation.as_str()) else {
+                self.report(Rule::NotJudged, format!("nobody read {conversation} at the end"));
+                continue;
+            };
+            for reader in readers {
+                match found
+                    .get(&(*reader, (user, conversation, client_msg_id)))
+                    .map(Vec::as_slice)
+                {
+                    None => {
+                        let what = format!(
+                            "{client_msg_id} of {user}, acknowledged as seq {seq}, is not in {conversation} for {reader}"
+                        );
+                        self.report(Rule::Lost, what);
+                    }
+                    Some(seqs) if !seqs.contains(seq) => {
+                        let what = format!(
+                            "{client_msg_id} of {user} in {conversation} was acknowledged as seq {seq} and is {seqs:?}"
+                        );
+                        self.report(Rule::Moved, what);
+                    }
+                    Some(_) => {}
+                }
+            }
+        }
+        for ((reader, (user, conversation, id)), seqs) in found.into_iter().filter(|(_, seqs)| seqs.len() > 1) {
+            self.report(
+                Rule::Doubled,
+                format!("{id} of {user} is in {conversation} for {reader} as {seqs:?}"),
+            );
+        }
+    }
+
+    /// One idempotency key has one seq.
+    fn idempotency_keys(&mut self) {
+        let mut seqs: BTreeMap<Key<'a>, BTreeSet<u64>> = BTreeMap::new();
+        for event in events(self.history) {
+            if let Event::Ack {
+                user,
+                conversation,
+                client_msg_id,
+                seq,
+                ..
+            } = event
+            {
+                seqs.entry((user, conversation, client_msg_id))
+                    .or_default()
+                    .insert(*seq);
+            }
+        }
+        for ((user, conversation, id), seqs) in seqs.into_iter().filter(|(_, seqs)| seqs.len() > 1) {
+            self.report(
+                Rule::SeqChanged,
+                format!("{id} of {user} in {conversation} was acknowledged as {seqs:?}"),
+            );
+        }
+    }
+
+    /// Pushes of a session ascend, and leave nothing out but what it was told to fetch.
+    fn pushes(&mut self) {
+        let mut last: BTreeMap<(u64, &str), u64> = BTreeMap::new();
+        let mut follows: BTreeSet<(u64, &str)> = BTreeSet::new();
+        for event in events(self.history) {
+            match event {
+                Event::Resume {
+                    session,
+                    conversation,
+                    after_seq,
+                } => {
+                    follows.insert((*session, conversation));
+                    last.insert((*session, conversation), *after_seq);
+                }
+                Event::Lagged {
+                    session,
+                    conversation,
+                    tail_seq,
+                } => {
+                    let last = last.entry((*session, conversation)).or_default();
+                    *last = (*last).max(*tail_seq);
+                }
+                Event::Push { session, message } => {
+                    let place = (*session, message.conversation.as_str());
+                    let before = last.insert(place, message.seq).unwrap_or_default();
+                    if message.seq <= before {
+                        let what = format!(
+                            "session {session} got seq {} of {} after {before}",
+                            message.seq, place.1
+                        );
+                        self.report(Rule::Reordered, what);
+                    } else if follows.contains(&place) && message.seq > before + 1 {
+                        let what = format!(
+                            "session {session} got seq {} of {} right after {before}",
+                            message.seq, place.1
+                        );
+                        self.report(Rule::PushMissing, what);
+                    }
+                }
+                Event::Send { .. } | Event::Ack { .. } | Event::Page { .. } | Event::Receipt { .. } => {}
+            }
+        }
+    }
+
+    /// Delivered and read only grow, and read ≤ delivered ≤ last.
+    fn receipts(&mut self) {
+        let mut ends: BTreeMap<&str, u64> = BTreeMap::new();
+        for ((conversation, _), messages) in &self.finals {
+            let end = ends.entry(conversation).or_default();
+            *end = messages.iter().map(|message| message.seq).fold(*end, u64::max);
+        }
+        let mut before: BTreeMap<(u64, &str, &str), (u64, u64)> = BTreeMap::new();
+        for event in events(self.history) {
+            let Event::Receipt {
+                session,
                 conversation,
                 user,
-                delivered,
-                read,
-            } => {
-                let last = receipts
-                    .insert((*connection, conversation, user), (*delivered, *read))
-                    .unwrap_or((0, 0));
-                if *delivered < last.0 || *read < last.1 {
-                    broken(
-                        "I6",
-                        format!("{user} in {conversation} went from {last:?} to {delivered}, {read}"),
-                    );
-                }
-                if read > delivered {
-                    broken(
-                        "I6",
-                        format!("{user} in {conversation} has read {read} of {delivered} delivered"),
-                    );
-                }
+                delivered_seq,
+                read_seq,
+            } = event
+            else {
+                continue;
+            };
+            let now = (*delivered_seq, *read_seq);
+            let then = before.insert((*session, conversation, user), now).unwrap_or_default();
+            if now.0 < then.0 || now.1 < then.1 {
+                let what = format!(
+                    "session {session}: (delivered, read) of {user} in {conversation} went from {then:?} to {now:?}"
+                );
+                self.report(Rule::Receded, what);
+            }
+            let end = ends.get(conversation.as_str()).copied();
+            if now.1 > now.0 || end.is_some_and(|end| now.0 > end) {
+                let what = format!("(delivered, read) of {user} in {conversation} is {now:?}, its end {end:?}");
+                self.report(Rule::ReceiptOutOfRange, what);
             }
         }
     }
-    for (reader, conversation, messages) in &finals {
-        let mut keys: BTreeMap<&str, u64> = BTreeMap::new();
-        for (at, (seq, key, text)) in messages.iter().enumerate() {
-            if *seq != at as u64 + 1 {
-                broken(
-                    "I2",
-                    format!("{reader} finds {seq} at place {} of {conversation}", at + 1),
-                );
-            }
-            if let Some(first) = keys.insert(key, *seq) {
-                broken("I1", format!("{key} is in {conversation} as {first} and as {seq}"));
-            }
-            let content = *contents.entry((conversation, *seq)).or_insert((key, text));
-            if content != (key.as_str(), text.as_str()) {
-                broken(
-                    "I2",
-                    format!("{reader} finds {key} {text} at {seq} of {conversation}, others {content:?}"),
-                );
-            }
-            if texts
-                .get(&(*conversation, key.as_str()))
-                .is_some_and(|sent| *sent != text.as_str())
-            {
-                broken("I1", format!("{key} of {conversation} has another text than was sent"));
-            }
-        }
-        let acked = acks.iter().filter(|((of, _), _)| of == conversation);
-        for ((_, key), seq) in acked {
-            match keys.get(key) {
-                Some(stored) if stored == seq => {}
-                Some(stored) => broken(
-                    "I1",
-                    format!("{key} of {conversation} was acknowledged as {seq} and is {stored}"),
-                ),
-                None => broken(
-                    "I1",
-                    format!("{key} of {conversation} was acknowledged as {seq} and is lost"),
-                ),
-            }
-        }
-        let last = messages.len() as u64;
-        for ((_, of, user), (delivered, _)) in &receipts {
-            if of == conversation && *delivered > last {
-                broken(
-                    "I6",
-                    format!("{user} in {conversation} holds {delivered} of {last} messages"),
-                );
-            }
-        }
-    }
-    found
+}
+
+fn events(history: &History) -> impl Iterator<Item = &Event> {
+    history.records.iter().map(|record| &record.event)
+}
+
+fn seen(history: &History) -> impl Iterator<Item = &Seen> {
+    events(history).flat_map(|event| match event {
+        Event::Push { message, .. } => std::slice::from_ref(message),
+        Event::Page { messages, .. } => messages.as_slice(),
+        Event::Send { .. }
+        | Event::Ack { .. }
+        | Event::Resume { .. }
+        | Event::Lagged { .. }
+        | Event::Receipt { .. } => &[],
+    })
+}
+
+fn key(message: &Seen) -> Key<'_> {
+    (&message.sender, &message.conversation, &message.client_msg_id)
 }

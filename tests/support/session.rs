@@ -1,135 +1,214 @@
-//! A session over a raw WebSocket, in JSON.
-
 use std::{collections::VecDeque, time::Duration};
 
 use futures_util::{SinkExt as _, StreamExt as _};
 use serde_json::{Value, json};
-use tokio::{net::TcpStream, time::timeout};
+use tokio::{
+    net::TcpStream,
+    time::{Instant, timeout_at},
+};
 use tokio_tungstenite::{
-    MaybeTlsStream, WebSocketStream, connect_async,
-    tungstenite::{Error, Message, client::IntoClientRequest as _},
+    WebSocketStream, client_async,
+    tungstenite::{Error, Message, client::IntoClientRequest as _, handshake::client::Response, http::HeaderValue},
 };
 
-use super::{PATIENCE, Person, Server};
+use super::{PATIENCE, Person, number};
 
-/// A connection and what has come on it.
-pub struct Session {
-    pub socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
-    events: VecDeque<Value>,
-    next_id: u64,
+pub(crate) type Socket = WebSocketStream<TcpStream>;
+
+/// A WebSocket handshake with this subprotocol; none is asked for when it is empty.
+pub(crate) async fn shake_hands(port: u16, protocol: &str) -> Result<(Socket, Response), Error> {
+    let stream = TcpStream::connect(("127.0.0.1", port)).await?;
+    shake_hands_over(stream, port, protocol).await
 }
 
-impl Session {
-    /// Connects without a hello.
-    pub async fn connect(server: &Server, subprotocol: &str) -> Result<Self, Error> {
-        Self::connect_to(server.port(), subprotocol).await
+async fn shake_hands_over(stream: TcpStream, port: u16, protocol: &str) -> Result<(Socket, Response), Error> {
+    stream.set_nodelay(true)?;
+    let mut request = format!("ws://127.0.0.1:{port}/v1/connect").into_client_request()?;
+    if !protocol.is_empty() {
+        request
+            .headers_mut()
+            .insert("sec-websocket-protocol", HeaderValue::from_str(protocol)?);
+    }
+    client_async(request, stream).await
+}
+
+/// Frames as JSON, written by hand.
+pub(crate) struct RawSession {
+    pub(crate) socket: Socket,
+    /// Events that came while a reply was awaited.
+    waiting: VecDeque<Value>,
+    replies: VecDeque<Value>,
+    next_id: u64,
+    /// The answer to Hello.
+    pub(crate) welcome: Value,
+}
+
+impl RawSession {
+    /// Connects and says nothing.
+    pub(crate) async fn connect(port: u16) -> Self {
+        Self::try_connect(port).await.unwrap()
     }
 
-    pub async fn connect_to(port: u16, subprotocol: &str) -> Result<Self, Error> {
-        let mut request = format!("ws://127.0.0.1:{port}/v1/connect").into_client_request()?;
-        if !subprotocol.is_empty() {
-            request
-                .headers_mut()
-                .insert("sec-websocket-protocol", subprotocol.parse().unwrap());
-        }
-        let (socket, _) = connect_async(request).await?;
+    pub(crate) async fn try_connect(port: u16) -> Result<Self, Error> {
+        Self::over(TcpStream::connect(("127.0.0.1", port)).await?, port).await
+    }
+
+    /// Shakes hands over a connection that is there.
+    pub(crate) async fn over(stream: TcpStream, port: u16) -> Result<Self, Error> {
+        let (socket, _) = shake_hands_over(stream, port, "antiphon.v1.json").await?;
         Ok(Self {
             socket,
-            events: VecDeque::new(),
-            next_id: 1,
+            waiting: VecDeque::new(),
+            replies: VecDeque::new(),
+            next_id: 0,
+            welcome: Value::Null,
         })
     }
 
-    /// Connects and says hello; the session and its welcome.
-    pub async fn open(server: &Server, who: &Person, cursors: &[(&str, u64)]) -> (Self, Value) {
-        Self::open_to(server.port(), who, cursors).await.unwrap()
+    /// Connects and says Hello, which has to be welcomed.
+    pub(crate) async fn open(port: u16, person: &Person, cursors: &[(&str, u64)]) -> Self {
+        let mut session = Self::connect(port).await;
+        let answer = session.hello(&person.token, &person.device_id, cursors).await;
+        assert!(answer["welcome"].is_object(), "{answer}");
+        session
     }
 
-    pub async fn open_to(port: u16, who: &Person, cursors: &[(&str, u64)]) -> Result<(Self, Value), String> {
-        let mut session = Self::connect_to(port, "antiphon.v1.json")
-            .await
-            .map_err(|error| error.to_string())?;
-        let cursors: Vec<Value> = cursors
-            .iter()
-            .map(|(id, after)| json!({ "conversationId": id, "afterSeq": after.to_string() }))
-            .collect();
-        let hello = json!({ "accessToken": who.access_token, "deviceId": who.device_id, "cursors": cursors });
-        let welcome = session.request("hello", hello).await?;
-        Ok((session, welcome))
+    /// Says Hello; the whole answering frame.
+    pub(crate) async fn hello(&mut self, token: &str, device_id: &str, cursors: &[(&str, u64)]) -> Value {
+        let answer = self.request("hello", &hello(token, device_id, cursors)).await;
+        self.welcome = answer["welcome"].clone();
+        answer
     }
 
-    /// Sends a request and waits for its reply: what is under the reply's own key.
-    pub async fn request(&mut self, verb: &str, body: Value) -> Result<Value, String> {
-        let id = self.post(verb, body).await?;
-        loop {
-            let frame = self.frame().await?;
-            if frame["id"] == id.as_str() {
-                return Ok(frame);
-            }
-            self.events.push_back(frame);
-        }
+    /// Sends a request and awaits its reply; the whole frame.
+    pub(crate) async fn request(&mut self, name: &str, body: &Value) -> Value {
+        let id = self.ask(name, body).await;
+        self.reply(&id).await
     }
 
-    /// Sends a request and returns its id.
-    pub async fn post(&mut self, verb: &str, body: Value) -> Result<String, String> {
-        let id = self.next_id.to_string();
+    /// Sends a request; its id.
+    pub(crate) async fn ask(&mut self, name: &str, body: &Value) -> String {
         self.next_id += 1;
-        self.raw(Message::text(json!({ "id": id, verb: body }).to_string()))
-            .await?;
-        Ok(id)
+        let id = self.next_id.to_string();
+        let frame = json!({"id": id, name: body}).to_string();
+        self.socket.send(Message::text(frame)).await.unwrap();
+        id
     }
 
-    pub async fn raw(&mut self, message: Message) -> Result<(), String> {
-        self.socket.send(message).await.map_err(|error| error.to_string())
-    }
-
-    pub async fn send(&mut self, conversation: &str, key: &str, words: &str) -> Value {
-        let body = json!({ "conversationId": conversation, "clientMsgId": key, "text": words });
-        self.request("send", body).await.unwrap()
-    }
-
-    /// The next frame that is no reply to a request.
-    pub async fn event(&mut self) -> Result<Value, String> {
-        match self.events.pop_front() {
-            Some(event) => Ok(event),
-            None => self.frame().await,
+    /// Awaits the reply to `id`.
+    pub(crate) async fn reply(&mut self, id: &str) -> Value {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(at) = self.replies.iter().position(|frame| frame["id"] == id) {
+                return self.replies.remove(at).unwrap();
+            }
+            let frame = self.read(deadline).await.unwrap_or_else(|| panic!("no reply to {id}"));
+            self.keep(frame);
         }
     }
 
-    /// The next event of one kind; others are passed over.
-    pub async fn event_of(&mut self, kind: &str) -> Value {
+    /// Sends a message; its seq.
+    pub(crate) async fn send(&mut self, conversation: &str, client_msg_id: &str, text: &str) -> u64 {
+        let body = json!({"conversationId": conversation, "clientMsgId": client_msg_id, "text": text});
+        let answer = self.request("send", &body).await;
+        assert!(answer["sent"].is_object(), "{answer}");
+        number(&answer["sent"]["seq"])
+    }
+
+    /// The next event of this name, whatever else comes before it; without its name.
+    pub(crate) async fn event(&mut self, name: &str) -> Value {
+        self.event_where(name, |_| true).await
+    }
+
+    /// The next event of this name that fits; what does not fit is kept.
+    pub(crate) async fn event_where(&mut self, name: &str, fits: impl Fn(&Value) -> bool) -> Value {
+        let deadline = Instant::now() + PATIENCE;
+        self.event_until(name, fits, deadline)
+            .await
+            .unwrap_or_else(|| panic!("no event {name}; waiting: {:?}", self.waiting))
+    }
+
+    /// Any event that comes within `patience`; None when none does or the connection ended.
+    pub(crate) async fn any_event(&mut self, patience: Duration) -> Option<Value> {
+        let deadline = Instant::now() + patience;
         loop {
-            let event = self.event().await.unwrap_or_else(|error| panic!("no {kind}: {error}"));
-            if !event[kind].is_null() {
-                return event[kind].clone();
+            if let Some(frame) = self.waiting.pop_front() {
+                return Some(frame);
+            }
+            let frame = self.read(deadline).await?;
+            self.keep(frame);
+        }
+    }
+
+    /// An event of this name within `patience`.
+    pub(crate) async fn event_within(&mut self, name: &str, patience: Duration) -> Option<Value> {
+        self.event_until(name, |_| true, Instant::now() + patience).await
+    }
+
+    /// The seqs of the next `count` messages of a conversation, in the order they came.
+    pub(crate) async fn messages(&mut self, conversation: &str, count: usize) -> Vec<u64> {
+        let mut seqs = Vec::new();
+        while seqs.len() < count {
+            let message = self
+                .event_where("message", |message| message["conversationId"] == conversation)
+                .await;
+            seqs.push(number(&message["seq"]));
+        }
+        seqs
+    }
+
+    /// Awaits the end of the connection; the events that came before.
+    pub(crate) async fn closed(mut self) -> Vec<Value> {
+        let deadline = Instant::now() + PATIENCE;
+        while let Some(frame) = self.read(deadline).await {
+            self.keep(frame);
+        }
+        assert!(Instant::now() < deadline, "the connection is still open");
+        self.waiting.extend(self.replies);
+        self.waiting.into()
+    }
+
+    /// The next frame as it comes; None at the deadline or the end.
+    pub(crate) async fn read(&mut self, deadline: Instant) -> Option<Value> {
+        loop {
+            match timeout_at(deadline, self.socket.next()).await.ok()?? {
+                Ok(Message::Text(text)) => return Some(serde_json::from_str(&text).expect("a frame of JSON")),
+                Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_)) => {}
+                Ok(Message::Binary(_)) => panic!("a binary message in a session of JSON"),
+                Ok(Message::Close(_)) | Err(_) => return None,
             }
         }
     }
 
-    /// What still comes of one kind until it is quiet for a while.
-    pub async fn quiet(&mut self, kind: &str, within: Duration) -> Vec<Value> {
-        let mut found = Vec::new();
+    async fn event_until(&mut self, name: &str, fits: impl Fn(&Value) -> bool, deadline: Instant) -> Option<Value> {
         loop {
-            let Ok(Ok(event)) = timeout(within, self.event()).await else {
-                return found;
-            };
-            if !event[kind].is_null() {
-                found.push(event[kind].clone());
+            let found = self
+                .waiting
+                .iter()
+                .position(|frame| frame[name].is_object() && fits(&frame[name]));
+            if let Some(at) = found {
+                return self.waiting.remove(at).map(|frame| frame[name].clone());
             }
+            let frame = self.read(deadline).await?;
+            self.keep(frame);
         }
     }
 
-    /// The next frame.
-    pub async fn frame(&mut self) -> Result<Value, String> {
-        loop {
-            match timeout(PATIENCE, self.socket.next()).await {
-                Err(_) => return Err("nothing comes".to_owned()),
-                Ok(None) => return Err("the connection ended".to_owned()),
-                Ok(Some(Err(error))) => return Err(error.to_string()),
-                Ok(Some(Ok(Message::Text(text)))) => return Ok(serde_json::from_str(&text).unwrap()),
-                Ok(Some(Ok(Message::Close(frame)))) => return Err(format!("closed: {frame:?}")),
-                Ok(Some(Ok(_))) => {}
-            }
-        }
+    fn keep(&mut self, frame: Value) {
+        let queue = if frame["id"].is_string() {
+            &mut self.replies
+        } else {
+            &mut self.waiting
+        };
+        queue.push_back(frame);
     }
+}
+
+/// The body of Hello.
+pub(crate) fn hello(token: &str, device_id: &str, cursors: &[(&str, u64)]) -> Value {
+    let cursors: Vec<Value> = cursors
+        .iter()
+        .map(|(id, after)| json!({"conversationId": id, "afterSeq": after.to_string()}))
+        .collect();
+    json!({"accessToken": token, "deviceId": device_id, "cursors": cursors})
 }

@@ -1,0 +1,245 @@
+use std::{
+    fs::{self, File},
+    net::TcpListener,
+    path::PathBuf,
+    process::{ExitStatus, Stdio, id as process_id},
+    sync::atomic::{AtomicU16, Ordering},
+    time::Duration,
+};
+
+use tempfile::TempDir;
+use tokio::{
+    process::{Child, Command},
+    time::{Instant, sleep},
+};
+
+use super::{Http, Person, RawSession, until};
+
+/// Below the ports that the system gives to outgoing connections.
+const PORTS: std::ops::Range<u16> = 10_000..32_000;
+const LOG_LINES_SHOWN: usize = 80;
+
+static PORTS_TAKEN: AtomicU16 = AtomicU16::new(0);
+
+/// The real binary as a process of its own, with its own folder and ports. What it said is printed when the test fails.
+pub(crate) struct Server {
+    folder: TempDir,
+    port: u16,
+    settings: Vec<(String, String)>,
+    child: Option<Child>,
+}
+
+impl Server {
+    /// Starts with the defaults and waits until it is ready.
+    pub(crate) async fn start() -> Self {
+        Self::with(&[]).await
+    }
+
+    /// Starts with settings (`edge.hello_timeout_ms`) and waits until it is ready.
+    pub(crate) async fn with(settings: &[(&str, &str)]) -> Self {
+        // Passwords are hashed cheaply: these tests are not about guessing them.
+        let cheap = [
+            ("identity.password_memory_kib", "64"),
+            ("identity.password_iterations", "1"),
+        ];
+        let mut server = Self {
+            folder: tempfile::tempdir().unwrap(),
+            port: free_port(),
+            settings: cheap
+                .iter()
+                .chain(settings)
+                .map(|(key, value)| (variable(key), (*value).to_owned()))
+                .collect(),
+            child: None,
+        };
+        server.restart().await;
+        server
+    }
+
+    /// Starts again on the same folder and ports.
+    pub(crate) async fn restart(&mut self) {
+        self.spawn();
+        self.ready().await;
+    }
+
+    /// Starts the process and does not wait.
+    pub(crate) fn spawn(&mut self) {
+        assert!(self.child.is_none(), "the server is running already");
+        let log = File::options().create(true).append(true).open(self.log_path()).unwrap();
+        // As many open files as the system lets it have.
+        let mut command = Command::new("sh");
+        command
+            .args([
+                "-c",
+                r#"ulimit -n "$(ulimit -Hn)"; exec "$@""#,
+                "sh",
+                env!("CARGO_BIN_EXE_antiphon"),
+                "up",
+            ])
+            .arg("--data")
+            .arg(self.folder.path().join("data"))
+            .args(["--base-port", &self.port.to_string()])
+            .current_dir(self.folder.path())
+            .envs(self.settings.iter().map(|(name, value)| (name, value)))
+            .stdin(Stdio::null())
+            .stderr(log.try_clone().unwrap())
+            .stdout(log)
+            .kill_on_drop(true);
+        self.child = Some(command.spawn().unwrap());
+    }
+
+    async fn ready(&mut self) {
+        let url = format!("{}/readyz", self.admin_url());
+        let client = reqwest::Client::new();
+        let child = self.child.as_mut().unwrap();
+        loop {
+            if let Some(status) = child.try_wait().unwrap() {
+                panic!("the server ended with {status} before it was ready");
+            }
+            let asked = until("an answer of /readyz, or the end of the process", || {
+                let (client, url) = (client.clone(), url.clone());
+                let ended = child.try_wait().unwrap().is_some();
+                async move {
+                    let answer = client.get(url).send().await;
+                    (ended || answer.is_ok_and(|answer| answer.status() == 200)).then_some(())
+                }
+            });
+            asked.await;
+            if child.try_wait().unwrap().is_none() {
+                return;
+            }
+        }
+    }
+
+    /// kill -9, and waits until the process is gone.
+    pub(crate) async fn kill9(&mut self) {
+        let mut child = self.child.take().unwrap();
+        child.start_kill().unwrap();
+        child.wait().await.unwrap();
+    }
+
+    /// Sends a signal by its name.
+    pub(crate) async fn signal(&self, name: &str) {
+        let id = self.child.as_ref().and_then(Child::id).unwrap().to_string();
+        let sent = Command::new("kill").args(["-s", name, &id]).status().await.unwrap();
+        assert!(sent.success(), "kill -s {name} {id}: {sent}");
+    }
+
+    /// Waits until the process has ended by itself.
+    pub(crate) async fn ended(&mut self) -> ExitStatus {
+        let mut child = self.child.take().unwrap();
+        tokio::time::timeout(super::PATIENCE, child.wait())
+            .await
+            .expect("the server does not end")
+            .unwrap()
+    }
+
+    /// SIGTERM, and how it ended.
+    pub(crate) async fn terminate(&mut self) -> ExitStatus {
+        self.signal("TERM").await;
+        self.ended().await
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
+    pub(crate) fn admin_url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port + 1)
+    }
+
+    pub(crate) fn http(&self) -> Http {
+        Http::new(&format!("http://127.0.0.1:{}", self.port))
+    }
+
+    /// Registers and logs in.
+    pub(crate) async fn person(&self, name: &str) -> Person {
+        Person::register(&self.http(), name).await
+    }
+
+    /// A live session of a person's device, without cursors.
+    pub(crate) async fn session(&self, person: &Person) -> RawSession {
+        RawSession::open(self.port, person, &[]).await
+    }
+
+    /// The sum of a metric over its labels; None when there is no such line.
+    pub(crate) async fn metric(&self, name: &str) -> Option<f64> {
+        let text = reqwest::get(format!("{}/metrics", self.admin_url()))
+            .await
+            .ok()?
+            .text()
+            .await
+            .ok()?;
+        let of_name = |line: &&str| line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{']));
+        let values = text
+            .lines()
+            .filter(of_name)
+            .map(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
+        values.reduce(|sum, value| Some(sum? + value?))?
+    }
+
+    /// Waits until so many sessions are left.
+    pub(crate) async fn sessions_become(&self, count: f64) {
+        until("that many sessions", || async move {
+            let sessions = self.metric("antiphon_sessions").await.unwrap_or_default();
+            ((sessions - count).abs() < 0.5).then_some(())
+        })
+        .await;
+    }
+
+    /// Waits until nothing has been committed for longer than anything is put off.
+    pub(crate) async fn commits_rest(&self) {
+        const QUIET: Duration = Duration::from_millis(1_500);
+        let deadline = Instant::now() + super::PATIENCE;
+        let (mut before, mut since) = (None, Instant::now());
+        while before.is_none() || since.elapsed() < QUIET {
+            let now = self.metric("antiphon_commit_seconds_count").await;
+            if now != before {
+                (before, since) = (now, Instant::now());
+            }
+            assert!(Instant::now() < deadline, "the server commits without end");
+            sleep(super::SILENCE / 8).await;
+        }
+    }
+
+    /// All that the processes have printed so far.
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(self.log_path()).unwrap_or_default()
+    }
+
+    fn log_path(&self) -> PathBuf {
+        self.folder.path().join("log")
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let log = self.log();
+            let lines: Vec<&str> = log.lines().collect();
+            let shown = lines[lines.len().saturating_sub(LOG_LINES_SHOWN)..].join("\n");
+            eprintln!("--- the server on port {} said:\n{shown}\n---", self.port);
+        }
+    }
+}
+
+fn variable(key: &str) -> String {
+    format!("ANTIPHON_{}", key.replace('.', "__").to_uppercase())
+}
+
+/// The first of two ports that are free. Each process of tests begins elsewhere.
+fn free_port() -> u16 {
+    let pairs = (PORTS.end - PORTS.start) / 2;
+    let begin = u16::try_from(process_id() % u32::from(pairs / 64) * 64).unwrap();
+    for _ in 0..pairs {
+        let pair = (begin + PORTS_TAKEN.fetch_add(1, Ordering::Relaxed)) % pairs;
+        let port = PORTS.start + 2 * pair;
+        if [port, port + 1]
+            .iter()
+            .all(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok())
+        {
+            return port;
+        }
+    }
+    panic!("no two free ports in {PORTS:?}");
+}
