@@ -1,18 +1,12 @@
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, atomic::AtomicU64},
     time::Duration,
 };
 
-use ahash::AHashMap;
 use antiphon_directory::Route;
 use antiphon_identity::TokenVerifier;
-use antiphon_session::{CloseReason, SessionOptions};
 use antiphon_types::Clock;
 use axum::Router;
-use parking_lot::Mutex;
 use rand::RngExt as _;
 use tokio::{net::TcpListener, sync::Semaphore};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -21,10 +15,11 @@ use crate::{
     GatewayOptions,
     auth::Auth,
     calls::Calls,
-    hub::{Hub, SessionHandle},
+    hub::Hub,
     limits::{Connections, Limits},
     presence::Presence,
     rest, serve,
+    shared::{Newcomers, Shared},
 };
 
 /// Pages of history that are read at once to bring sessions up.
@@ -38,30 +33,6 @@ const KEYS_RETRY_MS: u64 = 1_000;
 #[derive(Clone)]
 pub struct Gateway {
     shared: Arc<Shared>,
-}
-
-/// What every part of an edge has at hand.
-pub(crate) struct Shared {
-    pub(crate) options: GatewayOptions,
-    pub(crate) session_options: Arc<SessionOptions>,
-    pub(crate) clock: Clock,
-    pub(crate) calls: Calls,
-    pub(crate) auth: Auth,
-    pub(crate) limits: Limits,
-    pub(crate) hub: Arc<Hub>,
-    pub(crate) presence: Presence,
-    pub(crate) admitted: Connections,
-    pub(crate) newcomers: Newcomers,
-    pub(crate) catch_ups: Semaphore,
-    /// Every connection, HTTP or WebSocket; each ends by itself or by the drain.
-    pub(crate) connections: TaskTracker,
-    pub(crate) stop_accepting: CancellationToken,
-    /// Tasks that live as long as the edge.
-    tasks: TaskTracker,
-    stop: CancellationToken,
-    next_key: AtomicU64,
-    /// Makes session ids of this run differ from those of the last.
-    run_id: u64,
 }
 
 impl Gateway {
@@ -151,51 +122,6 @@ impl Gateway {
         )
         .await;
         ended.is_ok()
-    }
-}
-
-impl Shared {
-    pub(crate) fn next_key(&self) -> u64 {
-        self.next_key.fetch_add(1, Ordering::Relaxed)
-    }
-
-    pub(crate) fn session_id(&self, key: u64) -> String {
-        format!("{:016x}-{key:x}", self.run_id)
-    }
-
-    /// Spreads the return of all sessions evenly over the window; dice would leave heaps.
-    fn send_all_away(&self) {
-        let sessions = self.hub.people().all();
-        let (now_ms, count) = (self.clock.now_ms(), sessions.len().max(1) as u64);
-        for (number, handle) in (0_u64..).zip(sessions) {
-            let spread_ms = u64::from(self.options.reconnect_window_ms) * number / count;
-            let reconnect_after_ms = u32::try_from(spread_ms).unwrap_or(u32::MAX);
-            handle.go_away(CloseReason::Draining, reconnect_after_ms, now_ms);
-        }
-        self.newcomers
-            .all()
-            .iter()
-            .for_each(|handle| handle.go_away(CloseReason::Draining, 0, now_ms));
-    }
-}
-
-/// Connections that have not said Hello yet.
-#[derive(Default)]
-pub(crate) struct Newcomers {
-    handles: Mutex<AHashMap<u64, Arc<SessionHandle>>>,
-}
-
-impl Newcomers {
-    pub(crate) fn insert(&self, handle: &Arc<SessionHandle>) {
-        self.handles.lock().insert(handle.key, handle.clone());
-    }
-
-    pub(crate) fn remove(&self, handle: &SessionHandle) {
-        self.handles.lock().remove(&handle.key);
-    }
-
-    fn all(&self) -> Vec<Arc<SessionHandle>> {
-        self.handles.lock().values().cloned().collect()
     }
 }
 

@@ -21,6 +21,7 @@ mod presence;
 mod problem;
 mod rest;
 mod serve;
+mod shared;
 mod ws;
 
 pub use gateway::Gateway;

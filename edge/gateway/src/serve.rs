@@ -15,7 +15,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tower::ServiceExt as _;
 
-use crate::{gateway::Shared, limits::ConnectionGuard, problem::Problem};
+use crate::{limits::ConnectionGuard, problem::Problem, shared::Shared};
 
 /// How long to wait after the system had no room for a connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::extract::{Body, CredentialAttempt};
-use crate::{gateway::Shared, problem::Problem};
+use crate::{problem::Problem, shared::Shared};
 
 #[derive(Deserialize, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]

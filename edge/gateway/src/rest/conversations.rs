@@ -13,7 +13,7 @@ use super::{
     extract::{Body, Caller, Parameters, user},
     values::Message,
 };
-use crate::{gateway::Shared, listing, problem::Problem};
+use crate::{listing, problem::Problem, shared::Shared};
 
 #[derive(Deserialize, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]

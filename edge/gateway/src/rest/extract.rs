@@ -10,7 +10,7 @@ use axum::{
 };
 use serde::de::DeserializeOwned;
 
-use crate::{gateway::Shared, limits::counted, problem::Problem, serve::Peer};
+use crate::{limits::counted, problem::Problem, serve::Peer, shared::Shared};
 
 /// The user whose access token the request carries; takes a token of the user's bucket.
 pub(super) struct Caller(pub(super) UserId);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::{extract::State, http::header, response::IntoResponse};
 
-use crate::{gateway::Shared, problem::Problem};
+use crate::{problem::Problem, shared::Shared};
 
 /// The public keys that verify access tokens, as a JWK set (RFC 7517).
 #[utoipa::path(

@@ -12,9 +12,9 @@ use super::{
     values::Role,
 };
 use crate::{
-    gateway::Shared,
     hub::{kind_name, role_name},
     problem::Problem,
+    shared::Shared,
 };
 
 #[derive(Deserialize, IntoParams)]

@@ -11,7 +11,7 @@ use super::{
     extract::{Body, Caller, InPath, Parameters, conversation},
     values::Message,
 };
-use crate::{calls::HistoryRange, gateway::Shared, problem::Problem};
+use crate::{calls::HistoryRange, problem::Problem, shared::Shared};
 
 #[derive(Deserialize, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]

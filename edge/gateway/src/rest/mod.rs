@@ -22,7 +22,7 @@ use axum::{Router, extract::DefaultBodyLimit, http::StatusCode, middleware, resp
 use utoipa::OpenApi as _;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use crate::{gateway::Shared, problem::Problem, ws};
+use crate::{problem::Problem, shared::Shared, ws};
 
 /// Every route, and the document that describes them.
 pub(crate) fn router(shared: &Arc<Shared>) -> (Router, String) {

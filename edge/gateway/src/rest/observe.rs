@@ -11,7 +11,7 @@ use axum::{
 };
 use tracing::Instrument as _;
 
-use crate::{gateway::Shared, limits::counted, problem::Problem, serve::Peer};
+use crate::{limits::counted, problem::Problem, serve::Peer, shared::Shared};
 
 pub(super) async fn observe(State(shared): State<Arc<Shared>>, mut request: Request, next: Next) -> Response {
     let peer = peer_of(&request, shared.options.trusted_proxies);

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::extract::{Caller, Parameters, user};
-use crate::{gateway::Shared, problem::Problem};
+use crate::{problem::Problem, shared::Shared};
 
 /// Users that one request may ask for.
 const USERS_MAX: usize = 100;

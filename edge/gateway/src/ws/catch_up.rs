@@ -8,8 +8,8 @@ use antiphon_types::{ConversationId, ErrorCode, Seq, TimestampMs, UserId};
 
 use crate::{
     calls::HistoryRange,
-    gateway::Shared,
     hub::{GoLive, SessionHandle, SharedFrame, Start, Task, backoff},
+    shared::Shared,
 };
 
 const PAGE_LEN: u32 = 100;

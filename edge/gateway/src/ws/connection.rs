@@ -13,8 +13,8 @@ use tokio_tungstenite::tungstenite;
 
 use super::{catch_up, hello, requests};
 use crate::{
-    gateway::Shared,
     hub::{SessionHandle, Task},
+    shared::Shared,
 };
 
 /// How long a device may take to answer the close.

@@ -7,9 +7,9 @@ use antiphon_session::{Accepted, CloseReason, HelloRequest, Refusal};
 use antiphon_types::{ConversationId, ErrorCode, Seq, TimestampMs, UserId};
 
 use crate::{
-    gateway::Shared,
     hub::{Admission, GoLive, Owner, SessionHandle, Start, Task},
     options::DevicePolicy,
+    shared::Shared,
 };
 
 /// How long Hello waits for the feed. Without it the session is brought up after Welcome.

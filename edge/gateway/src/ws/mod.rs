@@ -16,7 +16,7 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 
-use crate::{gateway::Shared, limits::counted, problem::Problem, serve::Peer};
+use crate::{limits::counted, problem::Problem, serve::Peer, shared::Shared};
 
 /// Read buffer of a connection; it is allocated at once, so it is small.
 const READ_BUFFER_BYTES: usize = 4 * 1024;

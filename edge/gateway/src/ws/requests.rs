@@ -7,7 +7,7 @@ use antiphon_session::{Refusal, Request};
 use antiphon_types::{ErrorCode, UserId};
 use tracing::Instrument as _;
 
-use crate::{calls::HistoryRange, gateway::Shared, hub::SessionHandle, listing};
+use crate::{calls::HistoryRange, hub::SessionHandle, listing, shared::Shared};
 
 /// The answer to a request; nothing is done before it is polled but taking its tokens.
 pub(super) fn carry_out(

@@ -1,0 +1,89 @@
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
+use ahash::AHashMap;
+use antiphon_session::{CloseReason, SessionOptions};
+use antiphon_types::Clock;
+use parking_lot::Mutex;
+use tokio::sync::Semaphore;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    GatewayOptions,
+    auth::Auth,
+    calls::Calls,
+    hub::{Hub, SessionHandle},
+    limits::{Connections, Limits},
+    presence::Presence,
+};
+
+/// What every part of an edge has at hand.
+pub(crate) struct Shared {
+    pub(crate) options: GatewayOptions,
+    pub(crate) session_options: Arc<SessionOptions>,
+    pub(crate) clock: Clock,
+    pub(crate) calls: Calls,
+    pub(crate) auth: Auth,
+    pub(crate) limits: Limits,
+    pub(crate) hub: Arc<Hub>,
+    pub(crate) presence: Presence,
+    pub(crate) admitted: Connections,
+    pub(crate) newcomers: Newcomers,
+    pub(crate) catch_ups: Semaphore,
+    /// Every connection, HTTP or WebSocket; each ends by itself or by the drain.
+    pub(crate) connections: TaskTracker,
+    pub(crate) stop_accepting: CancellationToken,
+    /// Tasks that live as long as the edge.
+    pub(crate) tasks: TaskTracker,
+    pub(crate) stop: CancellationToken,
+    pub(crate) next_key: AtomicU64,
+    /// Makes session ids of this run differ from those of the last.
+    pub(crate) run_id: u64,
+}
+
+impl Shared {
+    pub(crate) fn next_key(&self) -> u64 {
+        self.next_key.fetch_add(1, Ordering::Relaxed)
+    }
+
+    pub(crate) fn session_id(&self, key: u64) -> String {
+        format!("{:016x}-{key:x}", self.run_id)
+    }
+
+    /// Spreads the return of all sessions evenly over the window; dice would leave heaps.
+    pub(crate) fn send_all_away(&self) {
+        let sessions = self.hub.people().all();
+        let (now_ms, count) = (self.clock.now_ms(), sessions.len().max(1) as u64);
+        for (number, handle) in (0_u64..).zip(sessions) {
+            let spread_ms = u64::from(self.options.reconnect_window_ms) * number / count;
+            let reconnect_after_ms = u32::try_from(spread_ms).unwrap_or(u32::MAX);
+            handle.go_away(CloseReason::Draining, reconnect_after_ms, now_ms);
+        }
+        self.newcomers
+            .all()
+            .iter()
+            .for_each(|handle| handle.go_away(CloseReason::Draining, 0, now_ms));
+    }
+}
+
+/// Connections that have not said Hello yet.
+#[derive(Default)]
+pub(crate) struct Newcomers {
+    handles: Mutex<AHashMap<u64, Arc<SessionHandle>>>,
+}
+
+impl Newcomers {
+    pub(crate) fn insert(&self, handle: &Arc<SessionHandle>) {
+        self.handles.lock().insert(handle.key, handle.clone());
+    }
+
+    pub(crate) fn remove(&self, handle: &SessionHandle) {
+        self.handles.lock().remove(&handle.key);
+    }
+
+    fn all(&self) -> Vec<Arc<SessionHandle>> {
+        self.handles.lock().values().cloned().collect()
+    }
+}
