@@ -2,9 +2,70 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use antiphon_proto::client::Send;
+use antiphon_proto::client::{Error, Send, Sent, client_frame};
 
-use super::SendError;
+use super::{Core, Output, Pending, SendError, is_retryable};
+
+impl Core {
+    /// Takes a message to send.
+    ///
+    /// # Errors
+    /// [`SendError::OutboxFull`].
+    pub fn send(
+        &mut self,
+        conversation_id: String,
+        client_msg_id: String,
+        text: String,
+        now_ms: u64,
+    ) -> Result<(), SendError> {
+        self.outbox.push(Send {
+            conversation_id,
+            client_msg_id,
+            text,
+        })?;
+        self.transmit_outbox(now_ms);
+        Ok(())
+    }
+
+    /// Messages that wait for their answer.
+    #[must_use]
+    pub fn outbox_len(&self) -> usize {
+        self.outbox.len()
+    }
+
+    pub(super) fn transmit_outbox(&mut self, now_ms: u64) {
+        if !self.is_connected {
+            return;
+        }
+        for send in self.outbox.due(now_ms) {
+            let pending = Pending::Send {
+                client_msg_id: send.client_msg_id.clone(),
+            };
+            self.ask(pending, client_frame::Body::Send(send));
+        }
+    }
+
+    pub(super) fn sent(&mut self, client_msg_id: String, sent: Sent, now_ms: u64) {
+        self.outbox.settle(&client_msg_id);
+        self.outputs.push_back(Output::Sent { client_msg_id, sent });
+        self.transmit_outbox(now_ms);
+    }
+
+    pub(super) fn not_sent(&mut self, client_msg_id: String, error: Error, now_ms: u64) {
+        if is_retryable(&error.code) {
+            self.outbox
+                .retry(&client_msg_id, now_ms + error.retry_after_ms.unwrap_or(100).max(1));
+            return;
+        }
+        self.outbox.settle(&client_msg_id);
+        let error = SendError::Refused {
+            code: error.code,
+            message: error.message,
+        };
+        self.outputs.push_back(Output::NotSent { client_msg_id, error });
+        self.transmit_outbox(now_ms);
+    }
+}
 
 #[derive(Debug)]
 pub(super) struct Outbox {

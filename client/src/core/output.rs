@@ -1,0 +1,113 @@
+//! What goes in and out of the core besides frames.
+
+use antiphon_proto::client::{self, ClientFrame, Error, Fetch, Message, server_frame::Body};
+
+/// What the app is told.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Event {
+    /// A session is open.
+    Connected {
+        /// The region of the edge.
+        region: String,
+    },
+    /// The session is gone; another is tried.
+    Disconnected {
+        /// Why.
+        reason: String,
+    },
+    /// The next message of its conversation.
+    Message(Message),
+    /// Retention has taken the messages before `from_seq`: they cannot be had any more.
+    Truncated {
+        /// The conversation.
+        conversation_id: String,
+        /// The first seq there is.
+        from_seq: u64,
+    },
+    /// A member's delivered and read seq.
+    Receipt(client::Receipt),
+    /// Somebody is typing.
+    Typing(client::TypingEvent),
+    /// A membership changed.
+    Conversation(client::ConversationEvent),
+    /// A watched user came or went.
+    Presence(client::Presence),
+    /// The access token was renewed: what to log in with after a restart.
+    Tokens(crate::Tokens),
+    /// The log-in is over (revoked, or the refresh token has expired); the client has stopped.
+    LoggedOut {
+        /// Why.
+        reason: String,
+    },
+}
+
+/// A request of the app's that has one answer.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Request {
+    /// A page of history.
+    Fetch(Fetch),
+    /// A page of conversations.
+    Sync(client::Sync),
+    /// The presence of users, watched from then on.
+    Presence(client::PresenceQuery),
+    /// A read mark.
+    Read(client::Read),
+    /// A new access token.
+    Reauth(client::Reauth),
+}
+
+/// Why a message was not sent.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SendError {
+    /// The outbox is full.
+    #[error("the outbox is full ({limit} messages wait)")]
+    OutboxFull {
+        /// Its bound.
+        limit: usize,
+    },
+    /// The server refused it.
+    #[error("{code}: {message}")]
+    Refused {
+        /// Upper snake case code.
+        code: String,
+        /// What is wrong.
+        message: String,
+    },
+    /// The client has stopped.
+    #[error("the client has stopped")]
+    Stopped,
+}
+
+/// What the driver has to do.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Output {
+    /// Transmit a frame.
+    Frame(ClientFrame),
+    /// Tell the app.
+    Event(Event),
+    /// A message is durable.
+    Sent {
+        /// Which one.
+        client_msg_id: String,
+        /// Where it is.
+        sent: client::Sent,
+    },
+    /// A message was refused for good.
+    NotSent {
+        /// Which one.
+        client_msg_id: String,
+        /// Why.
+        error: SendError,
+    },
+    /// A request of the app's is answered.
+    Answer {
+        /// The number that [`crate::Core::request`] gave it.
+        number: u64,
+        /// The answer, or the refusal.
+        result: Result<Box<Body>, Error>,
+    },
+    /// The server asks to come back after this many milliseconds.
+    Goaway(client::Goaway),
+    /// The server does not take the access token (any more).
+    Unauthenticated(Error),
+}
