@@ -1,4 +1,4 @@
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
 
 use antiphon_proto::client::{self as frames, server_frame::Body};
 use tokio::{
@@ -6,7 +6,7 @@ use tokio::{
     task::JoinHandle,
 };
 
-use crate::{Account, CoreOptions, Event, Request, SendError, Tokens, driver::Driver};
+use crate::{Account, CoreOptions, Event, Request, SendError, Tokens, driver::Driver, intake::Intake};
 
 /// How a client behaves.
 #[derive(Debug, Clone)]
@@ -67,10 +67,27 @@ pub enum ClientError {
     Stopped,
 }
 
+impl From<frames::Error> for ClientError {
+    fn from(error: frames::Error) -> Self {
+        Self::Refused {
+            code: error.code,
+            message: error.message,
+            retry_after_ms: error.retry_after_ms,
+        }
+    }
+}
+
 /// A session that survives the network. Cheap to clone; it ends when [`Client::close`] is called or the last clone is dropped.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Client {
     commands: mpsc::Sender<Command>,
+    intake: Arc<Intake>,
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client").finish_non_exhaustive()
+    }
 }
 
 /// What the app asks of the driver.
@@ -128,6 +145,23 @@ impl Sending {
     }
 }
 
+/// A read mark on its way: await [`Marking::marked`], or drop it and the mark is sent all the same.
+#[derive(Debug)]
+pub struct Marking {
+    answer: oneshot::Receiver<Result<(), ClientError>>,
+}
+
+impl Marking {
+    /// Waits until the server has confirmed this mark or a later one.
+    ///
+    /// # Errors
+    /// [`ClientError::Refused`] when the mark was refused for good: there is no such conversation, or it has no such seq.
+    /// [`ClientError::Stopped`].
+    pub async fn marked(self) -> Result<(), ClientError> {
+        self.answer.await.unwrap_or(Err(ClientError::Stopped))
+    }
+}
+
 /// Commands that may wait for the driver.
 const COMMANDS_LEN_MAX: usize = 1_024;
 
@@ -138,8 +172,9 @@ impl Client {
         let (commands, to_driver) = mpsc::channel(COMMANDS_LEN_MAX);
         let (to_app, events) = mpsc::channel(options.events_len_max);
         let account = Account::new(&options.server);
-        let driver = Driver::new(options, account, tokens, to_driver, to_app);
-        (Self { commands }, events, tokio::spawn(driver.run()))
+        let intake = Arc::new(Intake::default());
+        let driver = Driver::new(options, account, tokens, to_driver, Arc::clone(&intake), to_app);
+        (Self { commands, intake }, events, tokio::spawn(driver.run()))
     }
 
     /// Puts a message into the outbox under a new idempotency key.
@@ -174,16 +209,16 @@ impl Client {
         })
     }
 
-    /// Marks everything up to `seq` as read.
+    /// Marks everything up to `seq` as read; returns at once, whether there is a connection or not.
     ///
-    /// # Errors
-    /// [`ClientError`].
-    pub async fn read(&self, conversation_id: &str, seq: u64) -> Result<(), ClientError> {
-        let read = frames::Read {
-            conversation_id: conversation_id.to_owned(),
-            seq,
-        };
-        self.request(Request::Read(read)).await.map(drop)
+    /// The mark is sent until the server has answered it, across reconnects. Of several marks of a conversation the highest counts,
+    /// so this may be called for every message that is shown; a mark below one that was made before changes nothing. A mark beyond
+    /// the last message is refused, and with it those below it that had not been sent yet.
+    #[allow(clippy::must_use_candidate, reason = "most apps have no use for the confirmation")]
+    pub fn read(&self, conversation_id: &str, seq: u64) -> Marking {
+        Marking {
+            answer: self.intake.read(conversation_id, seq),
+        }
     }
 
     /// Says that the user is typing.
@@ -245,7 +280,7 @@ impl Client {
         cursors.await.map_err(|_| ClientError::Stopped)
     }
 
-    /// Ends the session. Messages in the outbox are not waited for.
+    /// Ends the session. Messages in the outbox and read marks are not waited for.
     pub async fn close(&self) {
         let _ = self.command(Command::Close).await;
     }
@@ -257,12 +292,7 @@ impl Client {
             answer: sender,
         })
         .await?;
-        let result = answer.await.map_err(|_| ClientError::Stopped)?;
-        result.map_err(|error| ClientError::Refused {
-            code: error.code,
-            message: error.message,
-            retry_after_ms: error.retry_after_ms,
-        })
+        Ok(answer.await.map_err(|_| ClientError::Stopped)??)
     }
 
     async fn command(&self, command: Command) -> Result<(), ClientError> {

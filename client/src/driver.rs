@@ -2,6 +2,7 @@
 
 use std::{
     collections::{HashMap, VecDeque},
+    sync::Arc,
     time::Duration,
 };
 
@@ -14,9 +15,10 @@ use tokio::{
 };
 
 use crate::{
-    Account, Backoff, ClientOptions, Core, Event, Output, Request, SendError, Sent, Tokens,
+    Account, Backoff, ClientError, ClientOptions, Core, Event, Output, Request, SendError, Sent, Tokens,
     client::Command,
     connection::Connection,
+    intake::{Intake, MarkAnswer},
     tokens::{Keeper, Renewal},
 };
 
@@ -25,9 +27,12 @@ pub(crate) struct Driver {
     core: Core,
     keeper: Keeper,
     commands: mpsc::Receiver<Command>,
+    intake: Arc<Intake>,
     to_app: mpsc::Sender<Event>,
     events: VecDeque<Event>,
     sends: HashMap<String, oneshot::Sender<Result<Sent, SendError>>>,
+    /// Who waits for read marks, by conversation and seq.
+    marks: HashMap<String, Vec<(u64, MarkAnswer)>>,
     requests: HashMap<u64, oneshot::Sender<Result<Box<Body>, client::Error>>>,
     clock: Clock,
     backoff: Backoff,
@@ -64,6 +69,7 @@ impl Driver {
         account: Account,
         tokens: Tokens,
         commands: mpsc::Receiver<Command>,
+        intake: Arc<Intake>,
         to_app: mpsc::Sender<Event>,
     ) -> Self {
         let core = Core::new(options.core.clone(), options.cursors.clone());
@@ -73,9 +79,11 @@ impl Driver {
             core,
             keeper: Keeper::new(account, tokens),
             commands,
+            intake,
             to_app,
             events: VecDeque::new(),
             sends: HashMap::new(),
+            marks: HashMap::new(),
             requests: HashMap::new(),
             clock: Clock::system(),
             backoff,
@@ -173,8 +181,10 @@ impl Driver {
         let (mut heard_at, mut pinged_at) = (Instant::now(), Instant::now());
         let mut renewal: OptionFuture<BoxFuture<'static, Renewal>> = None.into();
         let mut is_renewing = false;
-        let to_app = self.to_app.clone();
+        let (to_app, intake) = (self.to_app.clone(), Arc::clone(&self.intake));
+        let mut is_closing = false;
         loop {
+            self.gather();
             while let Some(output) = self.core.poll() {
                 if let Err(ended) = self.act(output, &mut connection).await {
                     if !matches!(ended, Ended::Closed) {
@@ -182,6 +192,10 @@ impl Driver {
                     }
                     return ended;
                 }
+            }
+            if is_closing {
+                connection.close().await;
+                return Ended::Closed;
             }
             tokio::select! {
                 // A slow app slows down reading, and nothing else.
@@ -197,12 +211,11 @@ impl Driver {
                     Err(_) => return Ended::Closed,
                 },
                 command = self.commands.recv() => match command {
-                    Some(Command::Close) | None => {
-                        connection.close().await;
-                        return Ended::Closed;
-                    }
+                    // What was handed over before is still transmitted.
+                    Some(Command::Close) | None => is_closing = true,
                     Some(command) => self.take(command),
                 },
+                () = intake.changed() => {}
                 Some(done) = &mut renewal, if is_renewing => {
                     is_renewing = false;
                     match done {
@@ -251,7 +264,12 @@ impl Driver {
                 }
             }
             Output::Unauthenticated(error) => Err(self.hello_refused(&error)),
-            other @ (Output::Event(_) | Output::Sent { .. } | Output::NotSent { .. } | Output::Answer { .. }) => {
+            other @ (Output::Event(_)
+            | Output::Sent { .. }
+            | Output::NotSent { .. }
+            | Output::Marked { .. }
+            | Output::NotMarked { .. }
+            | Output::Answer { .. }) => {
                 self.tell(other);
                 Ok(())
             }
@@ -277,12 +295,41 @@ impl Driver {
                     let _ = answer.send(Err(error));
                 }
             }
+            Output::Marked { conversation_id, seq } => self.settle_marks(&conversation_id, seq, &Ok(())),
+            Output::NotMarked {
+                conversation_id,
+                seq,
+                error,
+            } => self.settle_marks(&conversation_id, seq, &Err(error.into())),
             Output::Answer { number, result } => {
                 if let Some(answer) = self.requests.remove(&number) {
                     let _ = answer.send(result);
                 }
             }
             Output::Frame(_) | Output::Goaway(_) | Output::Unauthenticated(_) => {}
+        }
+    }
+
+    /// Tells everybody who waits for `seq` or less.
+    fn settle_marks(&mut self, conversation_id: &str, seq: u64, result: &Result<(), ClientError>) {
+        let Some(answers) = self.marks.get_mut(conversation_id) else {
+            return;
+        };
+        for (_, answer) in answers.extract_if(.., |(marked, _)| *marked <= seq) {
+            let _ = answer.send(result.clone());
+        }
+        if answers.is_empty() {
+            self.marks.remove(conversation_id);
+        }
+    }
+
+    /// Takes what the app has handed over.
+    fn gather(&mut self) {
+        for (conversation_id, mark) in self.intake.take_marks() {
+            let answers = self.marks.entry(conversation_id.clone()).or_default();
+            answers.retain(|(_, answer)| !answer.is_closed());
+            answers.extend(mark.answers);
+            self.core.read(conversation_id, mark.seq, self.clock.now_ms());
         }
     }
 
@@ -326,9 +373,10 @@ impl Driver {
 
     /// Waits before the next attempt; commands and events go on meanwhile.
     async fn wait(&mut self, pause: Duration) -> Result<(), ()> {
-        let to_app = self.to_app.clone();
+        let (to_app, intake) = (self.to_app.clone(), Arc::clone(&self.intake));
         let mut waited = std::pin::pin!(sleep(pause));
         loop {
+            self.gather();
             self.collect();
             tokio::select! {
                 () = &mut waited => return Ok(()),
@@ -340,6 +388,7 @@ impl Driver {
                     Some(Command::Close) | None => return Err(()),
                     Some(command) => self.take(command),
                 },
+                () = intake.changed() => {}
             }
         }
     }
@@ -348,5 +397,11 @@ impl Driver {
         self.is_token_refused = false;
         self.events.push_back(Event::Tokens(tokens.clone()));
         self.keeper.renewed(tokens);
+    }
+}
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        self.intake.stop();
     }
 }

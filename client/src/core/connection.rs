@@ -57,6 +57,7 @@ impl Core {
             conversation.reaches(resumed.tail_seq, now_ms + self.options.resume_patience_ms);
         }
         self.transmit_outbox(now_ms);
+        self.transmit_marks(now_ms);
     }
 
     /// The connection is gone. What was under way is sent again on the next one.
@@ -66,6 +67,7 @@ impl Core {
         }
         self.is_connected = false;
         self.outbox.disconnected();
+        self.marks.disconnected();
         for conversation in self.conversations.values_mut() {
             conversation.disconnected();
         }

@@ -53,12 +53,18 @@ impl Core {
     pub(super) fn gap_refused(&mut self, conversation_id: &str, error: &Error, now_ms: u64) {
         if !is_retryable(&error.code) {
             // Not a member any more: there is nothing to hold.
-            self.conversations.remove(conversation_id);
+            self.left(conversation_id);
             return;
         }
         if let Some(conversation) = self.conversations.get_mut(conversation_id) {
             conversation.fetch_failed(now_ms + error.retry_after_ms.unwrap_or(500).max(1));
         }
+    }
+
+    /// The user is no member any more.
+    pub(super) fn left(&mut self, conversation_id: &str) {
+        self.conversations.remove(conversation_id);
+        self.marks.left(conversation_id);
     }
 
     fn fetch_gap(&mut self, conversation_id: String) {

@@ -3,6 +3,7 @@
 mod connection;
 mod conversation;
 mod inbound;
+mod marks;
 mod options;
 mod outbox;
 mod output;
@@ -13,7 +14,7 @@ use std::collections::{HashMap, VecDeque};
 
 use antiphon_proto::client::{self, ClientFrame, Error, ServerFrame, client_frame, server_frame::Body};
 
-use self::{conversation::Conversation, outbox::Outbox};
+use self::{conversation::Conversation, marks::Marks, outbox::Outbox};
 pub use self::{
     options::CoreOptions,
     output::{Event, Output, Request, SendError},
@@ -23,6 +24,7 @@ pub use self::{
 #[derive(Debug)]
 enum Pending {
     Send { client_msg_id: String },
+    Mark { conversation_id: String, seq: u64 },
     Gap { conversation_id: String },
     App { number: u64 },
 }
@@ -33,6 +35,7 @@ pub struct Core {
     options: CoreOptions,
     conversations: HashMap<String, Conversation>,
     outbox: Outbox,
+    marks: Marks,
     pending: HashMap<String, Pending>,
     outputs: VecDeque<Output>,
     is_connected: bool,
@@ -51,6 +54,7 @@ impl Core {
             .collect();
         Self {
             outbox: Outbox::new(options.outbox_len_max, options.in_flight_per_conversation_max),
+            marks: Marks::default(),
             options,
             conversations,
             pending: HashMap::new(),
@@ -73,7 +77,6 @@ impl Core {
             Request::Fetch(fetch) => client_frame::Body::Fetch(fetch),
             Request::Sync(sync) => client_frame::Body::Sync(sync),
             Request::Presence(query) => client_frame::Body::Presence(query),
-            Request::Read(read) => client_frame::Body::Read(read),
             Request::Reauth(reauth) => client_frame::Body::Reauth(reauth),
         };
         self.ask(Pending::App { number }, body);
@@ -99,7 +102,7 @@ impl Core {
             Body::Typing(typing) => self.tell(Event::Typing(typing)),
             Body::Conversation(change) => {
                 if change.change == "removed" && change.user_id == self.own_id {
-                    self.conversations.remove(&change.conversation_id);
+                    self.left(&change.conversation_id);
                 }
                 self.tell(Event::Conversation(change));
             }
@@ -121,7 +124,7 @@ impl Core {
         }
     }
 
-    /// Does what is due: gathered marks, fetches, sends that were to wait.
+    /// Does what is due: gathered acknowledgements, fetches, sends and marks that were to wait.
     pub fn tick(&mut self, now_ms: u64) {
         if !self.is_connected {
             return;
@@ -132,6 +135,7 @@ impl Core {
         }
         self.fetch_gaps(now_ms);
         self.transmit_outbox(now_ms);
+        self.transmit_marks(now_ms);
     }
 
     /// The next thing to do.
@@ -164,9 +168,10 @@ impl Core {
     fn replied(&mut self, id: &str, body: Body, now_ms: u64) {
         match (self.pending.remove(id), body) {
             (Some(Pending::Send { client_msg_id }), Body::Sent(sent)) => self.sent(client_msg_id, sent, now_ms),
+            (Some(Pending::Mark { conversation_id, seq }), Body::Ok(_)) => self.marked(conversation_id, seq, now_ms),
             (Some(Pending::Gap { conversation_id }), Body::Page(page)) => self.page(conversation_id, page, now_ms),
             (Some(Pending::App { number }), body) => self.answer(number, Ok(Box::new(body))),
-            (Some(Pending::Send { .. } | Pending::Gap { .. }) | None, _) => {}
+            (Some(Pending::Send { .. } | Pending::Mark { .. } | Pending::Gap { .. }) | None, _) => {}
         }
     }
 
@@ -179,6 +184,7 @@ impl Core {
         }
         match pending {
             Some(Pending::Send { client_msg_id }) => self.not_sent(client_msg_id, error, now_ms),
+            Some(Pending::Mark { conversation_id, seq }) => self.not_marked(conversation_id, seq, error, now_ms),
             Some(Pending::Gap { conversation_id }) => self.gap_refused(&conversation_id, &error, now_ms),
             Some(Pending::App { number }) => self.answer(number, Err(error)),
             None => {}

@@ -50,8 +50,6 @@ pub enum Request {
     Sync(client::Sync),
     /// The presence of users, watched from then on.
     Presence(client::PresenceQuery),
-    /// A read mark.
-    Read(client::Read),
     /// A new access token.
     Reauth(client::Reauth),
 }
@@ -98,6 +96,22 @@ pub enum Output {
         client_msg_id: String,
         /// Why.
         error: SendError,
+    },
+    /// Everything up to `seq` is marked as read.
+    Marked {
+        /// The conversation.
+        conversation_id: String,
+        /// How far.
+        seq: u64,
+    },
+    /// A read mark was refused for good, and those below it that it had absorbed.
+    NotMarked {
+        /// The conversation.
+        conversation_id: String,
+        /// How far it would have marked.
+        seq: u64,
+        /// Why.
+        error: Error,
     },
     /// A request of the app's is answered.
     Answer {

@@ -2,6 +2,8 @@
 
 #![allow(clippy::wildcard_enum_match_arm, reason = "a model speaks a part of the protocol")]
 
+mod marks;
+
 use antiphon_proto::client::{Message, Page, Welcome};
 use proptest::prelude::*;
 

@@ -156,7 +156,7 @@ impl Talk {
             Event::Message(message) if message.conversation_id == self.picked.id => {
                 let seq = message.seq;
                 self.show(message).await;
-                self.mark_read(seq).await;
+                self.client.read(&self.picked.id, seq);
             }
             Event::Message(message) => {
                 let name = self.name(&message.sender_id).await;
@@ -210,7 +210,7 @@ impl Talk {
                     self.show(message).await;
                 }
                 if let (Some(last), None) = (last, before_seq) {
-                    self.mark_read(last).await;
+                    self.client.read(&self.picked.id, last);
                 }
             }
             Err(error) => self.screen.note(&format!("history cannot be read: {error}")),
@@ -227,12 +227,6 @@ impl Talk {
             self.screen.bold(&name),
         );
         self.screen.say(&format!("{time} {name}: {}", printable(&message.text)));
-    }
-
-    async fn mark_read(&mut self, seq: u64) {
-        if let Err(error) = self.client.read(&self.picked.id, seq).await {
-            tracing::debug!(%error, seq, "the read mark was not taken");
-        }
     }
 
     async fn receipt(&mut self, receipt: Receipt) {
