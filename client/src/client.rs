@@ -6,7 +6,7 @@ use tokio::{
     task::JoinHandle,
 };
 
-use crate::{Account, CoreOptions, Event, Request, SendError, Tokens, driver::Driver, intake::Intake};
+use crate::{Account, CoreOptions, Event, OutboxFull, Request, SendError, Tokens, driver::Driver, intake::Intake};
 
 /// How a client behaves.
 #[derive(Debug, Clone)]
@@ -92,12 +92,6 @@ impl fmt::Debug for Client {
 
 /// What the app asks of the driver.
 pub(crate) enum Command {
-    Send {
-        conversation_id: String,
-        client_msg_id: String,
-        text: String,
-        answer: oneshot::Sender<Result<Sent, SendError>>,
-    },
     Request {
         request: Request,
         answer: oneshot::Sender<Result<Box<Body>, frames::Error>>,
@@ -139,7 +133,7 @@ impl Sending {
     /// Waits until the message is durable.
     ///
     /// # Errors
-    /// [`SendError`] when it was refused for good.
+    /// [`SendError::Refused`] when it was refused for good; [`SendError::Stopped`] when the client stopped before it was answered.
     pub async fn sent(self) -> Result<Sent, SendError> {
         self.answer.await.unwrap_or(Err(SendError::Stopped))
     }
@@ -172,16 +166,17 @@ impl Client {
         let (commands, to_driver) = mpsc::channel(COMMANDS_LEN_MAX);
         let (to_app, events) = mpsc::channel(options.events_len_max);
         let account = Account::new(&options.server);
-        let intake = Arc::new(Intake::default());
+        let intake = Arc::new(Intake::new(options.core.outbox_len_max));
         let driver = Driver::new(options, account, tokens, to_driver, Arc::clone(&intake), to_app);
         (Self { commands, intake }, events, tokio::spawn(driver.run()))
     }
 
-    /// Puts a message into the outbox under a new idempotency key.
+    /// Puts a message into the outbox under a new idempotency key; returns at once, whether there is a connection or not.
     ///
     /// # Errors
-    /// [`SendError::OutboxFull`] when the driver cannot take it now; a full outbox shows in [`Sending::sent`].
-    pub fn send(&self, conversation_id: &str, text: &str) -> Result<Sending, SendError> {
+    /// [`OutboxFull`] when [`CoreOptions::outbox_len_max`] messages wait for their answer. The message was not taken: wait for the
+    /// [`Sending::sent`] of an earlier one and send it again, or tell the user.
+    pub fn send(&self, conversation_id: &str, text: &str) -> Result<Sending, OutboxFull> {
         self.send_as(conversation_id, &new_client_msg_id(), text)
     }
 
@@ -189,23 +184,15 @@ impl Client {
     ///
     /// # Errors
     /// As [`Client::send`].
-    pub fn send_as(&self, conversation_id: &str, client_msg_id: &str, text: &str) -> Result<Sending, SendError> {
-        let (sender, answer) = oneshot::channel();
-        let command = Command::Send {
+    pub fn send_as(&self, conversation_id: &str, client_msg_id: &str, text: &str) -> Result<Sending, OutboxFull> {
+        let message = frames::Send {
             conversation_id: conversation_id.to_owned(),
             client_msg_id: client_msg_id.to_owned(),
             text: text.to_owned(),
-            answer: sender,
         };
-        self.commands.try_send(command).map_err(|error| match error {
-            mpsc::error::TrySendError::Full(_) => SendError::OutboxFull {
-                limit: COMMANDS_LEN_MAX,
-            },
-            mpsc::error::TrySendError::Closed(_) => SendError::Stopped,
-        })?;
         Ok(Sending {
             client_msg_id: client_msg_id.to_owned(),
-            answer,
+            answer: self.intake.send(message)?,
         })
     }
 

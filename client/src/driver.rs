@@ -15,10 +15,10 @@ use tokio::{
 };
 
 use crate::{
-    Account, Backoff, ClientError, ClientOptions, Core, Event, Output, Request, SendError, Sent, Tokens,
+    Account, Backoff, ClientError, ClientOptions, Core, Event, Output, Request, Sent, Tokens,
     client::Command,
     connection::Connection,
-    intake::{Intake, MarkAnswer},
+    intake::{Intake, MarkAnswer, SendAnswer, WaitingMessage},
     tokens::{Keeper, Renewal},
 };
 
@@ -30,7 +30,8 @@ pub(crate) struct Driver {
     intake: Arc<Intake>,
     to_app: mpsc::Sender<Event>,
     events: VecDeque<Event>,
-    sends: HashMap<String, oneshot::Sender<Result<Sent, SendError>>>,
+    /// Client message id and who waits, by the core's number.
+    sends: HashMap<u64, (String, SendAnswer)>,
     /// Who waits for read marks, by conversation and seq.
     marks: HashMap<String, Vec<(u64, MarkAnswer)>>,
     requests: HashMap<u64, oneshot::Sender<Result<Box<Body>, client::Error>>>,
@@ -280,19 +281,18 @@ impl Driver {
     fn tell(&mut self, output: Output) {
         match output {
             Output::Event(event) => self.events.push_back(event),
-            Output::Sent { client_msg_id, sent } => {
-                if let Some(answer) = self.sends.remove(&client_msg_id) {
-                    // Whoever sent it may not wait for it.
-                    let _ = answer.send(Ok(Sent {
+            Output::Sent { number, sent } => {
+                if let Some((client_msg_id, answer)) = self.sends.remove(&number) {
+                    answer.send(Ok(Sent {
                         client_msg_id,
                         seq: sent.seq,
                         sent_at_ms: sent.sent_at_ms,
                     }));
                 }
             }
-            Output::NotSent { client_msg_id, error } => {
-                if let Some(answer) = self.sends.remove(&client_msg_id) {
-                    let _ = answer.send(Err(error));
+            Output::NotSent { number, error } => {
+                if let Some((_, answer)) = self.sends.remove(&number) {
+                    answer.send(Err(error));
                 }
             }
             Output::Marked { conversation_id, seq } => self.settle_marks(&conversation_id, seq, &Ok(())),
@@ -325,11 +325,22 @@ impl Driver {
 
     /// Takes what the app has handed over.
     fn gather(&mut self) {
+        let now_ms = self.clock.now_ms();
+        for WaitingMessage { message, answer } in self.intake.take_messages() {
+            let client_msg_id = message.client_msg_id.clone();
+            let taken = self
+                .core
+                .send(message.conversation_id, message.client_msg_id, message.text, now_ms);
+            // Never refused: each holds a place of the outbox since the app handed it over.
+            if let Ok(number) = taken {
+                self.sends.insert(number, (client_msg_id, answer));
+            }
+        }
         for (conversation_id, mark) in self.intake.take_marks() {
             let answers = self.marks.entry(conversation_id.clone()).or_default();
             answers.retain(|(_, answer)| !answer.is_closed());
             answers.extend(mark.answers);
-            self.core.read(conversation_id, mark.seq, self.clock.now_ms());
+            self.core.read(conversation_id, mark.seq, now_ms);
         }
     }
 
@@ -341,24 +352,6 @@ impl Driver {
 
     fn take(&mut self, command: Command) {
         match command {
-            Command::Send {
-                conversation_id,
-                client_msg_id,
-                text,
-                answer,
-            } => {
-                let sent = self
-                    .core
-                    .send(conversation_id, client_msg_id.clone(), text, self.clock.now_ms());
-                match sent {
-                    Ok(()) => {
-                        self.sends.insert(client_msg_id, answer);
-                    }
-                    Err(error) => {
-                        let _ = answer.send(Err(error));
-                    }
-                }
-            }
             Command::Request { request, answer } => {
                 let number = self.core.request(request);
                 self.requests.insert(number, answer);

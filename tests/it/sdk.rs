@@ -1,8 +1,8 @@
 //! The SDK against the real server.
 
-use std::time::Duration;
+use std::{collections::VecDeque, time::Duration};
 
-use antiphon_client::{Account, Client, ClientError, ClientOptions, Event};
+use antiphon_client::{Account, Client, ClientError, ClientOptions, Event, OutboxFull};
 use tokio::{sync::mpsc, time::timeout};
 
 use crate::support::{PATIENCE, http::PASSWORD, server::Server};
@@ -125,4 +125,32 @@ async fn a_read_mark_that_cannot_be_is_refused_once() {
     // The refusal of one mark leaves the next alone.
     reader.read(&conversation, 1).marked().await.unwrap();
     reader.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answered_message_makes_room_in_a_full_outbox() {
+    let mut server = Server::start().await;
+    let (alice, bob) = (server.person("alice").await, server.person("bob").await);
+    let conversation = alice.direct(&bob).await;
+    let (writer, mut events) = start(&server, "alice", |options| options.core.outbox_len_max = 2).await;
+    connected(&mut events).await;
+    server.kill9().await;
+    disconnected(&mut events).await;
+    let mut sendings = VecDeque::new();
+    for number in 1..=2 {
+        sendings.push_back(writer.send(&conversation, &format!("text {number}")).unwrap());
+    }
+    assert_eq!(
+        writer.send(&conversation, "too many").unwrap_err(),
+        OutboxFull { limit: 2 }
+    );
+    server.restart().await;
+    for number in 3..=20 {
+        let first = sendings.pop_front().unwrap();
+        let sent = timeout(PATIENCE, first.sent()).await.expect("a send is not answered");
+        assert_eq!(sent.unwrap().seq, number - 2);
+        let next = writer.send(&conversation, &format!("text {number}"));
+        sendings.push_back(next.expect("an answer makes room"));
+    }
+    writer.close().await;
 }

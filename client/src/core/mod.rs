@@ -17,13 +17,13 @@ use antiphon_proto::client::{self, ClientFrame, Error, ServerFrame, client_frame
 use self::{conversation::Conversation, marks::Marks, outbox::Outbox};
 pub use self::{
     options::CoreOptions,
-    output::{Event, Output, Request, SendError},
+    output::{Event, OutboxFull, Output, Request, SendError},
 };
 
 /// What a reply belongs to.
 #[derive(Debug)]
 enum Pending {
-    Send { client_msg_id: String },
+    Send { number: u64 },
     Mark { conversation_id: String, seq: u64 },
     Gap { conversation_id: String },
     App { number: u64 },
@@ -167,7 +167,7 @@ impl Core {
 
     fn replied(&mut self, id: &str, body: Body, now_ms: u64) {
         match (self.pending.remove(id), body) {
-            (Some(Pending::Send { client_msg_id }), Body::Sent(sent)) => self.sent(client_msg_id, sent, now_ms),
+            (Some(Pending::Send { number }), Body::Sent(sent)) => self.sent(number, sent, now_ms),
             (Some(Pending::Mark { conversation_id, seq }), Body::Ok(_)) => self.marked(conversation_id, seq, now_ms),
             (Some(Pending::Gap { conversation_id }), Body::Page(page)) => self.page(conversation_id, page, now_ms),
             (Some(Pending::App { number }), body) => self.answer(number, Ok(Box::new(body))),
@@ -183,7 +183,7 @@ impl Core {
             return;
         }
         match pending {
-            Some(Pending::Send { client_msg_id }) => self.not_sent(client_msg_id, error, now_ms),
+            Some(Pending::Send { number }) => self.not_sent(number, error, now_ms),
             Some(Pending::Mark { conversation_id, seq }) => self.not_marked(conversation_id, seq, error, now_ms),
             Some(Pending::Gap { conversation_id }) => self.gap_refused(&conversation_id, &error, now_ms),
             Some(Pending::App { number }) => self.answer(number, Err(error)),

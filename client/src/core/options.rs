@@ -1,7 +1,7 @@
 /// Bounds and intervals of a session.
 #[derive(Debug, Clone)]
 pub struct CoreOptions {
-    /// Messages that may wait for their answer.
+    /// Messages that may wait for their answer; one more is refused with [`crate::OutboxFull`].
     pub outbox_len_max: usize,
     /// Sends of one conversation under way at once. One keeps the order of sending whatever is refused in between; more is
     /// faster over a long way.

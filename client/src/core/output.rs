@@ -54,15 +54,17 @@ pub enum Request {
     Reauth(client::Reauth),
 }
 
-/// Why a message was not sent.
+/// As many messages as the outbox holds wait for their answer: this one was not taken. There is room again when one is answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the outbox is full ({limit} messages wait)")]
+pub struct OutboxFull {
+    /// How many it holds.
+    pub limit: usize,
+}
+
+/// Why a message that was taken was not sent.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SendError {
-    /// The outbox is full.
-    #[error("the outbox is full ({limit} messages wait)")]
-    OutboxFull {
-        /// Its bound.
-        limit: usize,
-    },
     /// The server refused it.
     #[error("{code}: {message}")]
     Refused {
@@ -85,15 +87,15 @@ pub enum Output {
     Event(Event),
     /// A message is durable.
     Sent {
-        /// Which one.
-        client_msg_id: String,
+        /// The number that [`crate::Core::send`] gave it.
+        number: u64,
         /// Where it is.
         sent: client::Sent,
     },
     /// A message was refused for good.
     NotSent {
-        /// Which one.
-        client_msg_id: String,
+        /// The number that [`crate::Core::send`] gave it.
+        number: u64,
         /// Why.
         error: SendError,
     },

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use antiphon_client::{Client, ClientOptions, Event, Sending, Tokens};
+use antiphon_client::{Client, ClientOptions, Event, OutboxFull, Sending, Tokens};
 use antiphon_proto::client::{ConversationEvent, Fetch, Message, Receipt};
 use anyhow::{Result, bail};
 use tokio::{sync::mpsc, task::JoinSet, time::timeout};
@@ -40,6 +40,8 @@ pub(crate) struct Talk {
     oldest_shown: u64,
     typing_shown_at: Option<Instant>,
     sending: JoinSet<Result<u64, String>>,
+    /// A line that the full outbox did not take; no other is read before it.
+    held: Option<String>,
 }
 
 impl Talk {
@@ -58,6 +60,7 @@ impl Talk {
             oldest_shown: 0,
             typing_shown_at: None,
             sending: JoinSet::new(),
+            held: None,
         };
         let result = talk.run(events).await;
         talk.client.close().await;
@@ -82,7 +85,7 @@ impl Talk {
                     Some(event) => self.event(event).await?,
                     None => return Ok(()),
                 },
-                line = self.screen.line() => match line.as_deref().map(str::trim) {
+                line = self.screen.line(), if self.held.is_none() => match line.as_deref().map(str::trim) {
                     None | Some("/quit") => return self.leave().await,
                     Some("") => {}
                     Some(line) => self.line(line).await?,
@@ -94,10 +97,7 @@ impl Talk {
 
     async fn line(&mut self, line: &str) -> Result<()> {
         let Some(command) = line.strip_prefix('/') else {
-            match self.client.send(&self.picked.id, line) {
-                Ok(sending) => self.follow(sending),
-                Err(error) => self.screen.note(&format!("not sent: {error}")),
-            }
+            self.send(line);
             return Ok(());
         };
         let (verb, rest) = command.split_once(' ').unwrap_or((command, ""));
@@ -120,6 +120,15 @@ impl Talk {
         Ok(())
     }
 
+    fn send(&mut self, text: &str) {
+        match self.client.send(&self.picked.id, text) {
+            Ok(sending) => self.follow(sending),
+            // Who types can type it again; a pipe cannot, and waits.
+            Err(full) if self.screen.is_terminal() => self.screen.note(&format!("not sent: {full}")),
+            Err(OutboxFull { .. }) => self.held = Some(text.to_owned()),
+        }
+    }
+
     fn follow(&mut self, sending: Sending) {
         self.sending.spawn(async move {
             sending
@@ -137,6 +146,10 @@ impl Talk {
                 self.screen.say(&mark);
             }
             Err(error) => self.screen.note(&format!("not sent: {error}")),
+        }
+        // An answer has made room.
+        if let Some(text) = self.held.take() {
+            self.send(&text);
         }
     }
 
