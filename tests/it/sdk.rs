@@ -1,11 +1,11 @@
 //! The SDK against the real server.
 
-use std::{collections::VecDeque, time::Duration};
+use std::{collections::VecDeque, process::Stdio, time::Duration};
 
-use antiphon_client::{Account, Client, ClientError, ClientOptions, Event, OutboxFull};
-use tokio::{sync::mpsc, time::timeout};
+use antiphon_client::{Account, Client, ClientError, ClientOptions, CoreOptions, Event, OutboxFull};
+use tokio::{io::AsyncWriteExt as _, process::Command, sync::mpsc, time::timeout};
 
-use crate::support::{PATIENCE, http::PASSWORD, server::Server};
+use crate::support::{PATIENCE, http::PASSWORD, number, server::Server, text};
 
 /// Logs a registered user in and starts a session.
 async fn start(server: &Server, name: &str, adapt: impl FnOnce(&mut ClientOptions)) -> (Client, mpsc::Receiver<Event>) {
@@ -153,4 +153,35 @@ async fn an_answered_message_makes_room_in_a_full_outbox() {
         sendings.push_back(next.expect("an answer makes room"));
     }
     writer.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_line_piped_into_the_chat_is_sent_though_the_outbox_holds_fewer() {
+    let server = Server::start().await;
+    let (alice, bob) = (server.person("alice").await, server.person("bob").await);
+    let conversation = alice.direct(&bob).await;
+    let lines = CoreOptions::default().outbox_len_max as u64 + 500;
+    let mut chat = Command::new(env!("CARGO_BIN_EXE_antiphon"))
+        .args(["chat", "--username", "alice", "--with", "bob", "--device", "pipe"])
+        .args(["--server", &format!("http://127.0.0.1:{}", server.port())])
+        .env("ANTIPHON_PASSWORD", PASSWORD)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let mut pipe = chat.stdin.take().unwrap();
+    let piped: String = (1..=lines).map(|number| format!("line {number}\n")).collect();
+    pipe.write_all(piped.as_bytes()).await.unwrap();
+    drop(pipe);
+    let status = timeout(PATIENCE * 2, chat.wait())
+        .await
+        .expect("the chat does not end")
+        .unwrap();
+    assert!(status.success(), "{status}");
+    let last = bob.page(&conversation, "limit=1").await;
+    assert_eq!(
+        (number(&last[0]["seq"]), text(&last[0]["text"])),
+        (lines, format!("line {lines}"))
+    );
 }

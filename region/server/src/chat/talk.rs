@@ -8,7 +8,11 @@ use std::{
 use antiphon_client::{Client, ClientOptions, Event, OutboxFull, Sending, Tokens};
 use antiphon_proto::client::{ConversationEvent, Fetch, Message, Receipt};
 use anyhow::{Result, bail};
-use tokio::{sync::mpsc, task::JoinSet, time::timeout};
+use tokio::{
+    sync::mpsc,
+    task::JoinSet,
+    time::{sleep_until, timeout},
+};
 
 use super::{
     log_in::{Picked, Session},
@@ -86,7 +90,7 @@ impl Talk {
                     None => return Ok(()),
                 },
                 line = self.screen.line(), if self.held.is_none() => match line.as_deref().map(str::trim) {
-                    None | Some("/quit") => return self.leave().await,
+                    None | Some("/quit") => return self.leave(&mut events).await,
                     Some("") => {}
                     Some(line) => self.line(line).await?,
                 },
@@ -153,13 +157,20 @@ impl Talk {
         }
     }
 
-    /// Lets what was typed last still be sent.
-    async fn leave(&mut self) -> Result<()> {
-        while let Ok(Some(sent)) = timeout(PATIENCE, self.sending.join_next()).await {
-            self.sent(sent.unwrap_or_else(|error| Err(error.to_string())));
-        }
-        if !self.sending.is_empty() {
-            bail!("{} messages could not be sent", self.sending.len());
+    /// Lets what was typed last still be sent. Events are taken meanwhile: a client that cannot pass them on reads no answers.
+    async fn leave(&mut self, events: &mut mpsc::Receiver<Event>) -> Result<()> {
+        let mut answered_at = Instant::now();
+        while !self.sending.is_empty() {
+            tokio::select! {
+                Some(sent) = self.sending.join_next() => {
+                    answered_at = Instant::now();
+                    self.sent(sent.unwrap_or_else(|error| Err(error.to_string())));
+                }
+                Some(event) = events.recv() => self.event(event).await?,
+                () = sleep_until((answered_at + PATIENCE).into()) => {
+                    bail!("{} messages could not be sent", self.sending.len());
+                }
+            }
         }
         Ok(())
     }
