@@ -1,4 +1,4 @@
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
 
 use antiphon_proto::client::{self as frames, server_frame::Body};
 use tokio::{
@@ -6,7 +6,7 @@ use tokio::{
     task::JoinHandle,
 };
 
-use crate::{Account, CoreOptions, Event, Request, SendError, Tokens, driver::Driver};
+use crate::{Account, CoreOptions, Event, OutboxFull, Request, SendError, Tokens, driver::Driver, intake::Intake};
 
 /// How a client behaves.
 #[derive(Debug, Clone)]
@@ -67,20 +67,31 @@ pub enum ClientError {
     Stopped,
 }
 
+impl From<frames::Error> for ClientError {
+    fn from(error: frames::Error) -> Self {
+        Self::Refused {
+            code: error.code,
+            message: error.message,
+            retry_after_ms: error.retry_after_ms,
+        }
+    }
+}
+
 /// A session that survives the network. Cheap to clone; it ends when [`Client::close`] is called or the last clone is dropped.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Client {
     commands: mpsc::Sender<Command>,
+    intake: Arc<Intake>,
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client").finish_non_exhaustive()
+    }
 }
 
 /// What the app asks of the driver.
 pub(crate) enum Command {
-    Send {
-        conversation_id: String,
-        client_msg_id: String,
-        text: String,
-        answer: oneshot::Sender<Result<Sent, SendError>>,
-    },
     Request {
         request: Request,
         answer: oneshot::Sender<Result<Box<Body>, frames::Error>>,
@@ -122,9 +133,26 @@ impl Sending {
     /// Waits until the message is durable.
     ///
     /// # Errors
-    /// [`SendError`] when it was refused for good.
+    /// [`SendError::Refused`] when it was refused for good; [`SendError::Stopped`] when the client stopped before it was answered.
     pub async fn sent(self) -> Result<Sent, SendError> {
         self.answer.await.unwrap_or(Err(SendError::Stopped))
+    }
+}
+
+/// A read mark on its way: await [`Marking::marked`], or drop it and the mark is sent all the same.
+#[derive(Debug)]
+pub struct Marking {
+    answer: oneshot::Receiver<Result<(), ClientError>>,
+}
+
+impl Marking {
+    /// Waits until the server has confirmed this mark or a later one.
+    ///
+    /// # Errors
+    /// [`ClientError::Refused`] when the mark was refused for good: there is no such conversation, or it has no such seq.
+    /// [`ClientError::Stopped`].
+    pub async fn marked(self) -> Result<(), ClientError> {
+        self.answer.await.unwrap_or(Err(ClientError::Stopped))
     }
 }
 
@@ -138,15 +166,17 @@ impl Client {
         let (commands, to_driver) = mpsc::channel(COMMANDS_LEN_MAX);
         let (to_app, events) = mpsc::channel(options.events_len_max);
         let account = Account::new(&options.server);
-        let driver = Driver::new(options, account, tokens, to_driver, to_app);
-        (Self { commands }, events, tokio::spawn(driver.run()))
+        let intake = Arc::new(Intake::new(options.core.outbox_len_max));
+        let driver = Driver::new(options, account, tokens, to_driver, Arc::clone(&intake), to_app);
+        (Self { commands, intake }, events, tokio::spawn(driver.run()))
     }
 
-    /// Puts a message into the outbox under a new idempotency key.
+    /// Puts a message into the outbox under a new idempotency key; returns at once, whether there is a connection or not.
     ///
     /// # Errors
-    /// [`SendError::OutboxFull`] when the driver cannot take it now; a full outbox shows in [`Sending::sent`].
-    pub fn send(&self, conversation_id: &str, text: &str) -> Result<Sending, SendError> {
+    /// [`OutboxFull`] when [`CoreOptions::outbox_len_max`] messages wait for their answer. The message was not taken: wait for the
+    /// [`Sending::sent`] of an earlier one and send it again, or tell the user.
+    pub fn send(&self, conversation_id: &str, text: &str) -> Result<Sending, OutboxFull> {
         self.send_as(conversation_id, &new_client_msg_id(), text)
     }
 
@@ -154,36 +184,28 @@ impl Client {
     ///
     /// # Errors
     /// As [`Client::send`].
-    pub fn send_as(&self, conversation_id: &str, client_msg_id: &str, text: &str) -> Result<Sending, SendError> {
-        let (sender, answer) = oneshot::channel();
-        let command = Command::Send {
+    pub fn send_as(&self, conversation_id: &str, client_msg_id: &str, text: &str) -> Result<Sending, OutboxFull> {
+        let message = frames::Send {
             conversation_id: conversation_id.to_owned(),
             client_msg_id: client_msg_id.to_owned(),
             text: text.to_owned(),
-            answer: sender,
         };
-        self.commands.try_send(command).map_err(|error| match error {
-            mpsc::error::TrySendError::Full(_) => SendError::OutboxFull {
-                limit: COMMANDS_LEN_MAX,
-            },
-            mpsc::error::TrySendError::Closed(_) => SendError::Stopped,
-        })?;
         Ok(Sending {
             client_msg_id: client_msg_id.to_owned(),
-            answer,
+            answer: self.intake.send(message)?,
         })
     }
 
-    /// Marks everything up to `seq` as read.
+    /// Marks everything up to `seq` as read; returns at once, whether there is a connection or not.
     ///
-    /// # Errors
-    /// [`ClientError`].
-    pub async fn read(&self, conversation_id: &str, seq: u64) -> Result<(), ClientError> {
-        let read = frames::Read {
-            conversation_id: conversation_id.to_owned(),
-            seq,
-        };
-        self.request(Request::Read(read)).await.map(drop)
+    /// The mark is sent until the server has answered it, across reconnects. Of several marks of a conversation the highest counts,
+    /// so this may be called for every message that is shown; a mark below one that was made before changes nothing. A mark beyond
+    /// the last message is refused, and with it those below it that had not been sent yet.
+    #[allow(clippy::must_use_candidate, reason = "most apps have no use for the confirmation")]
+    pub fn read(&self, conversation_id: &str, seq: u64) -> Marking {
+        Marking {
+            answer: self.intake.read(conversation_id, seq),
+        }
     }
 
     /// Says that the user is typing.
@@ -245,7 +267,7 @@ impl Client {
         cursors.await.map_err(|_| ClientError::Stopped)
     }
 
-    /// Ends the session. Messages in the outbox are not waited for.
+    /// Ends the session. Messages in the outbox and read marks are not waited for.
     pub async fn close(&self) {
         let _ = self.command(Command::Close).await;
     }
@@ -257,12 +279,7 @@ impl Client {
             answer: sender,
         })
         .await?;
-        let result = answer.await.map_err(|_| ClientError::Stopped)?;
-        result.map_err(|error| ClientError::Refused {
-            code: error.code,
-            message: error.message,
-            retry_after_ms: error.retry_after_ms,
-        })
+        Ok(answer.await.map_err(|_| ClientError::Stopped)??)
     }
 
     async fn command(&self, command: Command) -> Result<(), ClientError> {

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{HashMap, VecDeque},
+    sync::Arc,
     time::Duration,
 };
 
@@ -14,9 +15,10 @@ use tokio::{
 };
 
 use crate::{
-    Account, Backoff, ClientOptions, Core, Event, Output, Request, SendError, Sent, Tokens,
+    Account, Backoff, ClientError, ClientOptions, Core, Event, Output, Request, Sent, Tokens,
     client::Command,
     connection::Connection,
+    intake::{Intake, MarkAnswer, SendAnswer, WaitingMessage},
     tokens::{Keeper, Renewal},
 };
 
@@ -25,9 +27,13 @@ pub(crate) struct Driver {
     core: Core,
     keeper: Keeper,
     commands: mpsc::Receiver<Command>,
+    intake: Arc<Intake>,
     to_app: mpsc::Sender<Event>,
     events: VecDeque<Event>,
-    sends: HashMap<String, oneshot::Sender<Result<Sent, SendError>>>,
+    /// Client message id and who waits, by the core's number.
+    sends: HashMap<u64, (String, SendAnswer)>,
+    /// Who waits for read marks, by conversation and seq.
+    marks: HashMap<String, Vec<(u64, MarkAnswer)>>,
     requests: HashMap<u64, oneshot::Sender<Result<Box<Body>, client::Error>>>,
     clock: Clock,
     backoff: Backoff,
@@ -64,6 +70,7 @@ impl Driver {
         account: Account,
         tokens: Tokens,
         commands: mpsc::Receiver<Command>,
+        intake: Arc<Intake>,
         to_app: mpsc::Sender<Event>,
     ) -> Self {
         let core = Core::new(options.core.clone(), options.cursors.clone());
@@ -73,9 +80,11 @@ impl Driver {
             core,
             keeper: Keeper::new(account, tokens),
             commands,
+            intake,
             to_app,
             events: VecDeque::new(),
             sends: HashMap::new(),
+            marks: HashMap::new(),
             requests: HashMap::new(),
             clock: Clock::system(),
             backoff,
@@ -173,8 +182,10 @@ impl Driver {
         let (mut heard_at, mut pinged_at) = (Instant::now(), Instant::now());
         let mut renewal: OptionFuture<BoxFuture<'static, Renewal>> = None.into();
         let mut is_renewing = false;
-        let to_app = self.to_app.clone();
+        let (to_app, intake) = (self.to_app.clone(), Arc::clone(&self.intake));
+        let mut is_closing = false;
         loop {
+            self.gather();
             while let Some(output) = self.core.poll() {
                 if let Err(ended) = self.act(output, &mut connection).await {
                     if !matches!(ended, Ended::Closed) {
@@ -182,6 +193,10 @@ impl Driver {
                     }
                     return ended;
                 }
+            }
+            if is_closing {
+                connection.close().await;
+                return Ended::Closed;
             }
             tokio::select! {
                 // A slow app slows down reading, and nothing else.
@@ -197,12 +212,11 @@ impl Driver {
                     Err(_) => return Ended::Closed,
                 },
                 command = self.commands.recv() => match command {
-                    Some(Command::Close) | None => {
-                        connection.close().await;
-                        return Ended::Closed;
-                    }
+                    // What was handed over before is still transmitted.
+                    Some(Command::Close) | None => is_closing = true,
                     Some(command) => self.take(command),
                 },
+                () = intake.changed() => {}
                 Some(done) = &mut renewal, if is_renewing => {
                     is_renewing = false;
                     match done {
@@ -251,7 +265,12 @@ impl Driver {
                 }
             }
             Output::Unauthenticated(error) => Err(self.hello_refused(&error)),
-            other @ (Output::Event(_) | Output::Sent { .. } | Output::NotSent { .. } | Output::Answer { .. }) => {
+            other @ (Output::Event(_)
+            | Output::Sent { .. }
+            | Output::NotSent { .. }
+            | Output::Marked { .. }
+            | Output::NotMarked { .. }
+            | Output::Answer { .. }) => {
                 self.tell(other);
                 Ok(())
             }
@@ -262,27 +281,66 @@ impl Driver {
     fn tell(&mut self, output: Output) {
         match output {
             Output::Event(event) => self.events.push_back(event),
-            Output::Sent { client_msg_id, sent } => {
-                if let Some(answer) = self.sends.remove(&client_msg_id) {
-                    // Whoever sent it may not wait for it.
-                    let _ = answer.send(Ok(Sent {
+            Output::Sent { number, sent } => {
+                if let Some((client_msg_id, answer)) = self.sends.remove(&number) {
+                    answer.send(Ok(Sent {
                         client_msg_id,
                         seq: sent.seq,
                         sent_at_ms: sent.sent_at_ms,
                     }));
                 }
             }
-            Output::NotSent { client_msg_id, error } => {
-                if let Some(answer) = self.sends.remove(&client_msg_id) {
-                    let _ = answer.send(Err(error));
+            Output::NotSent { number, error } => {
+                if let Some((_, answer)) = self.sends.remove(&number) {
+                    answer.send(Err(error));
                 }
             }
+            Output::Marked { conversation_id, seq } => self.settle_marks(&conversation_id, seq, &Ok(())),
+            Output::NotMarked {
+                conversation_id,
+                seq,
+                error,
+            } => self.settle_marks(&conversation_id, seq, &Err(error.into())),
             Output::Answer { number, result } => {
                 if let Some(answer) = self.requests.remove(&number) {
                     let _ = answer.send(result);
                 }
             }
             Output::Frame(_) | Output::Goaway(_) | Output::Unauthenticated(_) => {}
+        }
+    }
+
+    /// Tells everybody who waits for `seq` or less.
+    fn settle_marks(&mut self, conversation_id: &str, seq: u64, result: &Result<(), ClientError>) {
+        let Some(answers) = self.marks.get_mut(conversation_id) else {
+            return;
+        };
+        for (_, answer) in answers.extract_if(.., |(marked, _)| *marked <= seq) {
+            let _ = answer.send(result.clone());
+        }
+        if answers.is_empty() {
+            self.marks.remove(conversation_id);
+        }
+    }
+
+    /// Takes what the app has handed over.
+    fn gather(&mut self) {
+        let now_ms = self.clock.now_ms();
+        for WaitingMessage { message, answer } in self.intake.take_messages() {
+            let client_msg_id = message.client_msg_id.clone();
+            let taken = self
+                .core
+                .send(message.conversation_id, message.client_msg_id, message.text, now_ms);
+            // Never refused: each holds a place of the outbox since the app handed it over.
+            if let Ok(number) = taken {
+                self.sends.insert(number, (client_msg_id, answer));
+            }
+        }
+        for (conversation_id, mark) in self.intake.take_marks() {
+            let answers = self.marks.entry(conversation_id.clone()).or_default();
+            answers.retain(|(_, answer)| !answer.is_closed());
+            answers.extend(mark.answers);
+            self.core.read(conversation_id, mark.seq, now_ms);
         }
     }
 
@@ -294,24 +352,6 @@ impl Driver {
 
     fn take(&mut self, command: Command) {
         match command {
-            Command::Send {
-                conversation_id,
-                client_msg_id,
-                text,
-                answer,
-            } => {
-                let sent = self
-                    .core
-                    .send(conversation_id, client_msg_id.clone(), text, self.clock.now_ms());
-                match sent {
-                    Ok(()) => {
-                        self.sends.insert(client_msg_id, answer);
-                    }
-                    Err(error) => {
-                        let _ = answer.send(Err(error));
-                    }
-                }
-            }
             Command::Request { request, answer } => {
                 let number = self.core.request(request);
                 self.requests.insert(number, answer);
@@ -326,9 +366,10 @@ impl Driver {
 
     /// Waits before the next attempt; commands and events go on meanwhile.
     async fn wait(&mut self, pause: Duration) -> Result<(), ()> {
-        let to_app = self.to_app.clone();
+        let (to_app, intake) = (self.to_app.clone(), Arc::clone(&self.intake));
         let mut waited = std::pin::pin!(sleep(pause));
         loop {
+            self.gather();
             self.collect();
             tokio::select! {
                 () = &mut waited => return Ok(()),
@@ -340,6 +381,7 @@ impl Driver {
                     Some(Command::Close) | None => return Err(()),
                     Some(command) => self.take(command),
                 },
+                () = intake.changed() => {}
             }
         }
     }
@@ -348,5 +390,11 @@ impl Driver {
         self.is_token_refused = false;
         self.events.push_back(Event::Tokens(tokens.clone()));
         self.keeper.renewed(tokens);
+    }
+}
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        self.intake.stop();
     }
 }

@@ -5,7 +5,8 @@
 //!   dropped, and what retention has taken is said ([`Event::Truncated`]).
 //! - A message that was taken by [`Client::send`] is sent until the server has answered, across reconnects, always under the same
 //!   client message id: it is stored once.
-//! - The outbox and every queue are bounded; a full outbox is an error at once, a slow app slows down reading.
+//! - A read mark taken by [`Client::read`] is kept the same way, one a conversation: the highest counts.
+//! - The outbox and every queue are bounded; a full outbox is an error of the call ([`OutboxFull`]), a slow app slows down reading.
 //! - A lost connection is found by heartbeats and opened again with full jitter; the server's word on when to come back counts.
 
 #![forbid(unsafe_code)]
@@ -16,10 +17,11 @@ mod client;
 mod connection;
 mod core;
 mod driver;
+mod intake;
 mod tokens;
 
 pub use account::{Account, AccountError, ConversationView, MemberView, MessageView, Tokens};
 pub use backoff::Backoff;
 
-pub use client::{Client, ClientError, ClientOptions, Sending, Sent};
-pub use core::{Core, CoreOptions, Event, Output, Request, SendError};
+pub use client::{Client, ClientError, ClientOptions, Marking, Sending, Sent};
+pub use core::{Core, CoreOptions, Event, OutboxFull, Output, Request, SendError};

@@ -1,11 +1,35 @@
 //! The SDK against the real server.
 
-use std::time::Duration;
+use std::{collections::VecDeque, process::Stdio, time::Duration};
 
-use antiphon_client::{Account, Client, ClientOptions, Event};
-use tokio::{sync::mpsc, time::timeout};
+use antiphon_client::{Account, Client, ClientError, ClientOptions, CoreOptions, Event, OutboxFull};
+use tokio::{io::AsyncWriteExt as _, process::Command, sync::mpsc, time::timeout};
 
-use crate::support::{PATIENCE, http::PASSWORD, server::Server};
+use crate::support::{PATIENCE, http::PASSWORD, number, server::Server, text};
+
+/// Logs a registered user in and starts a session.
+async fn start(server: &Server, name: &str, adapt: impl FnOnce(&mut ClientOptions)) -> (Client, mpsc::Receiver<Event>) {
+    let url = format!("http://127.0.0.1:{}", server.port());
+    let device = format!("sdk-{name}");
+    let tokens = Account::new(&url).log_in(name, PASSWORD, &device).await.unwrap();
+    let mut options = ClientOptions {
+        reconnect_base_ms: 50,
+        ..ClientOptions::new(&url, &device)
+    };
+    adapt(&mut options);
+    let (client, events, _) = Client::start(options, tokens);
+    (client, events)
+}
+
+async fn connected(events: &mut mpsc::Receiver<Event>) {
+    let event = timeout(PATIENCE, events.recv()).await.unwrap().unwrap();
+    assert!(matches!(event, Event::Connected { .. }), "{event:?}");
+}
+
+async fn disconnected(events: &mut mpsc::Receiver<Event>) {
+    let lost = async { while !matches!(events.recv().await.unwrap(), Event::Disconnected { .. }) {} };
+    timeout(PATIENCE, lost).await.expect("the lost server is not noticed");
+}
 
 async fn next_text(events: &mut mpsc::Receiver<Event>) -> (u64, String) {
     let next = async {
@@ -25,21 +49,10 @@ async fn messages_survive_a_killed_server_in_order_and_once() {
     let mut server = Server::start().await;
     let (alice, bob) = (server.person("alice").await, server.person("bob").await);
     let conversation = alice.direct(&bob).await;
-    let url = format!("http://127.0.0.1:{}", server.port());
-    let account = Account::new(&url);
-    let start = async |name: &str, device: &str| {
-        let tokens = account.log_in(name, PASSWORD, device).await.unwrap();
-        let options = ClientOptions {
-            reconnect_base_ms: 50,
-            ..ClientOptions::new(&url, device)
-        };
-        Client::start(options, tokens)
-    };
-    let (alice, mut to_alice, _) = start("alice", "sdk-a").await;
-    let (bob, mut to_bob, _) = start("bob", "sdk-b").await;
+    let (alice, mut to_alice) = start(&server, "alice", |_| {}).await;
+    let (bob, mut to_bob) = start(&server, "bob", |_| {}).await;
     for events in [&mut to_alice, &mut to_bob] {
-        let connected = timeout(PATIENCE, events.recv()).await.unwrap().unwrap();
-        assert!(matches!(connected, Event::Connected { .. }), "{connected:?}");
+        connected(events).await;
     }
     let mut sendings = Vec::new();
     for number in 1..=60_u64 {
@@ -60,13 +73,115 @@ async fn messages_survive_a_killed_server_in_order_and_once() {
     for number in 1..=60_u64 {
         assert_eq!(next_text(&mut to_bob).await, (number, format!("text {number}")));
     }
-    // The last kill may still keep bob from his edge.
-    let read = async {
-        while bob.read(&conversation, 60).await.is_err() {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    };
-    timeout(PATIENCE, read).await.expect("the read mark is never taken");
+    let read = timeout(PATIENCE, bob.read(&conversation, 60).marked()).await;
+    read.expect("the read mark is never taken").unwrap();
     alice.close().await;
     bob.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_read_mark_made_without_a_server_is_taken_when_it_is_back() {
+    let mut server = Server::start().await;
+    let (alice, bob) = (server.person("alice").await, server.person("bob").await);
+    let conversation = alice.direct(&bob).await;
+    for number in 1..=3 {
+        alice.send(&conversation, &format!("text {number}")).await;
+    }
+    let (reader, mut events) = start(&server, "bob", |_| {}).await;
+    connected(&mut events).await;
+    server.kill9().await;
+    disconnected(&mut events).await;
+    let markings: Vec<_> = (1..=3).map(|seq| reader.read(&conversation, seq)).collect();
+    server.restart().await;
+    for marking in markings {
+        let marked = timeout(PATIENCE, marking.marked()).await;
+        marked.expect("the read mark is never confirmed").unwrap();
+    }
+    let listed = bob.listed(&conversation).await.unwrap();
+    assert_eq!(listed["readSeq"], 3, "{listed}");
+    reader.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_read_mark_that_cannot_be_is_refused_once() {
+    let server = Server::start().await;
+    let (alice, bob) = (server.person("alice").await, server.person("bob").await);
+    let conversation = alice.direct(&bob).await;
+    let not_his = alice.direct(&server.person("carol").await).await;
+    alice.send(&conversation, "the only one").await;
+    let (reader, mut events) = start(&server, "bob", |_| {}).await;
+    connected(&mut events).await;
+    for (conversation, seq, code) in [
+        (conversation.as_str(), 2, "INVALID_ARGUMENT"),
+        (not_his.as_str(), 1, "NOT_FOUND"),
+    ] {
+        let marked = timeout(PATIENCE, reader.read(conversation, seq).marked()).await;
+        let refused = marked.expect("the read mark is not answered").unwrap_err();
+        assert!(
+            matches!(&refused, ClientError::Refused { code: given, .. } if given == code),
+            "{refused}"
+        );
+    }
+    // The refusal of one mark leaves the next alone.
+    reader.read(&conversation, 1).marked().await.unwrap();
+    reader.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answered_message_makes_room_in_a_full_outbox() {
+    let mut server = Server::start().await;
+    let (alice, bob) = (server.person("alice").await, server.person("bob").await);
+    let conversation = alice.direct(&bob).await;
+    let (writer, mut events) = start(&server, "alice", |options| options.core.outbox_len_max = 2).await;
+    connected(&mut events).await;
+    server.kill9().await;
+    disconnected(&mut events).await;
+    let mut sendings = VecDeque::new();
+    for number in 1..=2 {
+        sendings.push_back(writer.send(&conversation, &format!("text {number}")).unwrap());
+    }
+    assert_eq!(
+        writer.send(&conversation, "too many").unwrap_err(),
+        OutboxFull { limit: 2 }
+    );
+    server.restart().await;
+    for number in 3..=20 {
+        let first = sendings.pop_front().unwrap();
+        let sent = timeout(PATIENCE, first.sent()).await.expect("a send is not answered");
+        assert_eq!(sent.unwrap().seq, number - 2);
+        let next = writer.send(&conversation, &format!("text {number}"));
+        sendings.push_back(next.expect("an answer makes room"));
+    }
+    writer.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_line_piped_into_the_chat_is_sent_though_the_outbox_holds_fewer() {
+    let server = Server::start().await;
+    let (alice, bob) = (server.person("alice").await, server.person("bob").await);
+    let conversation = alice.direct(&bob).await;
+    let lines = CoreOptions::default().outbox_len_max as u64 + 500;
+    let mut chat = Command::new(env!("CARGO_BIN_EXE_antiphon"))
+        .args(["chat", "--username", "alice", "--with", "bob", "--device", "pipe"])
+        .args(["--server", &format!("http://127.0.0.1:{}", server.port())])
+        .env("ANTIPHON_PASSWORD", PASSWORD)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let mut pipe = chat.stdin.take().unwrap();
+    let piped: String = (1..=lines).map(|number| format!("line {number}\n")).collect();
+    pipe.write_all(piped.as_bytes()).await.unwrap();
+    drop(pipe);
+    let status = timeout(PATIENCE * 2, chat.wait())
+        .await
+        .expect("the chat does not end")
+        .unwrap();
+    assert!(status.success(), "{status}");
+    let last = bob.page(&conversation, "limit=1").await;
+    assert_eq!(
+        (number(&last[0]["seq"]), text(&last[0]["text"])),
+        (lines, format!("line {lines}"))
+    );
 }

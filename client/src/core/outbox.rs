@@ -2,9 +2,69 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use antiphon_proto::client::Send;
+use antiphon_proto::client::{Error, Send, Sent, client_frame};
 
-use super::SendError;
+use super::{Core, OutboxFull, Output, Pending, SendError, is_retryable};
+
+impl Core {
+    /// Takes a message to send and returns the number of its answer.
+    ///
+    /// # Errors
+    /// [`OutboxFull`].
+    pub fn send(
+        &mut self,
+        conversation_id: String,
+        client_msg_id: String,
+        text: String,
+        now_ms: u64,
+    ) -> Result<u64, OutboxFull> {
+        let number = self.number();
+        let send = Send {
+            conversation_id,
+            client_msg_id,
+            text,
+        };
+        self.outbox.push(number, send)?;
+        self.transmit_outbox(now_ms);
+        Ok(number)
+    }
+
+    /// Messages that wait for their answer.
+    #[must_use]
+    pub fn outbox_len(&self) -> usize {
+        self.outbox.len()
+    }
+
+    pub(super) fn transmit_outbox(&mut self, now_ms: u64) {
+        if !self.is_connected {
+            return;
+        }
+        for (number, send) in self.outbox.due(now_ms) {
+            self.ask(Pending::Send { number }, client_frame::Body::Send(send));
+        }
+    }
+
+    pub(super) fn sent(&mut self, number: u64, sent: Sent, now_ms: u64) {
+        self.outbox.settle(number);
+        self.outputs.push_back(Output::Sent { number, sent });
+        self.transmit_outbox(now_ms);
+    }
+
+    pub(super) fn not_sent(&mut self, number: u64, error: Error, now_ms: u64) {
+        if is_retryable(&error.code) {
+            self.outbox
+                .retry(number, now_ms + error.retry_after_ms.unwrap_or(100).max(1));
+            return;
+        }
+        self.outbox.settle(number);
+        let error = SendError::Refused {
+            code: error.code,
+            message: error.message,
+        };
+        self.outputs.push_back(Output::NotSent { number, error });
+        self.transmit_outbox(now_ms);
+    }
+}
 
 #[derive(Debug)]
 pub(super) struct Outbox {
@@ -15,6 +75,8 @@ pub(super) struct Outbox {
 
 #[derive(Debug)]
 struct Waiting {
+    /// Which it is; the same client message id may wait twice.
+    number: u64,
     send: Send,
     is_in_flight: bool,
     not_before_ms: u64,
@@ -29,11 +91,12 @@ impl Outbox {
         }
     }
 
-    pub(super) fn push(&mut self, send: Send) -> Result<(), SendError> {
+    pub(super) fn push(&mut self, number: u64, send: Send) -> Result<(), OutboxFull> {
         if self.messages.len() >= self.len_max {
-            return Err(SendError::OutboxFull { limit: self.len_max });
+            return Err(OutboxFull { limit: self.len_max });
         }
         self.messages.push_back(Waiting {
+            number,
             send,
             is_in_flight: false,
             not_before_ms: 0,
@@ -42,7 +105,7 @@ impl Outbox {
     }
 
     /// What may be transmitted now; it is under way from then on. Order per conversation is kept.
-    pub(super) fn due(&mut self, now_ms: u64) -> Vec<Send> {
+    pub(super) fn due(&mut self, now_ms: u64) -> Vec<(u64, Send)> {
         let mut under_way: HashMap<&str, usize> = HashMap::new();
         let mut due = Vec::new();
         for waiting in &mut self.messages {
@@ -54,7 +117,7 @@ impl Outbox {
                     continue;
                 }
                 waiting.is_in_flight = true;
-                due.push(waiting.send.clone());
+                due.push((waiting.number, waiting.send.clone()));
             }
             *count += 1;
         }
@@ -62,17 +125,13 @@ impl Outbox {
     }
 
     /// The server has answered for good.
-    pub(super) fn settle(&mut self, client_msg_id: &str) {
-        self.messages
-            .retain(|waiting| waiting.send.client_msg_id != client_msg_id);
+    pub(super) fn settle(&mut self, number: u64) {
+        self.messages.retain(|waiting| waiting.number != number);
     }
 
     /// The server asks to try again later.
-    pub(super) fn retry(&mut self, client_msg_id: &str, not_before_ms: u64) {
-        let found = self
-            .messages
-            .iter_mut()
-            .find(|waiting| waiting.send.client_msg_id == client_msg_id);
+    pub(super) fn retry(&mut self, number: u64, not_before_ms: u64) {
+        let found = self.messages.iter_mut().find(|waiting| waiting.number == number);
         if let Some(waiting) = found {
             waiting.is_in_flight = false;
             waiting.not_before_ms = not_before_ms;

@@ -2,6 +2,9 @@
 
 #![allow(clippy::wildcard_enum_match_arm, reason = "a model speaks a part of the protocol")]
 
+mod marks;
+
+use antiphon_proto::client::{Message, Page, Welcome};
 use proptest::prelude::*;
 
 use super::*;
@@ -132,6 +135,7 @@ struct World {
     transmitted: VecDeque<ClientFrame>,
     now_ms: u64,
     seen: u64,
+    numbered: HashMap<u64, String>,
     sent: HashMap<String, u64>,
     order: Vec<u64>,
     taken: u64,
@@ -150,6 +154,7 @@ impl World {
             transmitted: VecDeque::new(),
             now_ms: 1,
             seen: 0,
+            numbered: HashMap::new(),
             sent: HashMap::new(),
             order: Vec::new(),
             taken: 0,
@@ -182,7 +187,8 @@ impl World {
                     assert_eq!(message.seq, self.seen + 1, "a hole, a repeat or another order");
                     self.seen = message.seq;
                 }
-                Output::Sent { client_msg_id, sent } => {
+                Output::Sent { number, sent } => {
+                    let client_msg_id = self.numbered[&number].clone();
                     assert_eq!(self.sent.insert(client_msg_id, sent.seq), None, "answered twice");
                     self.order.push(sent.seq);
                 }
@@ -209,11 +215,11 @@ impl World {
         match step {
             Step::Send => {
                 let key = format!("m{}", self.taken);
-                if self
+                let taken = self
                     .core
-                    .send(CONVERSATION.into(), key, String::new(), self.now_ms)
-                    .is_ok()
-                {
+                    .send(CONVERSATION.into(), key.clone(), String::new(), self.now_ms);
+                if let Ok(number) = taken {
+                    self.numbered.insert(number, key);
                     self.taken += 1;
                 }
             }
@@ -321,8 +327,29 @@ fn a_full_outbox_is_an_error_at_once() {
     core.send("c".into(), "1".into(), "a".into(), 0).unwrap();
     assert_eq!(
         core.send("c".into(), "2".into(), "b".into(), 0),
-        Err(SendError::OutboxFull { limit: 1 })
+        Err(OutboxFull { limit: 1 })
     );
+}
+
+#[test]
+fn a_message_taken_twice_under_one_key_is_answered_twice() {
+    let mut core = Core::new(CoreOptions::default(), []);
+    core.connected(Welcome::default(), 0);
+    let numbers = [(); 2].map(|()| core.send("c".into(), "1".into(), "a".into(), 0).unwrap());
+    let mut server = Server::default();
+    let mut answered = Vec::new();
+    while let Some(output) = core.poll() {
+        match output {
+            Output::Frame(frame) => server.handle(frame),
+            Output::Sent { number, sent } => answered.push((number, sent.seq)),
+            _ => {}
+        }
+        while let Some(frame) = server.to_client.pop_front() {
+            core.receive(frame, 0);
+        }
+    }
+    assert_eq!(answered, numbers.map(|number| (number, 1)));
+    assert_eq!(core.outbox_len(), 0);
 }
 
 #[test]

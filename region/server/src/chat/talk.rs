@@ -5,10 +5,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use antiphon_client::{Client, ClientOptions, Event, Sending, Tokens};
+use antiphon_client::{Client, ClientOptions, Event, OutboxFull, Sending, Tokens};
 use antiphon_proto::client::{ConversationEvent, Fetch, Message, Receipt};
 use anyhow::{Result, bail};
-use tokio::{sync::mpsc, task::JoinSet, time::timeout};
+use tokio::{
+    sync::mpsc,
+    task::JoinSet,
+    time::{sleep_until, timeout},
+};
 
 use super::{
     log_in::{Picked, Session},
@@ -40,6 +44,8 @@ pub(crate) struct Talk {
     oldest_shown: u64,
     typing_shown_at: Option<Instant>,
     sending: JoinSet<Result<u64, String>>,
+    /// A line that the full outbox did not take; no other is read before it.
+    held: Option<String>,
 }
 
 impl Talk {
@@ -58,6 +64,7 @@ impl Talk {
             oldest_shown: 0,
             typing_shown_at: None,
             sending: JoinSet::new(),
+            held: None,
         };
         let result = talk.run(events).await;
         talk.client.close().await;
@@ -82,8 +89,8 @@ impl Talk {
                     Some(event) => self.event(event).await?,
                     None => return Ok(()),
                 },
-                line = self.screen.line() => match line.as_deref().map(str::trim) {
-                    None | Some("/quit") => return self.leave().await,
+                line = self.screen.line(), if self.held.is_none() => match line.as_deref().map(str::trim) {
+                    None | Some("/quit") => return self.leave(&mut events).await,
                     Some("") => {}
                     Some(line) => self.line(line).await?,
                 },
@@ -94,10 +101,7 @@ impl Talk {
 
     async fn line(&mut self, line: &str) -> Result<()> {
         let Some(command) = line.strip_prefix('/') else {
-            match self.client.send(&self.picked.id, line) {
-                Ok(sending) => self.follow(sending),
-                Err(error) => self.screen.note(&format!("not sent: {error}")),
-            }
+            self.send(line);
             return Ok(());
         };
         let (verb, rest) = command.split_once(' ').unwrap_or((command, ""));
@@ -120,6 +124,15 @@ impl Talk {
         Ok(())
     }
 
+    fn send(&mut self, text: &str) {
+        match self.client.send(&self.picked.id, text) {
+            Ok(sending) => self.follow(sending),
+            // Who types can type it again; a pipe cannot, and waits.
+            Err(full) if self.screen.is_terminal() => self.screen.note(&format!("not sent: {full}")),
+            Err(OutboxFull { .. }) => self.held = Some(text.to_owned()),
+        }
+    }
+
     fn follow(&mut self, sending: Sending) {
         self.sending.spawn(async move {
             sending
@@ -138,15 +151,26 @@ impl Talk {
             }
             Err(error) => self.screen.note(&format!("not sent: {error}")),
         }
+        // An answer has made room.
+        if let Some(text) = self.held.take() {
+            self.send(&text);
+        }
     }
 
-    /// Lets what was typed last still be sent.
-    async fn leave(&mut self) -> Result<()> {
-        while let Ok(Some(sent)) = timeout(PATIENCE, self.sending.join_next()).await {
-            self.sent(sent.unwrap_or_else(|error| Err(error.to_string())));
-        }
-        if !self.sending.is_empty() {
-            bail!("{} messages could not be sent", self.sending.len());
+    /// Lets what was typed last still be sent. Events are taken meanwhile: a client that cannot pass them on reads no answers.
+    async fn leave(&mut self, events: &mut mpsc::Receiver<Event>) -> Result<()> {
+        let mut answered_at = Instant::now();
+        while !self.sending.is_empty() {
+            tokio::select! {
+                Some(sent) = self.sending.join_next() => {
+                    answered_at = Instant::now();
+                    self.sent(sent.unwrap_or_else(|error| Err(error.to_string())));
+                }
+                Some(event) = events.recv() => self.event(event).await?,
+                () = sleep_until((answered_at + PATIENCE).into()) => {
+                    bail!("{} messages could not be sent", self.sending.len());
+                }
+            }
         }
         Ok(())
     }
@@ -156,7 +180,7 @@ impl Talk {
             Event::Message(message) if message.conversation_id == self.picked.id => {
                 let seq = message.seq;
                 self.show(message).await;
-                self.mark_read(seq).await;
+                self.client.read(&self.picked.id, seq);
             }
             Event::Message(message) => {
                 let name = self.name(&message.sender_id).await;
@@ -210,7 +234,7 @@ impl Talk {
                     self.show(message).await;
                 }
                 if let (Some(last), None) = (last, before_seq) {
-                    self.mark_read(last).await;
+                    self.client.read(&self.picked.id, last);
                 }
             }
             Err(error) => self.screen.note(&format!("history cannot be read: {error}")),
@@ -227,12 +251,6 @@ impl Talk {
             self.screen.bold(&name),
         );
         self.screen.say(&format!("{time} {name}: {}", printable(&message.text)));
-    }
-
-    async fn mark_read(&mut self, seq: u64) {
-        if let Err(error) = self.client.read(&self.picked.id, seq).await {
-            tracing::debug!(%error, seq, "the read mark was not taken");
-        }
     }
 
     async fn receipt(&mut self, receipt: Receipt) {
