@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod domain;
 mod route;
 mod table;
 

@@ -1,0 +1,5 @@
+//! What the directory holds and how it changes: pure, so that every voter comes to the same state from the same commands.
+
+mod state;
+
+pub use state::{Addresses, Command, Durability, Placement, Policy, Region, RegionId, RegionStatus, Rejection, State};
