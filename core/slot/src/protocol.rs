@@ -227,6 +227,9 @@ impl Protocol {
             last_batch_id: self.last_batch_id.clone(),
             first_index: self.first_index,
             carried_index: self.carried_index,
+            epochs: Vec::new(),
+            applied_index: self.last_index,
+            high_watermark: self.high_watermark,
         }
     }
 
