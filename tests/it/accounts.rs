@@ -182,3 +182,29 @@ async fn a_token_of_somebody_else_does_not_reauth() {
     let answer = session.request("reauth", &json!({"accessToken": bob.token})).await;
     assert_eq!(answer["error"]["code"], "FORBIDDEN", "{answer}");
 }
+
+#[tokio::test]
+async fn logging_in_again_on_a_device_leaves_its_session_alone_and_logging_out_ends_it() {
+    let server = Server::start().await;
+    let alice = server.person("alice").await;
+    let mut session = server.session(&alice).await;
+    let again = alice.on(&alice.device_id).await;
+    for _ in 0..2 {
+        let answer = session.request("reauth", &json!({"accessToken": again.token})).await;
+        assert!(answer["ok"].is_object(), "{answer}");
+    }
+    server
+        .http()
+        .refresh(&alice.refresh_token)
+        .await
+        .expect_problem(401, "UNAUTHENTICATED");
+
+    let body = json!({"refreshToken": again.refresh_token});
+    let answer = server.http().ask(Method::DELETE, "/v1/tokens", None, Some(&body)).await;
+    assert_eq!(answer.status, 204);
+    let events = session.closed().await;
+    assert!(
+        events.iter().any(|event| event["goaway"]["reason"] == "revoked"),
+        "{events:?}"
+    );
+}

@@ -1,6 +1,7 @@
 //! Tokens that are none.
 
 use data_encoding::BASE64URL_NOPAD;
+use ed25519_dalek::{Signer as _, SigningKey};
 use serde_json::{Value, json};
 
 use crate::support::{Person, RawSession, Server, until};
@@ -29,8 +30,16 @@ fn forged(alice: &Person, bob: &Person) -> Vec<(&'static str, String)> {
         header["alg"] = json!(algorithm);
         encoded(&header)
     };
+    // A signature that is right under a key which the deployment does not know.
+    let own_key = SigningKey::from_bytes(&[7; 32]);
+    let signed = |header: &Value| {
+        let text = format!("{}.{}", encoded(header), encoded(&of_bob));
+        let signature = own_key.sign(text.as_bytes()).to_bytes();
+        format!("{text}.{}", BASE64URL_NOPAD.encode(&signature))
+    };
     let mut key_inside = named.clone();
-    key_inside["jwk"] = json!({"kty": "OKP", "crv": "Ed25519", "x": BASE64URL_NOPAD.encode(&[7; 32])});
+    key_inside["jwk"] =
+        json!({"kty": "OKP", "crv": "Ed25519", "x": BASE64URL_NOPAD.encode(own_key.verifying_key().as_bytes())});
     let mut unknown_key = named.clone();
     unknown_key["kid"] = json!("nobody");
     let mut bent = BASE64URL_NOPAD.decode(signature.as_bytes()).unwrap();
@@ -60,10 +69,9 @@ fn forged(alice: &Person, bob: &Person) -> Vec<(&'static str, String)> {
             "an unknown key",
             format!("{}.{claims}.{signature}", encoded(&unknown_key)),
         ),
-        (
-            "a key of its own",
-            format!("{}.{claims}.{}", encoded(&key_inside), BASE64URL_NOPAD.encode(&[7; 64])),
-        ),
+        ("a key of its own", signed(&named)),
+        ("a key of its own, inside", signed(&key_inside)),
+        ("a key of its own, named so", signed(&unknown_key)),
         ("the refresh token", alice.refresh_token.clone()),
     ]
 }

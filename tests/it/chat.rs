@@ -289,3 +289,21 @@ async fn conversations_are_listed_most_recently_active_first() {
         );
     }
 }
+
+#[tokio::test]
+async fn sends_that_are_pipelined_get_their_seqs_in_the_order_of_the_wire() {
+    let server = Server::start().await;
+    let (alice, bob) = (server.person("alice").await, server.person("bob").await);
+    let conversation = alice.direct(&bob).await;
+    let mut session = server.session(&alice).await;
+    let mut asked = Vec::new();
+    for number in 0..100 {
+        let body =
+            json!({"conversationId": conversation, "clientMsgId": format!("m-{number}"), "text": number.to_string()});
+        asked.push(session.ask("send", &body).await);
+    }
+    for (id, seq) in asked.iter().zip(1_u64..) {
+        let answer = session.reply(id).await;
+        assert_eq!(number(&answer["sent"]["seq"]), seq, "{answer}");
+    }
+}

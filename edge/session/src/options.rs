@@ -17,7 +17,7 @@ pub struct SessionOptions {
     pub token_grace_ms: u64,
     /// How long requests in flight may take after Goaway.
     pub drain_grace_ms: u64,
-    /// Requests that may be in flight at once.
+    /// Requests that may be in flight at once; the shell reads on when one is answered.
     pub in_flight_max: usize,
     /// Malformed frames in a row before the session is closed.
     pub malformed_max: u32,

@@ -269,10 +269,13 @@ impl Session {
         }));
     }
 
-    /// Whether the shell should read on. A device that does not read its replies is not read from either.
+    /// Whether the shell should read on. A device that does not read its replies, or that has as many requests in flight as it
+    /// may, is not read from meanwhile: it feels the back-pressure of its connection, and its requests stay in order.
     #[must_use]
     pub fn wants_input(&self) -> bool {
-        !self.is_over() && self.outbox.reply_frames() < self.options.reply_frames_max
+        !self.is_over()
+            && self.outbox.reply_frames() < self.options.reply_frames_max
+            && self.in_flight < self.options.in_flight_max
     }
 
     /// What is to be done next; `None` until something else has been handed in.

@@ -269,9 +269,12 @@ fn an_expired_token_is_told_and_reauth_saves_the_session() {
 fn requests_in_flight_are_bounded_and_a_reply_makes_room() {
     let mut session = live(options());
     let first = typing(&mut session, "1").unwrap();
+    assert!(session.wants_input());
     assert!(typing(&mut session, "2").is_some());
+    assert!(!session.wants_input());
     assert!(typing(&mut session, "3").is_none());
     session.reply(first, Ok(Body::Sent(Sent { seq: 1, sent_at_ms: 1 })));
+    assert!(session.wants_input());
     assert_eq!(drain(&mut session).0[0].id, "1");
     assert!(typing(&mut session, "4").is_some());
 }

@@ -110,12 +110,13 @@ impl Hop for Inner {
         self.joins.lock().extend(&topics);
         let (inner, subscriber) = (self.clone(), subscriber.clone());
         let tails = async move {
-            for topic in topics {
-                if inner.held == Some(topic) {
-                    std::future::pending::<()>().await;
-                }
-                let seq = inner.tails.lock().get(&topic).copied().unwrap_or_default();
-                subscriber.offer(item(topic, Body::Tail(seq)));
+            // The worker may ask for several topics at once; a home reads their tails beside each other.
+            for topic in topics.iter().filter(|topic| inner.held != Some(**topic)) {
+                let seq = inner.tails.lock().get(topic).copied().unwrap_or_default();
+                subscriber.offer(item(*topic, Body::Tail(seq)));
+            }
+            if inner.held.is_some_and(|held| topics.contains(&held)) {
+                std::future::pending::<()>().await;
             }
         };
         tails.boxed()

@@ -83,7 +83,6 @@ pub(crate) struct FamilyPolicy {
 pub(crate) enum EndReason {
     LoggedOut,
     Reused,
-    Replaced,
     TooMany,
 }
 
@@ -92,13 +91,12 @@ impl EndReason {
         match self {
             Self::LoggedOut => "logged out",
             Self::Reused => "refresh token reused",
-            Self::Replaced => "logged in again on this device",
             Self::TooMany => "logged in on too many devices",
         }
     }
 }
 
-/// A family that ends; without a reason when it had expired and nobody is to be told.
+/// A family that ends; without a reason when no session is to be told: it had expired, or its device has a new one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Ended {
     pub(crate) family_id: FamilyId,
@@ -174,10 +172,9 @@ pub(crate) fn ends_at_log_in(
     let mut ended = Vec::new();
     let mut kept = Vec::new();
     for entry in families {
-        if entry.1.is_expired(now_ms) {
+        // Who logs in again is still the same device: its live session goes on, and takes the new token by reauth.
+        if entry.1.is_expired(now_ms) || entry.1.device_id == *device_id {
             ended.push(end(entry, None));
-        } else if entry.1.device_id == *device_id {
-            ended.push(end(entry, Some(EndReason::Replaced)));
         } else {
             kept.push(entry);
         }

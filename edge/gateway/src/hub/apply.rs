@@ -158,14 +158,11 @@ impl Hub {
 
     fn apply_revoked(&self, user_id: UserId, revoked: &FamilyRevoked) {
         for handle in self.people.sessions(user_id) {
-            let is_meant = handle.owner().is_some_and(|owner| {
-                if revoked.family_id.is_empty() {
-                    owner.device_id.as_str() == revoked.device_id
-                } else {
-                    owner.family_id == revoked.family_id
-                }
-            });
-            if is_meant {
+            // By device and not by family: a device has one, and its session may have begun under the one before.
+            if handle
+                .owner()
+                .is_some_and(|owner| owner.device_id.as_str() == revoked.device_id)
+            {
                 handle.go_away(CloseReason::Revoked, 0, self.clock.now_ms());
             }
         }

@@ -35,7 +35,6 @@ pub(crate) struct SessionHandle {
 pub(crate) struct Owner {
     pub(crate) user_id: UserId,
     pub(crate) device_id: DeviceId,
-    pub(crate) family_id: Bytes,
     pub(crate) session_id: String,
 }
 

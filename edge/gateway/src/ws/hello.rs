@@ -5,7 +5,6 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use antiphon_proto::{client::Resumed, rpc::Summary};
 use antiphon_session::{Accepted, CloseReason, HelloRequest, Refusal};
 use antiphon_types::{ConversationId, ErrorCode, Seq, TimestampMs, UserId};
-use bytes::Bytes;
 
 use crate::{
     gateway::Shared,
@@ -90,7 +89,6 @@ async fn open(shared: &Arc<Shared>, handle: &Arc<SessionHandle>, hello: HelloReq
     handle.set_owner(Owner {
         user_id,
         device_id: claims.device_id.clone(),
-        family_id: Bytes::copy_from_slice(claims.family_id.as_bytes()),
         session_id: session_id.clone(),
     });
     admit(shared, handle, user_id)?;

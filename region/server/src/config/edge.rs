@@ -40,7 +40,7 @@ pub(crate) struct EdgeSection {
     pub(crate) header_timeout_ms: u64,
     /// How long a REST request may take.
     pub(crate) request_timeout_ms: u64,
-    /// Requests of one session that may be in flight at once.
+    /// Requests of one session that may be in flight at once; the session is read on when one is answered.
     pub(crate) in_flight_max: usize,
     /// Malformed frames in a row before a session is closed.
     pub(crate) malformed_max: u32,
