@@ -12,6 +12,7 @@ use crate::{
     command::Command,
     keys,
     protocol::{Fenced, Proposal, Protocol, Verdict},
+    replica::write_set,
     txn::Kept,
 };
 
@@ -97,12 +98,7 @@ pub(crate) async fn attempt(
         writes,
         events,
     };
-    for write in &entry.writes {
-        match &write.value {
-            Some(value) => txn.set(write.key.clone(), value.clone()),
-            None => txn.clear(write.key.clone()),
-        }
-    }
+    write_set(&txn, &entry);
     txn.set(keys::log(slot, proposal.index), entry.encode_to_vec());
     txn.set(keys::header(slot), proposal.header.encode_to_vec());
     if let Some(trim) = &proposal.trim {

@@ -230,6 +230,7 @@ impl Protocol {
             epochs: Vec::new(),
             applied_index: self.last_index,
             high_watermark: self.high_watermark,
+            copying: false,
         }
     }
 

@@ -5,6 +5,8 @@
 pub const HEADER: u16 = 0x00;
 /// The slot's log.
 pub const LOG: u16 = 0x01;
+/// Entries that a replica has cut off its log and not made good yet.
+pub const CUT: u16 = 0x02;
 
 /// identity: username → claim.
 pub const USERNAME: u16 = 0x10;
