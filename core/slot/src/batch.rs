@@ -5,6 +5,7 @@ use std::sync::Arc;
 use antiphon_kv::{KvError, Txn};
 use antiphon_proto::log::{Entry, Header};
 use antiphon_types::Slot;
+use bytes::Bytes;
 use prost::Message as _;
 
 use crate::{
@@ -99,7 +100,8 @@ pub(crate) async fn attempt(
         events,
     };
     write_set(&txn, &entry);
-    txn.set(keys::log(slot, proposal.index), entry.encode_to_vec());
+    let encoded = Bytes::from(entry.encode_to_vec());
+    txn.set(keys::log(slot, proposal.index), encoded.clone());
     txn.set(keys::header(slot), proposal.header.encode_to_vec());
     if let Some(trim) = &proposal.trim {
         txn.clear_range(keys::log(slot, trim.start), keys::log(slot, trim.end));
@@ -110,6 +112,7 @@ pub(crate) async fn attempt(
         index: entry.index,
         writes: entry.writes.into(),
         events: entry.events.into(),
+        encoded,
     };
     Ok(Outcome::Committed(Attempt {
         entry: Some(entry),

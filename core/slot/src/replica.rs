@@ -10,6 +10,7 @@ use crate::{
     SlotError,
     batch::{BatchError, read_header},
     keys,
+    protocol::{forget_epochs, wrote_from},
 };
 
 /// Entries of one transaction: with the write sets that they hold they stay below the port's limit.
@@ -420,16 +421,6 @@ pub(crate) fn write_set(txn: &Txn, entry: &Entry) {
     }
 }
 
-/// Notes in an epoch history that `epoch` wrote the entry at `index`.
-pub(crate) fn wrote_from(epochs: &mut Vec<EpochStart>, epoch: Epoch, index: LogIndex) {
-    if epochs.last().is_none_or(|last| last.epoch < epoch) {
-        epochs.push(EpochStart {
-            epoch,
-            first_index: index,
-        });
-    }
-}
-
 /// Follows the home's trimming as far as write sets are applied.
 fn trim(txn: &Txn, slot: Slot, header: &mut Header, bounds: Bounds) {
     header.carried_index = header.carried_index.max(bounds.carried_index.min(header.last_index));
@@ -439,12 +430,7 @@ fn trim(txn: &Txn, slot: Slot, header: &mut Header, bounds: Bounds) {
     }
     txn.clear_range(keys::log(slot, header.first_index), keys::log(slot, first_index));
     header.first_index = first_index;
-    let forgotten = header
-        .epochs
-        .iter()
-        .skip(1)
-        .take_while(|next| next.first_index <= first_index);
-    header.epochs.drain(..forgotten.count());
+    forget_epochs(&mut header.epochs, first_index);
 }
 
 async fn entries(txn: &Txn, slot: Slot, from: LogIndex, to: LogIndex, limit: usize) -> Result<Vec<Entry>, SlotError> {

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use antiphon_kv::{EmbeddedOptions, Kv};
 use antiphon_proto::log::{Entry, EpochStart, Write};
-use antiphon_slot::{Bounds, ReplicaLog, SlotError, SlotOptions, SlotTxn, Slots};
+use antiphon_slot::{Bounds, Hooks, ReplicaLog, SlotError, SlotOptions, SlotTxn, Slots, protocol::InSync};
 use antiphon_types::{Slot, kind};
 use bytes::Bytes;
 use foundationdb_tuple::pack;
@@ -72,7 +72,7 @@ impl Replica {
         self.kv
             .transact(|txn| {
                 let key = key.clone();
-                async move { Ok::<_, antiphon_kv::KvError>(txn.get(&key).await?) }
+                async move { txn.get(&key).await }
             })
             .await
             .unwrap()
@@ -280,8 +280,8 @@ async fn the_log_is_trimmed_where_the_home_trimmed_it_and_applied() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_home_that_lost_its_slot_here_writes_nothing_more() {
     let replica = Replica::new().await;
-    let slots = Slots::start(replica.kv.clone(), SlotOptions::default(), [1; 16], vec![], vec![]);
-    slots.grant(slot(), 1);
+    let slots = Slots::start(replica.kv.clone(), SlotOptions::default(), [1; 16], Hooks::default());
+    slots.grant(slot(), 1, InSync::alone());
     let write = || {
         slots.write(slot(), |txn: SlotTxn| async move {
             txn.set(key("last"), 1_u64.to_be_bytes().to_vec());

@@ -12,7 +12,7 @@ use antiphon_kv::{EmbeddedOptions, Kv};
 use antiphon_message::{FeedHome, MessageService};
 use antiphon_presence::{MaySee, PresenceService};
 use antiphon_proto::rpc::{PairExistsRequest, conversation_client::ConversationClient};
-use antiphon_slot::{CommitObserver, SlotOptions, Slots};
+use antiphon_slot::{CommitObserver, Hooks, SlotOptions, Slots, protocol::InSync};
 use antiphon_types::Clock;
 use anyhow::{Context as _, Result};
 use rand::random;
@@ -73,8 +73,11 @@ impl Node {
             kv.clone(),
             SlotOptions::from(&config.slot),
             random(),
-            observers,
-            carriers,
+            Hooks {
+                observers,
+                carriers,
+                ..Hooks::default()
+            },
         );
         feed.serve(slots.clone());
 
@@ -105,7 +108,7 @@ impl Node {
 
         let placements = route.table().load();
         for slot in placements.homed_in(region) {
-            slots.grant(slot, placements.placement(slot).epoch);
+            slots.grant(slot, placements.placement(slot).epoch, InSync::alone());
         }
         readiness.slots_granted();
         let opened = slots
