@@ -13,7 +13,7 @@ use crate::{
     command::Command,
     keys,
     protocol::{Fenced, Proposal, Protocol, Verdict},
-    replica::write_set,
+    replica::{before, write_set},
     txn::Kept,
 };
 
@@ -99,6 +99,13 @@ pub(crate) async fn attempt(
         writes,
         events,
     };
+    if proposal.undo {
+        let undo = before(&txn, &entry).await?;
+        txn.set(keys::undo(slot, entry.index), undo.encode_to_vec());
+    }
+    for index in proposal.undo_trim.clone() {
+        txn.clear(keys::undo(slot, index));
+    }
     write_set(&txn, &entry);
     let encoded = Bytes::from(entry.encode_to_vec());
     txn.set(keys::log(slot, proposal.index), encoded.clone());

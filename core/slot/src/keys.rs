@@ -19,10 +19,15 @@ pub(crate) fn cut(slot: Slot, index: LogIndex) -> Bytes {
     pack(&(slot.number(), kind::CUT, index)).into()
 }
 
+/// `(slot, UNDO, index)`.
+pub(crate) fn undo(slot: Slot, index: LogIndex) -> Bytes {
+    pack(&(slot.number(), kind::UNDO, index)).into()
+}
+
 /// The keys of services, which come after those of the slot itself: from the first, inclusive, to the end, exclusive.
 pub(crate) fn services(slot: Slot) -> (Bytes, Bytes) {
     let end = Bytes::from(pack(&(slot.number(), u64::MAX)));
-    (pack(&(slot.number(), kind::CUT + 1)).into(), end)
+    (pack(&(slot.number(), kind::UNDO + 1)).into(), end)
 }
 
 /// What every key of the slot begins with.
@@ -58,6 +63,7 @@ mod tests {
         assert!(!is_service_key(slot, &header(slot)));
         assert!(!is_service_key(slot, &log(slot, 1)));
         assert!(!is_service_key(slot, &cut(slot, 1)));
+        assert!(!is_service_key(slot, &undo(slot, 1)));
         assert!(!is_service_key(slot, &pack(&(other.number(), kind::MESSAGE, 1_u64))));
     }
 }

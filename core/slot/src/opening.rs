@@ -15,7 +15,7 @@ use crate::{
     keys,
     node::Node,
     protocol::{Grant, InSync, Kept, Protocol, Verdict},
-    replica::write_set,
+    replica::{before, write_set},
 };
 
 /// Attempts to open a slot before its waiting commands are refused.
@@ -87,6 +87,8 @@ async fn apply(node: &Node, slot: Slot, protocol: &mut Protocol) -> Result<(), B
             for pair in page.pairs {
                 let entry = Entry::decode(pair.value)
                     .map_err(|error| SlotError::corrupt(format!("the log of {slot:?}"), &error))?;
+                let undo = before(&txn, &entry).await.map_err(SlotError::from)?;
+                txn.set(keys::undo(slot, entry.index), undo.encode_to_vec());
                 write_set(&txn, &entry);
                 last = Some(entry.index);
             }

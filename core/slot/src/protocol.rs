@@ -56,6 +56,10 @@ pub struct Proposal {
     pub header: Header,
     /// Log entries that go in the same transaction.
     pub trim: Option<Range<LogIndex>>,
+    /// Whether the entry may still be cut once it is stored, so that what it overwrites has to be kept.
+    pub undo: bool,
+    /// Undo records that go in the same transaction: their entries are committed.
+    pub undo_trim: Range<LogIndex>,
 }
 
 /// A region other than the home that keeps a copy of the slot.
@@ -133,6 +137,8 @@ pub struct Protocol {
     epochs: Vec<EpochStart>,
     /// Write sets up to here are in the store; below the log's end only until the tail that was found is applied.
     applied_index: LogIndex,
+    /// From here on applied entries have an undo record.
+    undo_first_index: LogIndex,
     /// Where the log ended when the slot was opened: before that much is committed again, nothing is shown.
     opened_at: LogIndex,
     in_sync: InSync,
@@ -172,13 +178,14 @@ impl Protocol {
         let mut protocol = Self {
             grant,
             last_index: found.last_index,
-            last_batch_id: found.last_batch_id,
+            last_batch_id: found.last_batch_id.clone(),
             first_index: found.first_index,
             carried_index: found.carried_index,
             carried_index_stored: found.carried_index,
             high_watermark: found.high_watermark.min(found.last_index),
-            epochs: found.epochs,
+            epochs: found.epochs.clone(),
             applied_index: found.applied_index.max(found.first_index.saturating_sub(1)),
+            undo_first_index: undo_first_index(&found),
             opened_at: found.last_index,
             in_sync,
             held: BTreeMap::new(),
@@ -223,11 +230,14 @@ impl Protocol {
             "one batch at a time: the one before is not settled"
         );
         assert!(self.unapplied().is_none(), "the tail is applied before the first batch");
-        let trim = self.trim();
+        let (trim, undo) = (self.trim(), self.may_be_cut());
+        let settled = if undo { self.held_by_all() } else { self.last_index + 1 };
+        let undo_trim = self.undo_first_index..(settled + 1).min(self.last_index + 1);
         let mut header = self.header();
         header.last_index = self.last_index + 1;
         header.last_batch_id = Bytes::copy_from_slice(&batch_id);
         header.applied_index = header.last_index;
+        header.undo_first_index = self.undo_first_index.max(settled + 1);
         wrote_from(&mut header.epochs, self.grant.epoch, header.last_index);
         if let Some(range) = &trim {
             header.first_index = range.end;
@@ -238,6 +248,8 @@ impl Protocol {
             batch_id,
             header,
             trim,
+            undo,
+            undo_trim,
         };
         self.in_flight = Some(proposal.clone());
         proposal
@@ -271,6 +283,7 @@ impl Protocol {
         let proposal = self.in_flight.take()?;
         self.last_index = proposal.index;
         self.applied_index = proposal.index;
+        self.undo_first_index = proposal.header.undo_first_index;
         self.last_batch_id = proposal.header.last_batch_id;
         self.first_index = proposal.header.first_index;
         self.epochs = proposal.header.epochs;
@@ -382,7 +395,23 @@ impl Protocol {
             applied_index: self.applied_index,
             high_watermark: self.high_watermark,
             copying: false,
+            undo_first_index: self.undo_first_index,
         }
+    }
+
+    /// Whether an entry that is stored now may have to be cut again: as long as another region may be made home that lacks it.
+    fn may_be_cut(&self) -> bool {
+        !self.in_sync.others.is_empty() || !self.in_sync.is_enough() || self.high_watermark < self.last_index
+    }
+
+    /// The highest index that every member of the in-sync set holds.
+    fn held_by_all(&self) -> LogIndex {
+        let held = |replica| self.held.get(replica).copied().unwrap_or_default();
+        self.in_sync
+            .others
+            .iter()
+            .map(held)
+            .fold(self.last_index, LogIndex::min)
     }
 
     /// What may go: below the courier's cursor, the in-sync set, what is kept in any case, and every other replica that is not too
@@ -398,14 +427,7 @@ impl Protocol {
     fn raise_high_watermark(&mut self) -> Option<LogIndex> {
         let held_by_all = match self.in_sync.durability {
             Durability::Regional => self.last_index,
-            Durability::Global => {
-                let held = |replica| self.held.get(replica).copied().unwrap_or_default();
-                self.in_sync
-                    .others
-                    .iter()
-                    .map(held)
-                    .fold(self.last_index, LogIndex::min)
-            }
+            Durability::Global => self.held_by_all(),
         };
         if held_by_all <= self.high_watermark || !self.in_sync.is_enough() {
             return None;
@@ -413,6 +435,14 @@ impl Protocol {
         self.high_watermark = held_by_all;
         Some(held_by_all)
     }
+}
+
+/// From where on a slot that is taken over has undo records, or will have once its tail is applied.
+fn undo_first_index(found: &Header) -> LogIndex {
+    if (1..=found.applied_index).contains(&found.undo_first_index) {
+        return found.undo_first_index;
+    }
+    found.applied_index.max(found.first_index.saturating_sub(1)) + 1
 }
 
 /// Notes in an epoch history that `epoch` wrote the entry at `index`.

@@ -1,7 +1,7 @@
 //! A slot's log as a region keeps it that is not the slot's home: stored at once, applied up to the high watermark.
 
 use antiphon_kv::{Kv, KvError, KvPair, RangeRead, Txn};
-use antiphon_proto::log::{Entry, EpochStart, Header};
+use antiphon_proto::log::{Entry, EpochStart, Header, Undo, Write};
 use antiphon_types::{Epoch, LogIndex, Slot};
 use bytes::Bytes;
 use prost::Message as _;
@@ -125,6 +125,7 @@ impl ReplicaLog {
                 header.last_batch_id = entry.batch_id.clone();
             }
             trim(&txn, slot, &mut header, bounds);
+            trim_undo(&txn, slot, &mut header);
             txn.set(keys::header(slot), header.encode_to_vec());
             Ok(header)
         });
@@ -161,10 +162,11 @@ impl ReplicaLog {
         }
     }
 
-    /// Cuts the log behind `keep`. What is cut is kept aside until [`ReplicaLog::made_good`]: its write sets may have been applied.
+    /// Cuts the log behind `keep`, and takes back what cut entries had written. They are kept aside until
+    /// [`ReplicaLog::forget_cut`], so that their messages can be proposed again.
     ///
     /// # Errors
-    /// As [`ReplicaLog::append`].
+    /// As [`ReplicaLog::append`]; [`SlotError::Corrupt`] when what a cut entry has overwritten is not known: take a copy then.
     pub async fn cut(&self, slot: Slot, epoch: Epoch, keep: LogIndex) -> Result<Header, SlotError> {
         loop {
             let cut = self.transact(slot, |txn, mut header| async move {
@@ -180,6 +182,9 @@ impl ReplicaLog {
                 let mut start = keep + 1;
                 for entry in decoded(slot, txn.snapshot_range(range).await?.pairs)? {
                     start = entry.index;
+                    if start <= header.applied_index {
+                        take_back(&txn, slot, start).await?;
+                    }
                     txn.set(keys::cut(slot, start), entry.encode_to_vec());
                     txn.clear(keys::log(slot, start));
                 }
@@ -202,7 +207,7 @@ impl ReplicaLog {
         }
     }
 
-    /// The entries that were cut and not made good yet, in the order of the log.
+    /// The entries that were cut and not forgotten yet, in the order of the log.
     ///
     /// # Errors
     /// [`SlotError`] when the store fails.
@@ -222,30 +227,25 @@ impl ReplicaLog {
         }
     }
 
-    /// Sets keys of services to what the home has: what the cut entries wrote, or a page of a copy.
+    /// Stores a page of a copy.
     ///
     /// # Errors
     /// As [`ReplicaLog::append`]; [`SlotError::ForeignKey`] for a key that is not the slot's.
-    pub async fn put(&self, slot: Slot, epoch: Epoch, values: &[(Bytes, Option<Bytes>)]) -> Result<(), SlotError> {
-        let mut rest = values;
+    pub async fn put(&self, slot: Slot, epoch: Epoch, pairs: &[Write]) -> Result<(), SlotError> {
+        let mut rest = pairs;
         while !rest.is_empty() {
             let mut bytes = 0;
-            let fitting = rest.iter().take_while(|(key, value)| {
-                bytes += key.len() + value.as_ref().map_or(0, Bytes::len);
+            let fitting = rest.iter().take_while(|write| {
+                bytes += write.encoded_len();
                 bytes <= TRANSACTION_BYTES_MAX
             });
             let (chunk, more) = rest.split_at(fitting.count().max(1));
             let put = self.transact(slot, |txn, header| async move {
                 expect_epoch(slot, epoch, &header)?;
-                for (key, value) in chunk {
-                    if !keys::is_service_key(slot, key) {
-                        return Err(SlotError::ForeignKey { slot });
-                    }
-                    match value {
-                        Some(value) => txn.set(key.clone(), value.clone()),
-                        None => txn.clear(key.clone()),
-                    }
+                if !chunk.iter().all(|write| keys::is_service_key(slot, &write.key)) {
+                    return Err(SlotError::ForeignKey { slot });
                 }
+                apply(&txn, chunk);
                 Ok(())
             });
             put.await?;
@@ -254,11 +254,11 @@ impl ReplicaLog {
         Ok(())
     }
 
-    /// Forgets the cut entries up to `index`: their keys hold what the home has, and their messages were proposed again.
+    /// Forgets the cut entries up to `index`: their messages were proposed again.
     ///
     /// # Errors
     /// As [`ReplicaLog::append`].
-    pub async fn made_good(&self, slot: Slot, epoch: Epoch, index: LogIndex) -> Result<(), SlotError> {
+    pub async fn forget_cut(&self, slot: Slot, epoch: Epoch, index: LogIndex) -> Result<(), SlotError> {
         let cleared = self.transact(slot, |txn, header| async move {
             expect_epoch(slot, epoch, &header)?;
             txn.clear_range(keys::cut(slot, 0), keys::cut(slot, index.saturating_add(1)));
@@ -277,6 +277,7 @@ impl ReplicaLog {
             let (start, end) = keys::services(slot);
             txn.clear_range(start, end);
             txn.clear_range(keys::log(slot, 0), keys::log(slot, LogIndex::MAX));
+            txn.clear_range(keys::undo(slot, 0), keys::undo(slot, LogIndex::MAX));
             let header = Header {
                 epoch,
                 first_index: 1,
@@ -412,13 +413,43 @@ fn fitting(entries: &[Entry]) -> usize {
     fitting.count().max(1)
 }
 
-pub(crate) fn write_set(txn: &Txn, entry: &Entry) {
+/// What the keys of an entry hold, to be put back should the entry be cut.
+pub(crate) async fn before(txn: &Txn, entry: &Entry) -> Result<Undo, KvError> {
+    let mut before = Vec::with_capacity(entry.writes.len());
     for write in &entry.writes {
+        before.push(Write {
+            key: write.key.clone(),
+            value: txn.snapshot_get(&write.key).await?,
+        });
+    }
+    Ok(Undo { before })
+}
+
+pub(crate) fn write_set(txn: &Txn, entry: &Entry) {
+    apply(txn, &entry.writes);
+}
+
+fn apply(txn: &Txn, writes: &[Write]) {
+    for write in writes {
         match &write.value {
             Some(value) => txn.set(write.key.clone(), value.clone()),
             None => txn.clear(write.key.clone()),
         }
     }
+}
+
+/// Puts back what the entry at `index` has overwritten.
+async fn take_back(txn: &Txn, slot: Slot, index: LogIndex) -> Result<(), SlotError> {
+    let key = keys::undo(slot, index);
+    let Some(stored) = txn.get(&key).await? else {
+        let what = format!("the undo record of entry {index} of {slot:?}");
+        let reason = "it is not there".to_owned();
+        return Err(SlotError::Corrupt { what, reason });
+    };
+    let undo = Undo::decode(stored).map_err(|error| SlotError::corrupt("an undo record", &error))?;
+    apply(txn, &undo.before);
+    txn.clear(key);
+    Ok(())
 }
 
 /// Follows the home's trimming as far as write sets are applied.
@@ -431,6 +462,15 @@ fn trim(txn: &Txn, slot: Slot, header: &mut Header, bounds: Bounds) {
     txn.clear_range(keys::log(slot, header.first_index), keys::log(slot, first_index));
     header.first_index = first_index;
     forget_epochs(&mut header.epochs, first_index);
+}
+
+/// Forgets what committed entries had overwritten when this region was home.
+fn trim_undo(txn: &Txn, slot: Slot, header: &mut Header) {
+    let end = header.high_watermark.min(header.applied_index) + 1;
+    if header.undo_first_index > 0 && header.undo_first_index < end {
+        txn.clear_range(keys::undo(slot, header.undo_first_index), keys::undo(slot, end));
+        header.undo_first_index = if end > header.applied_index { 0 } else { end };
+    }
 }
 
 async fn entries(txn: &Txn, slot: Slot, from: LogIndex, to: LogIndex, limit: usize) -> Result<Vec<Entry>, SlotError> {

@@ -6,7 +6,10 @@ use std::path::Path;
 
 use antiphon_kv::{EmbeddedOptions, Kv};
 use antiphon_proto::log::{Entry, EpochStart, Write};
-use antiphon_slot::{Bounds, Hooks, ReplicaLog, SlotError, SlotOptions, SlotTxn, Slots, protocol::InSync};
+use antiphon_slot::{
+    Bounds, Hooks, ReplicaLog, SlotError, SlotOptions, SlotTxn, Slots,
+    protocol::{Durability, InSync},
+};
 use antiphon_types::{Slot, kind};
 use bytes::Bytes;
 use foundationdb_tuple::pack;
@@ -164,56 +167,97 @@ async fn a_hole_and_a_repetition_are_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_cut_is_kept_until_it_is_made_good() {
+async fn what_is_cut_is_kept_aside_until_it_is_forgotten() {
     let replica = Replica::new().await;
     replica.log.promise(slot(), 2).await.unwrap();
-    replica
-        .log
-        .append(slot(), 2, 0, &entries(1, 1..=10), watermark(10))
+    let log = &replica.log;
+    log.append(slot(), 2, 0, &entries(1, 1..=10), watermark(10))
         .await
         .unwrap();
-    replica
-        .log
-        .append(slot(), 2, 10, &entries(2, 11..=300), watermark(150))
+    log.append(slot(), 2, 10, &entries(2, 11..=300), watermark(11))
         .await
         .unwrap();
 
-    replica.log.promise(slot(), 3).await.unwrap();
-    let header = replica.log.cut(slot(), 3, 12).await.unwrap();
+    log.promise(slot(), 3).await.unwrap();
+    let header = log.cut(slot(), 3, 12).await.unwrap();
     assert_eq!(
         (header.last_index, header.applied_index, header.high_watermark),
-        (12, 12, 12)
+        (12, 11, 11)
     );
     assert_eq!(header.last_batch_id, "2-12");
     let started = |epoch, first_index| EpochStart { epoch, first_index };
     assert_eq!(header.epochs, [started(1, 1), started(2, 11)]);
-    let cut = replica.log.cut_entries(slot()).await.unwrap();
-    assert_eq!(cut, entries(2, 13..=300));
+    assert_eq!(log.cut_entries(slot()).await.unwrap(), entries(2, 13..=300));
+    log.forget_cut(slot(), 3, 200).await.unwrap();
+    assert_eq!(log.cut_entries(slot()).await.unwrap(), entries(2, 201..=300));
 
-    // What the cut entries had written is what the home says now.
-    replica
-        .log
-        .put(slot(), 3, &[(key("last"), Some(12_u64.to_be_bytes().to_vec().into()))])
-        .await
-        .unwrap();
-    let gone: Vec<_> = (13..=300).map(|index| (key(&format!("own-{index}")), None)).collect();
-    replica.log.put(slot(), 3, &gone).await.unwrap();
-    replica.log.made_good(slot(), 3, 300).await.unwrap();
-    assert_eq!(replica.log.cut_entries(slot()).await.unwrap(), []);
-    assert_eq!(
-        (replica.last_applied().await, replica.value("own-13").await),
-        (12, None)
-    );
-
-    let header = replica
-        .log
+    let header = log
         .append(slot(), 3, 12, &entries(3, 13..=14), watermark(14))
         .await
         .unwrap();
     assert_eq!(header.epochs, [started(1, 1), started(2, 11), started(3, 13)]);
     assert_eq!(replica.last_applied().await, 14);
-    let header = replica.log.cut(slot(), 3, 10).await.unwrap();
-    assert_eq!(header.epochs, [started(1, 1)]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_home_that_returns_takes_back_what_was_never_committed() {
+    let replica = Replica::new().await;
+    let slots = Slots::start(replica.kv.clone(), SlotOptions::default(), [1; 16], Hooks::default());
+    let with_standby = InSync {
+        others: [2].into(),
+        confirmed: 2,
+        min_in_sync: 2,
+        durability: Durability::Global,
+    };
+    slots.grant(slot(), 1, with_standby);
+    let write = |number: u64| {
+        let slots = slots.clone();
+        tokio::spawn(async move {
+            let written = slots.write(slot(), move |txn: SlotTxn| async move {
+                txn.set(key("last"), number.to_be_bytes().to_vec());
+                txn.set(key(&format!("own-{number}")), vec![1]);
+                if number == 3 {
+                    txn.clear(key("own-1"));
+                }
+                Ok::<_, SlotError>(())
+            });
+            written.await.map(drop)
+        })
+    };
+    let mut writes = Vec::new();
+    for number in 1..=4 {
+        writes.push(write(number));
+        while replica.log.header(slot()).await.unwrap().last_index < number {
+            tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+        }
+        if number <= 2 {
+            slots.held(slot(), 1, 2, number);
+        }
+    }
+    assert_eq!((replica.last_applied().await, replica.value("own-1").await), (4, None));
+
+    // The standby became home with the two entries that it holds.
+    let header = replica.log.promise(slot(), 2).await.unwrap();
+    assert_eq!(header.last_index, 4);
+    replica.log.cut(slot(), 2, 2).await.unwrap();
+    assert_eq!(replica.last_applied().await, 2);
+    assert!(replica.value("own-1").await.is_some() && replica.value("own-2").await.is_some());
+    assert_eq!(
+        (replica.value("own-3").await, replica.value("own-4").await),
+        (None, None)
+    );
+    let cut = replica.log.cut_entries(slot()).await.unwrap();
+    assert_eq!(cut.iter().map(|entry| entry.index).collect::<Vec<_>>(), [3, 4]);
+
+    // What was committed cannot be taken back: only a copy helps a replica that would have to.
+    let header = replica
+        .log
+        .append(slot(), 2, 2, &entries(2, 3..=3), watermark(3))
+        .await
+        .unwrap();
+    assert_eq!(header.undo_first_index, 0);
+    let cut = replica.log.cut(slot(), 2, 1).await;
+    assert!(matches!(cut, Err(SlotError::Corrupt { .. })), "{cut:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -232,7 +276,10 @@ async fn a_copy_counts_as_nothing_until_it_is_whole() {
     let appended = replica.log.append(slot(), 2, 0, &entries(2, 1..=1), watermark(0)).await;
     assert!(matches!(appended, Err(SlotError::Stale { .. })), "{appended:?}");
 
-    let page = [(key("own-80"), Some(Bytes::from_static(b"80")))];
+    let page = [Write {
+        key: key("own-80"),
+        value: Some(Bytes::from_static(b"80")),
+    }];
     replica.log.put(slot(), 2, &page).await.unwrap();
     let epochs = vec![EpochStart {
         epoch: 2,
@@ -251,7 +298,17 @@ async fn a_copy_counts_as_nothing_until_it_is_whole() {
     assert_eq!(replica.last_applied().await, 81);
 
     let foreign: Bytes = pack(&(9_u16, kind::TAIL)).into();
-    let put = replica.log.put(slot(), 2, &[(foreign, None)]).await;
+    let put = replica
+        .log
+        .put(
+            slot(),
+            2,
+            &[Write {
+                key: foreign,
+                value: None,
+            }],
+        )
+        .await;
     assert!(matches!(put, Err(SlotError::ForeignKey { .. })), "{put:?}");
 }
 
