@@ -10,4 +10,4 @@ mod route;
 mod table;
 
 pub use route::{Route, SlotRoute};
-pub use table::{Placement, Table, TableWatch};
+pub use table::{Placement, Table, TableRegion, TableWatch};
