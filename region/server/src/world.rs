@@ -1,0 +1,3 @@
+//! A world of regions on one machine.
+
+mod link;
