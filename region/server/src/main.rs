@@ -13,7 +13,6 @@ mod shutdown;
 mod telemetry;
 mod up;
 mod wiring;
-#[allow(dead_code)]
 mod world;
 
 use std::{io, io::Write as _, process::ExitCode};

@@ -27,7 +27,7 @@ use super::{
     places,
 };
 
-/// Regions of one world: the link ports of one more would meet those of nobody, but its name is nowhere in the scheme.
+/// Regions of one world.
 pub(crate) const REGIONS_MAX: usize = 9;
 const PORTS_PER_REGION: u16 = 100;
 const ADMIN: u16 = 1;
@@ -80,6 +80,11 @@ pub(crate) fn loopback(port: u16) -> SocketAddr {
     SocketAddr::from((Ipv4Addr::LOCALHOST, port))
 }
 
+/// Where the world's own admin port is.
+pub(crate) fn world_admin(base_port: u16) -> SocketAddr {
+    loopback(base_port.saturating_add(WORLD))
+}
+
 impl World {
     /// The world of `names`, which get their indexes in this order. At most [`REGIONS_MAX`], and ports up to [`ports_end`].
     fn new(names: &[String], base_port: u16) -> Self {
@@ -100,48 +105,58 @@ impl World {
         };
         Self {
             base_port,
-            admin_port: base_port.saturating_add(WORLD),
+            admin_port: world_admin(base_port).port(),
             regions: indexes().map(|(index, name)| region(index, name)).collect(),
         }
     }
 
-    /// The world in `data`: made when there is none, otherwise the one that is there, which must be the one asked for.
+    /// The world in `data`, which must be the one asked for; without one there, the one that [`World::keep`] is to write.
     ///
     /// # Errors
-    /// When the folder holds another world, or cannot be read or written.
-    pub(crate) fn open(data: &Path, names: &[String], base_port: u16) -> Result<Self> {
+    /// When the folder holds another world, or its file cannot be read.
+    pub(crate) fn find(data: &Path, names: &[String], base_port: u16) -> Result<Self> {
         let path = data.join(WORLD_FILE);
         if !path.exists() {
-            let world = Self::new(names, base_port);
-            world.write(&path).with_context(|| {
-                format!(
-                    "{} cannot be written (setting `node.data`, flag --data)",
-                    path.display()
-                )
-            })?;
-            return Ok(world);
+            return Ok(Self::new(names, base_port));
         }
         let world = Self::read(&path)?;
         let here: BTreeSet<&str> = world.regions.iter().map(|region| region.name.as_str()).collect();
         let asked: BTreeSet<&str> = names.iter().map(String::as_str).collect();
         if here != asked {
             bail!(
-                "the world in {} has the regions {}, not {}: start it with --regions {}, or a new world with --data ANOTHER_FOLDER",
+                "the world in {} has the regions {here}, not {asked}: start it with --regions {here}, or a new world with \
+                 --data ANOTHER_FOLDER",
                 data.display(),
-                world.names().join(","),
-                names.join(","),
-                world.names().join(","),
+                here = world.names().join(","),
+                asked = names.join(","),
             );
         }
         if world.base_port != base_port {
             bail!(
-                "the world in {} has its ports from {}, not from {base_port}: start it with --base-port {}, or a new world with --data ANOTHER_FOLDER",
+                "the world in {} has its ports from {here} on, not from {base_port}: start it with --base-port {here}, or a \
+                 new world with --data ANOTHER_FOLDER",
                 data.display(),
-                world.base_port,
-                world.base_port,
+                here = world.base_port,
             );
         }
         Ok(world)
+    }
+
+    /// Writes the world down in `data`, if it is not there yet, and returns the file's path.
+    ///
+    /// # Errors
+    /// When the folder cannot be written.
+    pub(crate) fn keep(&self, data: &Path) -> Result<PathBuf> {
+        let path = data.join(WORLD_FILE);
+        if !path.exists() {
+            self.write(&path).with_context(|| {
+                format!(
+                    "{} cannot be written (setting `node.data`, flag --data)",
+                    path.display()
+                )
+            })?;
+        }
+        Ok(path)
     }
 
     /// The world in a file.
@@ -263,8 +278,9 @@ mod tests {
     #[test]
     fn a_world_is_found_again_whatever_the_order_of_its_regions() {
         let folder = tempfile::tempdir().unwrap();
-        let made = World::open(folder.path(), &names(&["a", "b", "c"]), 7400).unwrap();
-        let again = World::open(folder.path(), &names(&["c", "a", "b"]), 7400).unwrap();
+        let made = World::find(folder.path(), &names(&["a", "b", "c"]), 7400).unwrap();
+        made.keep(folder.path()).unwrap();
+        let again = World::find(folder.path(), &names(&["c", "a", "b"]), 7400).unwrap();
         assert_eq!(made, again);
         assert_eq!(again.region("c").unwrap().index, 2);
     }
@@ -272,14 +288,14 @@ mod tests {
     #[test]
     fn another_world_than_the_one_that_is_there_is_refused_with_what_to_do() {
         let folder = tempfile::tempdir().unwrap();
-        World::open(folder.path(), &names(&["a", "b"]), 7400).unwrap();
+        World::new(&names(&["a", "b"]), 7400).keep(folder.path()).unwrap();
         for (asked, port, advice) in [
             (&["a", "b", "c"][..], 7400, "--regions a,b,"),
             (&["a"], 7400, "--regions a,b,"),
             (&["a", "c"], 7400, "--regions a,b,"),
             (&["a", "b"], 9000, "--base-port 7400,"),
         ] {
-            let error = World::open(folder.path(), &names(asked), port).unwrap_err().to_string();
+            let error = World::find(folder.path(), &names(asked), port).unwrap_err().to_string();
             assert!(error.contains(advice) && error.contains("--data"), "{error}");
             assert!(error.contains(folder.path().to_str().unwrap()), "{error}");
         }
@@ -291,7 +307,7 @@ mod tests {
         fs::write(folder.path().join(WORLD_FILE), "base_port = 1\nbase").unwrap();
         let error = format!(
             "{:#}",
-            World::open(folder.path(), &names(&["a", "b"]), 7400).unwrap_err()
+            World::find(folder.path(), &names(&["a", "b"]), 7400).unwrap_err()
         );
         assert!(error.contains(WORLD_FILE), "{error}");
     }
