@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::support::{
     until,
-    world::{World, runs},
+    world::{World, group, runs},
 };
 
 const THREE: [&str; 3] = ["us-east", "eu-central", "ap-northeast"];
@@ -72,6 +72,8 @@ async fn a_world_says_what_it_is_made_of_and_then_that_it_is_ready() {
     );
 
     let pids = pids(&world, &THREE);
+    // A terminal sends Ctrl-C to a group: the regions shall hear of it from their supervisor, once and in order.
+    assert!(pids.iter().all(|pid| group(*pid) == *pid));
     world.signal("INT").await;
     assert_eq!(world.ended().await.code(), Some(0), "{}", world.log());
     assert!(!pids.iter().any(|pid| runs(*pid)));

@@ -210,13 +210,20 @@ async fn signal(name: &str, pid: u32) {
 
 /// Whether a process runs; one that has ended and that nobody asked about does not.
 pub(crate) fn runs(pid: u32) -> bool {
-    let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) else {
-        return false;
-    };
-    // The name may hold anything but the last bracket; see proc(5).
-    stat.rsplit(')')
-        .next()
-        .is_some_and(|rest| !rest.trim_start().starts_with('Z'))
+    stat(pid).is_some_and(|fields| fields[0] != "Z")
+}
+
+/// The process group of a process.
+pub(crate) fn group(pid: u32) -> u32 {
+    stat(pid).unwrap()[2].parse().unwrap()
+}
+
+/// State, parent, group and so on; see proc(5).
+fn stat(pid: u32) -> Option<Vec<String>> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name before them may hold anything but the last bracket.
+    let fields = stat.rsplit(')').next()?.split_whitespace();
+    Some(fields.map(str::to_owned).collect())
 }
 
 /// The first port of a block of which all are free. Each process of tests begins elsewhere.

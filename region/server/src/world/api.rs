@@ -16,7 +16,7 @@ use axum::{
     body::Bytes,
     extract::{Path, State},
     http::StatusCode,
-    response::{IntoResponse as _, Response},
+    response::{IntoResponse, Response},
     routing::{get, post, put},
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -24,9 +24,9 @@ use tokio::{net::TcpListener, task::JoinHandle, time};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    link::{LinkError, Links},
+    link::{LinkChange, LinkError, LinkView, Links},
     plan::World,
-    region::{Action, RegionHandle, RegionState},
+    region::{Action, NotRunning, RegionHandle, RegionState},
 };
 
 /// A world as it is now.
@@ -137,68 +137,74 @@ impl Api {
     }
 }
 
-async fn world(State(shown): State<Shown>) -> Response {
-    Json(shown.view()).into_response()
-}
+/// Why nothing was done, for whoever typed it.
+struct Refused(StatusCode, String);
 
-async fn links(State(shown): State<Shown>) -> Response {
-    Json(shown.links.all()).into_response()
-}
-
-async fn change_link(State(shown): State<Shown>, Path((from, to)): Path<(String, String)>, body: Bytes) -> Response {
-    let change = match parse(&body) {
-        Ok(change) => change,
-        Err(refusal) => return refusal,
-    };
-    match shown.links.change(&from, &to, change) {
-        Ok(view) => {
-            tracing::info!(%from, %to, ?change, "the link is changed");
-            Json(view).into_response()
-        }
-        Err(error) => {
-            let status = match error {
-                LinkError::Unknown { .. } => StatusCode::NOT_FOUND,
-                LinkError::TooLong { .. } => StatusCode::BAD_REQUEST,
-            };
-            refuse(status, &error.to_string())
-        }
+impl IntoResponse for Refused {
+    fn into_response(self) -> Response {
+        (self.0, format!("{}\n", self.1)).into_response()
     }
 }
 
-async fn act(State(shown): State<Shown>, Path((name, action)): Path<(String, String)>, body: Bytes) -> Response {
+impl From<LinkError> for Refused {
+    fn from(error: LinkError) -> Self {
+        let status = match error {
+            LinkError::Unknown { .. } => StatusCode::NOT_FOUND,
+            LinkError::TooLong { .. } => StatusCode::BAD_REQUEST,
+        };
+        Self(status, error.to_string())
+    }
+}
+
+impl From<NotRunning> for Refused {
+    fn from(error: NotRunning) -> Self {
+        Self(StatusCode::CONFLICT, error.to_string())
+    }
+}
+
+async fn world(State(shown): State<Shown>) -> Json<WorldView> {
+    Json(shown.view())
+}
+
+async fn links(State(shown): State<Shown>) -> Json<Vec<LinkView>> {
+    Json(shown.links.all())
+}
+
+async fn change_link(
+    State(shown): State<Shown>,
+    Path((from, to)): Path<(String, String)>,
+    body: Bytes,
+) -> Result<Json<LinkView>, Refused> {
+    let change: LinkChange = parse(&body)?;
+    let view = shown.links.change(&from, &to, change)?;
+    tracing::info!(%from, %to, ?change, "the link is changed");
+    Ok(Json(view))
+}
+
+async fn act(
+    State(shown): State<Shown>,
+    Path((name, action)): Path<(String, String)>,
+    body: Bytes,
+) -> Result<Json<serde_json::Value>, Refused> {
+    let unknown = |why: String| Refused(StatusCode::NOT_FOUND, why);
     let Some(region) = shown.regions.get(&name) else {
-        return refuse(
-            StatusCode::NOT_FOUND,
-            &format!(
-                "there is no region {name}; the regions are {}",
-                shown.world.names().join(", ")
-            ),
-        );
+        let known = shown.world.names().join(", ");
+        return Err(unknown(format!("there is no region {name}; the regions are {known}")));
     };
     let Ok(action) = serde_json::from_value::<Action>(action.clone().into()) else {
-        return refuse(
-            StatusCode::NOT_FOUND,
-            &format!("nothing is called {action}; there are kill, stop, cont and restart"),
-        );
+        return Err(unknown(format!(
+            "nothing is called {action}; there are kill, stop, cont and restart"
+        )));
     };
-    let down: Down = match parse(&body) {
-        Ok(down) => down,
-        Err(refusal) => return refusal,
-    };
-    match region.act(action, down.down_ms.map(Duration::from_millis)).await {
-        Ok(()) => Json(serde_json::json!({ "done": action })).into_response(),
-        Err(error) => refuse(StatusCode::CONFLICT, &error.to_string()),
-    }
+    let down: Down = parse(&body)?;
+    region.act(action, down.down_ms.map(Duration::from_millis)).await?;
+    Ok(Json(serde_json::json!({ "done": action })))
 }
 
 /// Reads a body whatever its `Content-Type` says: drills are typed by hand. An empty one names nothing.
-fn parse<T: DeserializeOwned + Default>(body: &[u8]) -> Result<T, Response> {
+fn parse<T: DeserializeOwned + Default>(body: &[u8]) -> Result<T, Refused> {
     if body.is_empty() {
         return Ok(T::default());
     }
-    serde_json::from_slice(body).map_err(|error| refuse(StatusCode::BAD_REQUEST, &error.to_string()))
-}
-
-fn refuse(status: StatusCode, why: &str) -> Response {
-    (status, format!("{why}\n")).into_response()
+    serde_json::from_slice(body).map_err(|error| Refused(StatusCode::BAD_REQUEST, error.to_string()))
 }

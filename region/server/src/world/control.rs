@@ -1,5 +1,7 @@
 //! Speaks to the admin port of a running world.
 
+use std::net::SocketAddr;
+
 use anyhow::{Context as _, Result, bail};
 use reqwest::{Client, RequestBuilder};
 use serde::de::DeserializeOwned;
@@ -17,15 +19,10 @@ pub(crate) struct Control {
 }
 
 impl Control {
-    /// The world whose admin port is `base_port` + 99 of this machine.
-    pub(crate) fn of(base_port: u16) -> Self {
-        Self::at(format!("http://{}", super::plan::world_admin(base_port)))
-    }
-
-    /// The world at a base URL.
-    pub(crate) fn at(base: String) -> Self {
+    /// The world whose admin port is at `address`; see [`world_admin`](super::plan::world_admin).
+    pub(crate) fn of(address: SocketAddr) -> Self {
         Self {
-            base,
+            base: format!("http://{address}"),
             client: Client::new(),
         }
     }

@@ -51,7 +51,7 @@ impl Run {
         let ends = CancellationToken::new();
         let region = tokio::spawn(region.run(ends.clone()));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let base = format!("http://{}", listener.local_addr().unwrap());
+        let address = listener.local_addr().unwrap();
         let shown = Shown {
             world: Arc::new(world),
             data: Arc::new(folder.path().to_owned()),
@@ -59,8 +59,8 @@ impl Run {
             links: network.links(),
         };
         Self {
-            control: Control::at(base.clone()),
-            base,
+            control: Control::of(address),
+            base: format!("http://{address}"),
             api: Api::start(listener, shown),
             network,
             ends,
