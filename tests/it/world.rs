@@ -4,9 +4,10 @@ use std::net::TcpListener;
 
 use reqwest::Method;
 use serde_json::Value;
+use tokio::time::sleep;
 
 use crate::support::{
-    until,
+    SILENCE, until,
     world::{World, group, runs},
 };
 
@@ -81,6 +82,27 @@ async fn a_world_says_what_it_is_made_of_and_then_that_it_is_ready() {
 }
 
 #[tokio::test]
+async fn a_world_is_not_ready_before_its_last_region_is() {
+    for _ in 0..5 {
+        let mut world = World::stopped(&TWO);
+        world.begin();
+        until("a process", || async { world.pid("eu-central") }).await;
+        world.signal_region("STOP", "eu-central").await;
+        world.ready("us-east").await;
+        sleep(SILENCE).await;
+        if world.said().contains("eu-central: ready") {
+            // It was ready before it was frozen.
+            continue;
+        }
+        assert_eq!(world.readies(), 0, "{}", world.said());
+        world.signal_region("CONT", "eu-central").await;
+        until("`ready`", || async { (world.readies() == 1).then_some(()) }).await;
+        return;
+    }
+    panic!("a region was never frozen in time");
+}
+
+#[tokio::test]
 async fn a_region_that_is_killed_comes_back_with_what_it_held_and_the_others_do_not_notice() {
     let mut world = World::start(&TWO).await;
     let (alice, bob) = (
@@ -91,7 +113,7 @@ async fn a_region_that_is_killed_comes_back_with_what_it_held_and_the_others_do_
     alice.send(&talk, "before").await;
     let before = pids(&world, &TWO);
 
-    world.kill9_region("us-east").await;
+    world.signal_region("KILL", "us-east").await;
     until("another process", || async {
         world.pid("us-east").filter(|pid| *pid != before[0])
     })

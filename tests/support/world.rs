@@ -53,14 +53,19 @@ impl World {
 
     /// Starts again on the same folder and ports, and waits until it says that it is ready.
     pub(crate) async fn restart(&mut self) {
-        let before = self.said().lines().filter(|line| *line == "ready").count();
+        let before = self.readies();
+        self.begin();
+        until("`ready`", || async { (self.readies() > before).then_some(()) }).await;
+    }
+
+    /// Starts and does not wait.
+    pub(crate) fn begin(&mut self) {
         self.spawn(&self.regions.join(","));
-        until("`ready`", || async {
-            let said = self.said();
-            let ready = said.lines().filter(|line| *line == "ready").count() > before;
-            ready.then_some(())
-        })
-        .await;
+    }
+
+    /// How often it has said that it is ready.
+    pub(crate) fn readies(&self) -> usize {
+        self.said().lines().filter(|line| *line == "ready").count()
     }
 
     /// Starts with other regions than the world's own, and waits for the end.
@@ -127,11 +132,9 @@ impl World {
         text.trim().parse().ok()
     }
 
-    /// kill -9 of one region, by its pid file.
-    pub(crate) async fn kill9_region(&self, region: &str) -> u32 {
-        let pid = self.pid(region).unwrap();
-        signal("KILL", pid).await;
-        pid
+    /// Sends a region a signal by its name, by the region's pid file.
+    pub(crate) async fn signal_region(&self, name: &str, region: &str) {
+        signal(name, self.pid(region).unwrap()).await;
     }
 
     /// Waits until a region says that it is ready.

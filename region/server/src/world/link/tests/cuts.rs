@@ -115,9 +115,14 @@ async fn a_reset_that_is_over_at_once_has_happened() {
 #[tokio::test]
 async fn a_cut_link_takes_a_bounded_number_of_bytes_from_a_fast_writer() {
     let world = World::open();
-    let (mut a, b) = world.connect().await;
+    let (mut a, mut b) = world.connect().await;
+    let reader = tokio::spawn(async move { tokio::io::copy(&mut b, &mut tokio::io::sink()).await });
     world.set("a", "b", LinkState::Blackhole);
     let taken = swallowed(&mut a).await;
     assert!(taken < BUFFERS_BYTES, "{taken}");
-    drop(b);
+    // The reader would have taken all of it.
+    world.set("a", "b", LinkState::Up);
+    a.shutdown().await.unwrap();
+    let read = timeout(PATIENCE, reader).await.expect("bytes are missing").unwrap();
+    assert_eq!(read.unwrap(), u64::try_from(taken).unwrap());
 }
