@@ -20,3 +20,4 @@ mod sdk;
 #[allow(dead_code, reason = "not every target uses all of it")]
 mod support;
 mod tracing;
+mod world;

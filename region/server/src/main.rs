@@ -13,6 +13,7 @@ mod shutdown;
 mod telemetry;
 mod up;
 mod wiring;
+mod world;
 
 use std::{io, io::Write as _, process::ExitCode};
 

@@ -22,12 +22,11 @@ use crate::{
     wiring::Node,
 };
 
-/// Runs until it is asked to end.
+/// Runs until `shutdown` asks for its end.
 ///
 /// # Errors
 /// What kept it from starting: a port, the folder, the store.
-pub(crate) async fn run(config: Config) -> Result<()> {
-    let shutdown = Shutdown::listen()?;
+pub(crate) async fn run(config: Config, shutdown: Shutdown) -> Result<()> {
     let telemetry = Telemetry::start(&config)?;
     let folder = Folder::take(&config.node.data, &config.node.region)?;
     let edge = listen(&config, 0).await?;
