@@ -20,6 +20,7 @@
 
 mod batch;
 mod command;
+mod copy;
 mod courier;
 mod error;
 mod keys;

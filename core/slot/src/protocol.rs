@@ -144,6 +144,8 @@ pub struct Protocol {
     in_sync: InSync,
     /// What replicas have said in this epoch that they hold, observers included.
     held: BTreeMap<Replica, LogIndex>,
+    /// From where on replicas still need the log.
+    needed: BTreeMap<Replica, LogIndex>,
     in_flight: Option<Proposal>,
     kept: Kept,
 }
@@ -189,6 +191,7 @@ impl Protocol {
             opened_at: found.last_index,
             in_sync,
             held: BTreeMap::new(),
+            needed: BTreeMap::new(),
             in_flight: None,
             kept,
         };
@@ -299,16 +302,20 @@ impl Protocol {
 
     /// A replica that follows this epoch holds everything up to `index`. Returns the high watermark if that raised it.
     pub fn replicated(&mut self, replica: Replica, index: LogIndex) -> Option<LogIndex> {
+        self.follows(replica, index + 1);
         let held = self.held.entry(replica).or_default();
         *held = index.min(self.last_index).max(*held);
         self.raise_high_watermark()
     }
 
-    /// A replica follows no more: it holds up the trimming no longer. A member of the in-sync set goes on to count.
+    /// A replica is going to take the log from `index` on, and holds up its trimming meanwhile, within bounds.
+    pub fn follows(&mut self, replica: Replica, index: LogIndex) {
+        self.needed.insert(replica, index);
+    }
+
+    /// A replica follows no more: it holds up the trimming no longer. What it has said counts on.
     pub fn left(&mut self, replica: Replica) {
-        if !self.in_sync.others.contains(&replica) {
-            self.held.remove(&replica);
-        }
+        self.needed.remove(&replica);
     }
 
     /// The in-sync set is another one. Returns the high watermark if that raised it.
@@ -419,7 +426,8 @@ impl Protocol {
     fn trim(&self) -> Option<Range<LogIndex>> {
         let passed = self.carried_index_stored.min(self.high_watermark);
         let behind_from = self.last_index.saturating_sub(self.kept.behind_max);
-        let behind = self.held.values().copied().fold(passed, LogIndex::min).max(behind_from);
+        let needed = self.needed.values().map(|index| index.saturating_sub(1));
+        let behind = needed.fold(passed, LogIndex::min).max(behind_from);
         let end = (passed.min(behind) + 1).min((self.last_index + 1).saturating_sub(self.kept.entries));
         (end >= self.first_index + TRIM_RUN).then_some(self.first_index..end)
     }

@@ -460,7 +460,7 @@ fn a_replica_holds_up_trimming_only_so_far() {
     };
     let (mut protocol, _) = Protocol::open(None, grant, InSync::alone(), KEPT).unwrap();
     let mut first_index = 1;
-    protocol.replicated(5, 0);
+    protocol.follows(5, 1);
     for index in 1..=60 {
         if let Some(range) = protocol.propose([1; 16]).trim {
             first_index = range.end;

