@@ -4,9 +4,10 @@ use std::{env, error::Error, path::PathBuf};
 
 use prost::Message as _;
 
-const FILES: [&str; 3] = [
+const FILES: [&str; 4] = [
     "antiphon/client/v1/client.proto",
     "antiphon/log/v1/log.proto",
+    "antiphon/rpc/v1/directory.proto",
     "antiphon/rpc/v1/rpc.proto",
 ];
 
