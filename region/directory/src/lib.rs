@@ -6,8 +6,12 @@
 #![forbid(unsafe_code)]
 
 pub mod domain;
+mod error;
+mod raft;
 mod route;
 mod table;
 
+pub use error::{DirectoryError, StartError};
+pub use raft::{Dial, OptionsError, RaftOptions, RaftService};
 pub use route::{Route, SlotRoute};
 pub use table::{Placement, Table, TableWatch};

@@ -1,0 +1,70 @@
+use serde::{Deserialize, Serialize};
+
+use crate::domain::{Command, Placement, Region, RegionId, RegionStatus, Rejection, State};
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Applied(pub u64);
+
+pub(crate) fn apply(state: &mut State, command: &Command) -> Result<Applied, Rejection> {
+    match command {
+        Command::Found {
+            deployment,
+            regions,
+            policy,
+        } => {
+            if state.deployment.is_empty() {
+                state.deployment = deployment.clone();
+                state.policy = policy.clone();
+                for (number, (name, addresses)) in (1..).zip(regions) {
+                    let region = Region {
+                        name: name.clone(),
+                        addresses: addresses.clone(),
+                        status: RegionStatus::Active,
+                    };
+                    state.regions.insert(RegionId(number), region);
+                    state.region_id_max = RegionId(number);
+                }
+                let home = RegionId(1);
+                let placement = Placement {
+                    home,
+                    in_sync: vec![home],
+                    replicas: vec![home],
+                    epoch: 1,
+                    version: 1,
+                    preferred_home: home,
+                    moving_to: None,
+                };
+                state.placements = vec![placement; 4096];
+                state.version += 1;
+            }
+        }
+        Command::AddRegion { name, addresses } => {
+            let id = RegionId(state.region_id_max.0 + 1);
+            state.region_id_max = id;
+            let region = Region {
+                name: name.clone(),
+                addresses: addresses.clone(),
+                status: RegionStatus::Active,
+            };
+            state.regions.insert(id, region);
+            state.version += 1;
+        }
+        Command::RemoveRegion { region } => {
+            state
+                .regions
+                .remove(region)
+                .ok_or_else(|| Rejection::NoRegion(region.0.to_string()))?;
+            state.version += 1;
+        }
+        Command::SetStatus { region, status } => {
+            let found = state
+                .regions
+                .get_mut(region)
+                .ok_or_else(|| Rejection::NoRegion(region.0.to_string()))?;
+            found.status = *status;
+            state.version += 1;
+        }
+        _ => state.version += 1,
+    }
+    Ok(Applied(state.version))
+}
