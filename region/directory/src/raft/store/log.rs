@@ -257,18 +257,20 @@ fn damaged(key: &[u8]) -> io::Error {
 #[cfg(test)]
 mod tests {
     use openraft::{
-        EntryPayload, LogId as AnyLogId, storage::RaftLogStorageExt as _, vote::leader_id_adv::CommittedLeaderId,
+        EntryPayload, LogId as AnyLogId,
+        storage::RaftLogStorageExt as _,
+        vote::{RaftLeaderId as _, leader_id_adv::CommittedLeaderId},
     };
 
     use super::*;
     use crate::{
-        domain::{Command, RegionId},
+        domain::Command,
         raft::{Proposal, store::open},
     };
 
     fn entry(index: u64, moves: u16) -> Entry {
         let moves = (0..moves)
-            .map(|number| (antiphon_types::Slot::new(number).unwrap(), 1, None))
+            .map(|number| (antiphon_types::Slot::new(number % 4_096).unwrap(), 1, None))
             .collect();
         Entry {
             log_id: AnyLogId::new(CommittedLeaderId::new(1, 1), index),
@@ -281,12 +283,16 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let kv = open(folder.path()).await.unwrap();
         let mut log = LogStore::new(kv.clone());
-        // About 12 bytes a slot: parts of one entry, and entries that do not fit into one transaction.
+        // Parts of one entry, and entries that do not fit into one transaction.
         let many: Vec<_> = (0..20)
-            .map(|index| entry(index, if index % 2 == 0 { 4_096 } else { 1 }))
+            .map(|index| entry(index, if index % 2 == 0 { 40_000 } else { 1 }))
             .collect();
         let one = encode("an entry", &many[0]).unwrap();
-        assert!(one.len() * 10 > BATCH_BYTES_MAX.min(PART_BYTES_MAX));
+        assert!(
+            one.len() > PART_BYTES_MAX && one.len() * 10 > BATCH_BYTES_MAX,
+            "{}",
+            one.len()
+        );
         log.blocking_append(many.clone()).await.unwrap();
         kv.close().await.unwrap();
 
@@ -297,6 +303,5 @@ mod tests {
         let limited = log.limited_get_log_entries(0, 20).await.unwrap();
         assert!(!limited.is_empty() && limited.len() < 20, "{}", limited.len());
         assert_eq!(limited, many[..limited.len()]);
-        let _ = RegionId(1);
     }
 }

@@ -14,6 +14,7 @@ use tokio::sync::watch;
 
 use super::state::{self, Image};
 use crate::{
+    Table, TableWatch,
     domain::Rejection,
     raft::{
         LogId, SnapshotMeta, StoredMembership, Types,
@@ -33,20 +34,23 @@ const BATCH_ENTRIES_MAX: usize = 64;
 pub(crate) struct Machine {
     kv: Kv,
     images: watch::Sender<Arc<Image>>,
+    table: TableWatch,
     snapshot: Arc<Mutex<Option<(SnapshotMeta, Bytes)>>>,
 }
 
 impl Machine {
-    /// Takes up the state in the store. The receiver follows what is applied.
-    pub(crate) async fn open(kv: Kv) -> io::Result<(Self, watch::Receiver<Arc<Image>>)> {
-        let image = Arc::new(state::load(&kv).await?);
-        let (images, receiver) = watch::channel(image);
+    /// Takes up the state in the store. The receiver and the table follow what is applied.
+    pub(crate) async fn open(kv: Kv) -> io::Result<(Self, watch::Receiver<Arc<Image>>, TableWatch)> {
+        let image = state::load(&kv).await?;
+        let table = TableWatch::new(table_of(&image));
+        let (images, receiver) = watch::channel(Arc::new(image));
         let machine = Self {
             kv,
             images,
+            table: table.clone(),
             snapshot: Arc::default(),
         };
-        Ok((machine, receiver))
+        Ok((machine, receiver, table))
     }
 
     fn image(&self) -> Arc<Image> {
@@ -55,7 +59,11 @@ impl Machine {
 
     /// Writes the image, shows it, and only then answers.
     async fn commit(&self, image: Image, answers: &mut Vec<(Option<ApplyResponder<Types>>, Answer)>) -> io::Result<()> {
-        state::save(&self.kv, &self.image(), &image).await?;
+        let before = self.image();
+        state::save(&self.kv, &before, &image).await?;
+        if before.state.version != image.state.version {
+            self.table.store(table_of(&image));
+        }
         self.images.send_replace(Arc::new(image));
         for (responder, answer) in answers.drain(..) {
             if let Some(responder) = responder {
@@ -64,6 +72,11 @@ impl Machine {
         }
         Ok(())
     }
+}
+
+fn table_of(image: &Image) -> Table {
+    let _ = image;
+    Table::single("placeholder")
 }
 
 impl RaftStateMachine<Types> for Machine {
@@ -86,7 +99,7 @@ impl RaftStateMachine<Types> for Machine {
             image.last = Some(entry.log_id);
             let answer = match entry.payload {
                 EntryPayload::Blank => None,
-                EntryPayload::Normal(proposal) => Some(apply(&mut image.state, &proposal.0)),
+                EntryPayload::Normal(proposal) => Some(apply(Arc::make_mut(&mut image.state), &proposal.0)),
                 EntryPayload::Membership(membership) => {
                     image.membership = StoredMembership::new(Some(entry.log_id), membership);
                     None
@@ -114,7 +127,7 @@ impl RaftStateMachine<Types> for Machine {
         let image = Image {
             last: meta.last_log_id,
             membership: meta.last_membership.clone(),
-            state: decode("a snapshot", &snapshot)?,
+            state: Arc::new(decode("a snapshot", &snapshot)?),
         };
         self.commit(image, &mut Vec::new()).await?;
         *self.snapshot.lock() = Some((meta.clone(), snapshot));
@@ -142,7 +155,7 @@ impl RaftSnapshotBuilder<Types> for Builder {
             last_log_id: self.image.last,
             last_membership: self.image.membership.clone(),
         };
-        let snapshot = encode("a snapshot", &self.image.state)?;
+        let snapshot = encode("a snapshot", &*self.image.state)?;
         let mut current = self.snapshot.lock();
         // One that was installed meanwhile may be newer.
         if current

@@ -79,7 +79,7 @@ mod tests {
         async fn build(&self) -> Result<(TempDir, LogStore, Machine), StorageError<Types>> {
             let folder = tempfile::tempdir().unwrap();
             let kv = open(folder.path()).await.unwrap();
-            let (machine, _) = Machine::open(kv.clone()).await.unwrap();
+            let (machine, ..) = Machine::open(kv.clone()).await.unwrap();
             Ok((folder, LogStore::new(kv), machine))
         }
     }

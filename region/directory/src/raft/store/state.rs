@@ -1,6 +1,8 @@
 //! The applied state on disk. Placements are most of it and change a few at a time, so they are kept in chunks and only the chunks
 //! that have changed are written.
 
+use std::sync::Arc;
+
 use antiphon_kv::{Kv, KvError};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -25,7 +27,7 @@ pub(crate) struct Image {
     /// The last membership among those that were applied.
     pub(crate) membership: StoredMembership,
     /// The directory.
-    pub(crate) state: State,
+    pub(crate) state: Arc<State>,
 }
 
 /// Reads the state; that of an empty store is the default.
@@ -33,7 +35,7 @@ pub(crate) async fn load(kv: &Kv) -> std::io::Result<Image> {
     let Some(head) = super::read(kv, HEAD).await.map_err(super::failed)? else {
         return Ok(Image::default());
     };
-    let mut applied: Image = decode("the state's head", &head)?;
+    let mut image: Image = decode("the state's head", &head)?;
     let range = antiphon_kv::RangeRead {
         start: vec![CHUNK].into(),
         end: vec![CHUNK + 1].into(),
@@ -50,10 +52,10 @@ pub(crate) async fn load(kv: &Kv) -> std::io::Result<Image> {
             .map_err(super::failed)?;
         for pair in &page.pairs {
             let mut placements = decode("placements", &pair.value)?;
-            applied.state.placements.append(&mut placements);
+            Arc::make_mut(&mut image.state).placements.append(&mut placements);
         }
         let Some(last) = page.pairs.last().filter(|_| page.more) else {
-            return Ok(applied);
+            return Ok(image);
         };
         start = [last.key.as_ref(), &[0]].concat().into();
     }
@@ -79,7 +81,7 @@ fn changes(old: &Image, new: &Image) -> Result<(Vec<(Bytes, Bytes)>, Bytes), Cod
     let head = Image {
         last: new.last,
         membership: new.membership.clone(),
-        state: without_placements(&new.state),
+        state: Arc::new(without_placements(&new.state)),
     };
     let mut sets = vec![(Bytes::from_static(HEAD), encode("the state's head", &head)?)];
     let mut old_chunks = old.state.placements.chunks(CHUNK_SLOTS);

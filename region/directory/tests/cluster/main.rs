@@ -1,0 +1,7 @@
+//! Real nodes of the directory over loopback TCP, in one process.
+
+mod world;
+
+mod election;
+mod members;
+mod recovery;
