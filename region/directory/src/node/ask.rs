@@ -180,6 +180,9 @@ impl From<NotLeader> for Attempt {
 
 impl From<Status> for Attempt {
     fn from(status: Status) -> Self {
+        if not_connected(&status) {
+            return Self::NotLed(None);
+        }
         match status.code() {
             Code::InvalidArgument | Code::FailedPrecondition | Code::PermissionDenied | Code::Unimplemented => {
                 Self::Final(DirectoryError::Stopped(status.to_string()))
@@ -200,4 +203,10 @@ impl From<Status> for Attempt {
             | Code::Unauthenticated => Self::Unknown,
         }
     }
+}
+
+/// Whether a call failed before it left this node.
+fn not_connected(status: &Status) -> bool {
+    let first = std::error::Error::source(status);
+    std::iter::successors(first, |error| error.source()).any(|error| error.is::<tonic::ConnectError>())
 }

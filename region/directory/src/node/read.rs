@@ -25,9 +25,11 @@ impl DirectoryNode {
             Ok(self.state())
         };
         let within_ms = self.shared.options.request_timeout_ms;
-        tokio::time::timeout(timeout, read)
-            .await
-            .unwrap_or(Err(DirectoryError::NoQuorum { within_ms }))
+        match tokio::time::timeout(timeout, read).await {
+            // Nothing that could be done or not.
+            Err(_) | Ok(Err(DirectoryError::Timeout { .. })) => Err(DirectoryError::NoQuorum { within_ms }),
+            Ok(read) => read,
+        }
     }
 }
 

@@ -155,16 +155,18 @@ impl Shared {
                 changes.push(ChangeMembers::AddVoterIds(BTreeSet::from([id.0])));
             }
         }
-        let known: BTreeSet<u64> = self.membership().nodes().map(|(id, _)| *id).collect();
-        let gone: BTreeSet<u64> = change
-            .remove
-            .iter()
-            .map(|id| id.0)
-            .filter(|id| known.contains(id))
-            .collect();
-        if !gone.is_empty() {
-            changes.push(ChangeMembers::RemoveVoters(gone.clone()));
-            changes.push(ChangeMembers::RemoveNodes(gone));
+        let members = self.membership();
+        let (voters, learners): (BTreeSet<u64>, BTreeSet<u64>) = (
+            members.voter_ids().collect(),
+            members.membership().learner_ids().collect(),
+        );
+        let remove: BTreeSet<u64> = change.remove.iter().map(|id| id.0).collect();
+        if !voters.is_disjoint(&remove) {
+            // Those leave the members as well once the change is through.
+            changes.push(ChangeMembers::RemoveVoters(&voters & &remove));
+        }
+        if !learners.is_disjoint(&remove) {
+            changes.push(ChangeMembers::RemoveNodes(&learners & &remove));
         }
         if !changes.is_empty() || self.membership().get_joint_config().len() > 1 {
             self.raft

@@ -64,6 +64,10 @@ pub(crate) fn apply(state: &mut State, command: &Command) -> Result<Applied, Rej
             found.status = *status;
             state.version += 1;
         }
+        Command::SetPolicy { policy } => {
+            state.policy = policy.clone();
+            state.version += 1;
+        }
         _ => state.version += 1,
     }
     Ok(Applied(state.version))

@@ -10,9 +10,8 @@ use antiphon_directory::{
     domain::{Addresses, Policy, RegionId},
 };
 use tempfile::TempDir;
-use tokio::{net::TcpListener, task::JoinHandle};
+use tokio::{net::TcpListener, runtime::Runtime};
 use tokio_stream::wrappers::TcpListenerStream;
-use tokio_util::sync::CancellationToken;
 use tonic::transport::{Endpoint, Server};
 
 /// Generous: the machine may be busy with other things.
@@ -28,8 +27,8 @@ pub(crate) struct World {
 
 pub(crate) struct Running {
     pub(crate) node: DirectoryNode,
-    closing: CancellationToken,
-    server: JoinHandle<()>,
+    /// Has the server and its connections; shutting it down closes the sockets at once, as the death of a process does.
+    sockets: Runtime,
 }
 
 impl World {
@@ -92,27 +91,27 @@ impl World {
             .await
             .unwrap();
         let (raft, directory) = node.clone().into_server();
-        let closing = CancellationToken::new();
-        let closed = closing.clone();
-        let server = tokio::spawn(async move {
-            let serving = Server::builder()
-                .add_service(raft)
-                .add_service(directory)
-                .serve_with_incoming(TcpListenerStream::new(listener));
-            // Dropping it closes the sockets at once, as the death of a process does.
-            tokio::select! {
-                served = serving => served.unwrap(),
-                () = closed.cancelled() => {}
-            }
+        let sockets = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .unwrap();
+        let listener = listener.into_std().unwrap();
+        sockets.spawn(async move {
+            let listener = TcpListener::from_std(listener).unwrap();
+            let server = Server::builder().add_service(raft).add_service(directory);
+            server
+                .serve_with_incoming(TcpListenerStream::new(listener))
+                .await
+                .unwrap();
         });
-        self.nodes.insert(id, Running { node, closing, server });
+        self.nodes.insert(id, Running { node, sockets });
     }
 
     /// Ends a node without a word to the others.
     pub(crate) async fn kill(&mut self, id: u64) {
         let running = self.nodes.remove(&id).unwrap();
-        running.closing.cancel();
-        soon(running.server).await.unwrap();
+        running.sockets.shutdown_background();
         soon(running.node.close()).await;
     }
 
