@@ -14,6 +14,9 @@ pub enum DirectoryError {
     /// Who votes cannot be changed so. Final for this request.
     #[error("the voters stay as they are: {0}")]
     VotersRefused(String),
+    /// The leader does not renew the lease now.
+    #[error("the lease is not renewed: {0}")]
+    LeaseRefused(String),
     /// The node does not lead and the request was not to be passed on. Ask the leader.
     #[error("this node does not lead; the leader is {leader:?}")]
     NotLeader {

@@ -13,7 +13,7 @@ mod route;
 mod table;
 
 pub use error::{DirectoryError, StartError};
-pub use node::{DirectoryNode, DirectoryService, NodeOptions, PeerStatus, Role, Status};
+pub use node::{DirectoryNode, DirectoryService, LeaseKeeper, LeaseOptions, NodeOptions, PeerStatus, Role, Status};
 pub use raft::{Dial, OptionsError, RaftOptions, RaftService};
 pub use route::{Route, SlotRoute};
 pub use table::{Placement, Table, TableWatch};

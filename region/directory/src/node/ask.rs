@@ -65,7 +65,10 @@ impl Shared {
             let attempt = match leader {
                 Some(leader) if leader == self.region.0 => timed(deadline, here()).await,
                 Some(leader) if reach == Reach::Here => Err(Attempt::NotLed(Some(RegionId(leader)))),
-                Some(leader) => timed(deadline, there(self.client(leader))).await,
+                Some(leader) => match self.client(leader) {
+                    Some(client) => timed(deadline, there(client)).await,
+                    None => Err(Attempt::NotLed(None)),
+                },
                 None => Err(Attempt::NotLed(None)),
             };
             match attempt {
@@ -95,11 +98,15 @@ impl Shared {
         Err(DirectoryError::NoQuorum { within_ms })
     }
 
-    /// The directory's client of a region, at its addresses among the voters unless the state has newer ones.
-    pub(super) fn client(&self, region: u64) -> DirectoryClient<Channel> {
-        let metrics = self.raft.metrics().borrow_watched().membership_config.clone();
-        let addresses = metrics.membership().get_node(&region).cloned().unwrap_or_default();
-        self.client_at(region, &addresses)
+    /// The directory's client of a region, at its addresses in the state, else among the voters; none when it is in neither.
+    fn client(&self, region: u64) -> Option<DirectoryClient<Channel>> {
+        let listed = self
+            .state()
+            .regions
+            .get(&RegionId(region))
+            .map(|region| region.addresses.clone());
+        let addresses = listed.or_else(|| self.membership().membership().get_node(&region).cloned())?;
+        Some(self.client_at(region, &addresses))
     }
 
     pub(super) fn client_at(&self, region: u64, addresses: &Addresses) -> DirectoryClient<Channel> {

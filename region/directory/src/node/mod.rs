@@ -1,7 +1,9 @@
 //! One node of the directory.
 
 mod ask;
+mod duties;
 mod join;
+mod lease;
 mod propose;
 mod read;
 mod service;
@@ -15,6 +17,8 @@ use antiphon_proto::rpc::{directory_server::DirectoryServer, raft_server::RaftSe
 use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+use lease::Grants;
+
 use crate::{
     Dial, RaftOptions, RaftService, StartError, TableWatch,
     domain::{RegionId, State},
@@ -26,6 +30,7 @@ use crate::{
     },
 };
 
+pub use lease::{LeaseKeeper, LeaseOptions};
 pub use service::DirectoryService;
 pub use status::{PeerStatus, Role, Status};
 
@@ -36,6 +41,8 @@ pub struct NodeOptions {
     pub deployment: String,
     /// Times and bounds of the Raft group.
     pub raft: RaftOptions,
+    /// Times of the regions' leases.
+    pub lease: LeaseOptions,
     /// How long a request to the directory may take, passing on and trying again included.
     pub request_timeout_ms: u64,
     /// How long a change of the voters may take, catching up of a new one included.
@@ -49,6 +56,7 @@ impl NodeOptions {
         Self {
             deployment: deployment.to_owned(),
             raft: RaftOptions::default(),
+            lease: LeaseOptions::default(),
             request_timeout_ms: 10_000,
             voters_timeout_ms: 60_000,
         }
@@ -68,6 +76,7 @@ struct Shared {
     peers: Arc<Peers>,
     images: watch::Receiver<Arc<Image>>,
     table: TableWatch,
+    grants: Grants,
     kv: Kv,
     tasks: TaskTracker,
     closing: CancellationToken,
@@ -80,6 +89,7 @@ impl DirectoryNode {
     /// # Errors
     /// [`StartError`].
     pub async fn start(options: NodeOptions, region: RegionId, folder: &Path, dial: Dial) -> Result<Self, StartError> {
+        options.lease.check()?;
         let config = Arc::new(options.raft.to_openraft(&options.deployment)?);
         let kv = store::open(&folder.join("directory")).await?;
         let identity = Identity::take(&kv, &options.deployment, region).await?;
@@ -98,13 +108,14 @@ impl DirectoryNode {
             peers,
             images,
             table,
+            grants: Grants::default(),
             kv,
             tasks: TaskTracker::new(),
             closing: CancellationToken::new(),
         };
-        Ok(Self {
-            shared: Arc::new(shared),
-        })
+        let shared = Arc::new(shared);
+        shared.tasks.spawn(duties::run(shared.clone()));
+        Ok(Self { shared })
     }
 
     /// The tonic services: for the other voters, and for whoever asks the directory.
@@ -129,7 +140,7 @@ impl DirectoryNode {
     /// The state, as far as this node has applied the log.
     #[must_use]
     pub fn state(&self) -> Arc<State> {
-        self.shared.images.borrow().state.clone()
+        self.shared.state()
     }
 
     /// Waits for the local state to be such as `wanted` says, and returns it; `None` once the node is closed.

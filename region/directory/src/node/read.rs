@@ -63,6 +63,11 @@ impl Shared {
         }
     }
 
+    /// The state as far as this node has applied the log.
+    pub(super) fn state(&self) -> Arc<State> {
+        self.images.borrow().state.clone()
+    }
+
     /// Waits until this node has applied the entry at `index`, or is closed.
     pub(super) async fn applied_at_least(&self, index: u64) {
         let mut images = self.images.clone();

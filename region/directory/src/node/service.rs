@@ -4,9 +4,9 @@ use std::fmt;
 
 use antiphon_proto::rpc::{
     ChangeVotersReply, ChangeVotersRequest, Changed, Done, NotLeader, ProposeReply, ProposeRequest, ReadIndexReply,
-    ReadIndexRequest, RenewReply, RenewRequest, change_voters_reply,
+    ReadIndexRequest, RenewReply, RenewRequest, Renewed, change_voters_reply,
     directory_server::{Directory, DirectoryServer},
-    propose_reply, read_index_reply,
+    propose_reply, read_index_reply, renew_reply,
 };
 use tonic::{Request, Response, Status};
 
@@ -71,8 +71,19 @@ impl Directory for DirectoryService {
     }
 
     async fn renew(&self, request: Request<RenewRequest>) -> Result<Response<RenewReply>, Status> {
-        let _ = request;
-        Err(Status::unimplemented(""))
+        let request = request.into_inner();
+        let shared = self.admit(&request.deployment)?;
+        let region = RegionId(request.region);
+        let (reach, timeout) = (reach(request.passed_on), shared.options.lease.lease());
+        let result = match shared.renew(reach, timeout, region, request.incarnation).await {
+            Ok(renewed) => renew_reply::Result::Renewed(Renewed {
+                applied_index: renewed.applied_index,
+            }),
+            Err(DirectoryError::LeaseRefused(why)) => renew_reply::Result::Refused(why),
+            Err(DirectoryError::NotLeader { leader }) => renew_reply::Result::NotLeader(not_leader(leader)),
+            Err(error) => return Err(failed(&error)),
+        };
+        Ok(Response::new(RenewReply { result: Some(result) }))
     }
 
     async fn read_index(&self, request: Request<ReadIndexRequest>) -> Result<Response<ReadIndexReply>, Status> {
@@ -125,7 +136,9 @@ fn not_leader(leader: Option<RegionId>) -> NotLeader {
 fn failed(error: &DirectoryError) -> Status {
     let message = error.to_string();
     match error {
-        DirectoryError::Rejected(_) | DirectoryError::VotersRefused(_) => Status::failed_precondition(message),
+        DirectoryError::Rejected(_) | DirectoryError::VotersRefused(_) | DirectoryError::LeaseRefused(_) => {
+            Status::failed_precondition(message)
+        }
         DirectoryError::TooLarge { .. } => Status::invalid_argument(message),
         DirectoryError::NotLeader { .. } | DirectoryError::NoQuorum { .. } | DirectoryError::Stopped(_) => {
             Status::unavailable(message)

@@ -143,7 +143,7 @@ impl Shared {
         // The state that the change is judged by has to be the newest.
         let index = self.read_index_here().await?;
         self.applied_at_least(index).await;
-        let state = self.images.borrow().state.clone();
+        let state = self.state();
         let mut changes = Vec::new();
         for (id, addresses) in &change.add {
             if !state.regions.contains_key(id) {

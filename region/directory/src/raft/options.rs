@@ -67,31 +67,31 @@ impl RaftOptions {
     /// # Errors
     /// The first that does not.
     pub fn check(&self) -> Result<(), OptionsError> {
-        at_least(
+        OptionsError::at_least(
             "heartbeat_ms",
             self.heartbeat_ms,
             10,
             "a shorter one is all the node would do",
         )?;
-        at_least(
+        OptionsError::at_least(
             "election_timeout_ms_min",
             self.election_timeout_ms_min,
             2 * self.heartbeat_ms,
             "one lost heartbeat must not start an election",
         )?;
-        at_least(
+        OptionsError::at_least(
             "election_timeout_ms_max",
             self.election_timeout_ms_max,
             self.election_timeout_ms_min + self.election_timeout_ms_min / 4,
             "voters that wait equally long split the vote again and again",
         )?;
-        at_least(
+        OptionsError::at_least(
             "append_timeout_ms",
             self.append_timeout_ms,
             self.heartbeat_ms,
             "entries take longer than a heartbeat",
         )?;
-        at_least(
+        OptionsError::at_least(
             "snapshot_entries",
             self.snapshot_entries,
             1,
@@ -134,16 +134,18 @@ impl RaftOptions {
     }
 }
 
-fn at_least(name: &'static str, value: u64, least: u64, why: &'static str) -> Result<(), OptionsError> {
-    if value < least {
-        return Err(OptionsError::TooSmall {
-            name,
-            value,
-            least,
-            why,
-        });
+impl OptionsError {
+    pub(crate) fn at_least(name: &'static str, value: u64, least: u64, why: &'static str) -> Result<(), Self> {
+        if value < least {
+            return Err(Self::TooSmall {
+                name,
+                value,
+                least,
+                why,
+            });
+        }
+        Ok(())
     }
-    Ok(())
 }
 
 #[cfg(test)]

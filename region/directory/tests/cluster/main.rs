@@ -3,5 +3,6 @@
 mod world;
 
 mod election;
+mod leases;
 mod members;
 mod recovery;

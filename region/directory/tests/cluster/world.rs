@@ -40,6 +40,8 @@ impl World {
             election_timeout_ms_max: 600,
             ..RaftOptions::default()
         };
+        // Most tests have nobody who renews.
+        options.lease.lease_ms = 3_600_000;
         Self {
             nodes: BTreeMap::new(),
             listeners: BTreeMap::new(),

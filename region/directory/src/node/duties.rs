@@ -1,0 +1,126 @@
+//! What the leader does besides answering: it declares regions down and up by their leases, has homes moved as the planner says, and
+//! brings the voters after the state.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use openraft::{ServerState, async_runtime::watch::WatchReceiver as _};
+
+use super::{Shared, ask::Attempt, voters::VoterChange};
+use crate::domain::{Command, RegionId, RegionStatus};
+
+/// How long the leader waits after something that did not go through.
+const RETRY_AFTER: Duration = Duration::from_millis(500);
+
+/// Leads whenever this node is the leader, until the node is closed.
+pub(super) async fn run(shared: Arc<Shared>) {
+    let mut metrics = shared.raft.metrics();
+    loop {
+        if let Some(term) = leading(&shared) {
+            shared.grants.begin(term, &shared.options.lease, Instant::now());
+            tokio::select! {
+                () = shared.closing.cancelled() => {}
+                () = until(&shared, |now| now != Some(term)) => {}
+                () = watch_leases(&shared) => {}
+                () = follow_state(&shared) => {}
+            }
+            shared.grants.end();
+        }
+        tokio::select! {
+            () = shared.closing.cancelled() => return,
+            changed = metrics.changed() => if changed.is_err() { return },
+        }
+    }
+}
+
+/// The term in which this node leads.
+fn leading(shared: &Shared) -> Option<u64> {
+    let metrics = shared.raft.metrics();
+    let metrics = metrics.borrow_watched();
+    (metrics.state == ServerState::Leader).then_some(metrics.current_term)
+}
+
+async fn until(shared: &Shared, reached: impl Fn(Option<u64>) -> bool) {
+    let mut metrics = shared.raft.metrics();
+    while !reached(leading(shared)) && metrics.changed().await.is_ok() {}
+}
+
+/// Declares down whose lease is over, and up who is back.
+async fn watch_leases(shared: &Shared) {
+    let options = &shared.options.lease;
+    loop {
+        tokio::time::sleep(options.renewal() / 4).await;
+        let state = shared.state();
+        for region in shared.grants.condemn(options, &state, Instant::now()) {
+            tracing::warn!(region = region.0, "a region's lease is over; it is declared down");
+            match set_status(shared, region, RegionStatus::Down).await {
+                Ok(()) => shared.grants.carried_out(region),
+                Err(Attempt::Final(error)) => {
+                    tracing::warn!(region = region.0, %error, "a silent region stays up");
+                    shared.grants.refused(region, Instant::now());
+                }
+                // It may yet come into effect, so the region is not to renew until it has.
+                Err(Attempt::NotLed(_) | Attempt::Unknown) => {}
+            }
+        }
+        let back = shared.grants.returned(&shared.state(), Instant::now());
+        for region in back {
+            tracing::info!(region = region.0, "a region is back");
+            if let Err(error) = set_status(shared, region, RegionStatus::Active).await {
+                tracing::info!(region = region.0, ?error, "a region that is back is not active yet");
+            }
+        }
+    }
+}
+
+async fn set_status(shared: &Shared, region: RegionId, status: RegionStatus) -> Result<(), Attempt> {
+    let command = Command::SetStatus { region, status };
+    let proposed = shared.propose_here(command);
+    let done = tokio::time::timeout(shared.request_timeout(), proposed).await;
+    match done.unwrap_or(Err(Attempt::Unknown))? {
+        Ok(_) => Ok(()),
+        Err(rejection) => Err(Attempt::Final(rejection.into())),
+    }
+}
+
+/// Each time the state has changed: asks homes to move, and takes the votes of regions that are gone.
+async fn follow_state(shared: &Shared) {
+    let mut images = shared.images.clone();
+    loop {
+        let image = images.borrow_and_update().clone();
+        let settled = async {
+            let voters = reconcile_voters(shared, &image.state).await;
+            voters.is_ok()
+        };
+        if settled.await {
+            if images.changed().await.is_err() {
+                return;
+            }
+        } else {
+            tokio::time::sleep(RETRY_AFTER).await;
+        }
+    }
+}
+
+async fn reconcile_voters(shared: &Shared, state: &crate::domain::State) -> Result<(), Attempt> {
+    if state.deployment.is_empty() {
+        return Ok(());
+    }
+    let membership = shared.membership();
+    let gone = membership
+        .nodes()
+        .map(|(id, _)| RegionId(*id))
+        .filter(|id| !state.regions.contains_key(id));
+    let change = VoterChange {
+        add: [].into(),
+        remove: gone.collect(),
+    };
+    if change.remove.is_empty() && membership.get_joint_config().len() < 2 {
+        return Ok(());
+    }
+    let changed = tokio::time::timeout(shared.request_timeout(), shared.change_voters_here(&change));
+    let changed = changed.await.unwrap_or(Err(Attempt::Unknown));
+    changed.map(drop)
+}
