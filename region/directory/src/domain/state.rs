@@ -24,6 +24,38 @@ pub struct State {
     pub placements: Vec<Placement>,
     /// Rules of placement.
     pub policy: Policy,
+    /// See [`State::min_in_sync`].
+    pub min_in_sync: u8,
+}
+
+impl State {
+    /// Below this many in-sync copies a slot refuses writes: the policy's number, as soon as every slot has once had as many.
+    ///
+    /// It rises by itself and falls by an operator's word alone ([`Command::SetPolicy`]), never by loss. So a deployment that is
+    /// founded with one region can be written, goes on while a second region is still filling up, and asks for two copies from the
+    /// moment at which every slot has them. And one that was founded with three and has lost two refuses writes: a single copy is
+    /// less than what was promised to those who wrote.
+    #[must_use]
+    pub fn min_in_sync(&self) -> u8 {
+        self.min_in_sync
+    }
+
+    /// The placement of a slot; none before [`Command::Found`].
+    #[must_use]
+    pub fn placement(&self, slot: Slot) -> Option<&Placement> {
+        self.placements.get(usize::from(slot.number()))
+    }
+
+    /// Every slot with its placement, in slot order; empty before [`Command::Found`].
+    pub fn slots(&self) -> impl Iterator<Item = (Slot, &Placement)> {
+        Slot::all().zip(&self.placements)
+    }
+
+    /// Whether the region is there and has this status.
+    #[must_use]
+    pub fn is(&self, region: RegionId, status: RegionStatus) -> bool {
+        self.regions.get(&region).is_some_and(|found| found.status == status)
+    }
 }
 
 /// One region.
@@ -64,15 +96,17 @@ pub struct Placement {
     pub home: RegionId,
     /// Who must hold an entry before it is committed; the home first.
     pub in_sync: Vec<RegionId>,
-    /// Who follows the log: the in-sync set and the observers.
+    /// Who follows the log: the in-sync set, then the observers, who are all other regions that the policy allows.
     pub replicas: Vec<RegionId>,
     /// Leader epoch: grows by one at each change of home.
     pub epoch: Epoch,
     /// Grows with each change of the in-sync set; a change names the one that it was decided on.
     pub version: u64,
-    /// Where the slot is to be when all is well.
+    /// Where the slot is to be when all is well. A hand-over that evens out the homes of active regions changes it; one that empties
+    /// a region, or a fail-over, does not.
     pub preferred_home: RegionId,
-    /// The home is asked to hand the slot over to this in-sync region (drain, rebalance).
+    /// The home is asked to hand the slot over to this region (drain, rebalance). One that only observes has to be brought into the
+    /// in-sync set first: [`super::wanted_in_sync`] names it.
     pub moving_to: Option<RegionId>,
 }
 
@@ -85,7 +119,10 @@ pub struct Policy {
     pub min_in_sync: u8,
     /// When a write is acknowledged.
     pub durability: Durability,
-    /// By home region: the names of the regions that may hold a copy. A home that is not named here allows all.
+    /// By home region: the names of the regions that may hold a copy, besides the home. A home that is not named here allows all.
+    ///
+    /// Who may hold a copy may come to be the home, so its own rule may not allow more: else a fail-over would carry a slot's data
+    /// to where the operator did not want it.
     pub allowed: BTreeMap<String, BTreeSet<String>>,
 }
 
@@ -167,6 +204,14 @@ pub enum Command {
         slots: Vec<Slot>,
         /// To whom; `None` lets the policy choose.
         to: Option<RegionId>,
+    },
+    /// An operator gives up what only regions that are down hold: `to` becomes home with what it has, and what it lacks is lost.
+    /// Refused for a slot that has an in-sync region which is up.
+    ForceHome {
+        /// Which slots.
+        slots: Vec<Slot>,
+        /// To whom: an observer that is up.
+        to: RegionId,
     },
     /// Asks homes to hand slots over (the planner's word).
     Plan {
