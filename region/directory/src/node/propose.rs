@@ -7,10 +7,9 @@ use super::{
     DirectoryNode, Shared,
     ask::{Attempt, Reach},
 };
-use crate::raft::placeholder::Applied;
 use crate::{
     DirectoryError,
-    domain::{Command, Rejection},
+    domain::{Applied, Command, Rejection},
     raft::{
         Proposal,
         codec::{CodecError, decode, encode},

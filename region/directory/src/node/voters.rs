@@ -32,21 +32,9 @@ impl DirectoryNode {
             name: name.to_owned(),
             addresses: addresses.clone(),
         };
-        let proposed = self.propose(command).await;
-        let state = match &proposed {
-            Ok(_) => self.state(),
-            // Whether an earlier attempt went through is not known from the answer to the last one.
-            Err(_) => self.state_linearizable().await?,
-        };
-        let found = state
-            .regions
-            .iter()
-            .find(|(_, region)| region.name == name && region.addresses == *addresses);
-        match (found, proposed) {
-            (Some((id, _)), _) => Ok(*id),
-            (None, Err(error)) => Err(error),
-            (None, Ok(_)) => Err(DirectoryError::VotersRefused(format!("region {name:?} is gone again"))),
-        }
+        let applied = self.propose(command).await?;
+        let gone = || DirectoryError::VotersRefused(format!("region {name:?} was not given an id"));
+        applied.region.ok_or_else(gone)
     }
 
     /// Takes a region out of the directory and its voter out of the group, dead or alive. The state refuses while it is home or in an

@@ -73,6 +73,7 @@ impl fmt::Display for Proposal {
             Command::ChangeInSync { .. } => "change in-sync sets",
             Command::MoveHome { .. } => "move homes",
             Command::FailOver { .. } => "fail over",
+            Command::ForceHome { .. } => "force homes",
             Command::Plan { .. } => "plan",
             Command::SetPolicy { .. } => "set policy",
         };

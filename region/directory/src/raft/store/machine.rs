@@ -15,11 +15,10 @@ use tokio::sync::watch;
 use super::state::{self, Image};
 use crate::{
     Table, TableWatch,
-    domain::Rejection,
+    domain::{Applied, Rejection},
     raft::{
         LogId, SnapshotMeta, StoredMembership, Types,
         codec::{decode, encode},
-        placeholder::{Applied, apply},
     },
 };
 
@@ -99,7 +98,7 @@ impl RaftStateMachine<Types> for Machine {
             image.last = Some(entry.log_id);
             let answer = match entry.payload {
                 EntryPayload::Blank => None,
-                EntryPayload::Normal(proposal) => Some(apply(Arc::make_mut(&mut image.state), &proposal.0)),
+                EntryPayload::Normal(proposal) => Some(Arc::make_mut(&mut image.state).apply(&proposal.0)),
                 EntryPayload::Membership(membership) => {
                     image.membership = StoredMembership::new(Some(entry.log_id), membership);
                     None

@@ -104,5 +104,6 @@ fn without_placements(state: &State) -> State {
         region_id_max: state.region_id_max,
         placements: Vec::new(),
         policy: state.policy.clone(),
+        min_in_sync: state.min_in_sync,
     }
 }
