@@ -7,6 +7,7 @@ use prost::Message as _;
 const FILES: [&str; 4] = [
     "antiphon/client/v1/client.proto",
     "antiphon/log/v1/log.proto",
+    "antiphon/rpc/v1/directory.proto",
     "antiphon/rpc/v1/rpc.proto",
     "antiphon/rpc/v1/replication.proto",
 ];

@@ -6,8 +6,14 @@
 #![forbid(unsafe_code)]
 
 pub mod domain;
+mod error;
+mod node;
+mod raft;
 mod route;
 mod table;
 
+pub use error::{DirectoryError, StartError};
+pub use node::{DirectoryNode, DirectoryService, LeaseKeeper, LeaseOptions, NodeOptions, PeerStatus, Role, Status};
+pub use raft::{Dial, OptionsError, RaftOptions, RaftService};
 pub use route::{Route, SlotRoute};
 pub use table::{Placement, Table, TableRegion, TableWatch};
