@@ -4,7 +4,7 @@ use std::{env, error::Error, path::PathBuf};
 
 use prost::Message as _;
 
-const FILES: [&str; 4] = [
+const FILES: [&str; 5] = [
     "antiphon/client/v1/client.proto",
     "antiphon/log/v1/log.proto",
     "antiphon/rpc/v1/directory.proto",

@@ -1,49 +1,45 @@
-use std::time::{Duration, Instant};
+use std::{fmt, sync::Arc};
 
 use tokio::sync::watch;
 
-/// Until when this node's region may act as home, on the monotonic clock of this process. Cheap to clone: clones are the same
-/// lease.
-#[derive(Debug, Clone)]
+/// The right of this node's region to be home of anything, which may end by itself. Cheap to clone.
+#[derive(Clone)]
 pub struct Lease {
-    valid_until: watch::Sender<Option<Instant>>,
+    is_valid: Arc<dyn Fn() -> bool + Send + Sync>,
+    changes: watch::Receiver<bool>,
 }
 
 impl Lease {
     /// A lease that never ends: of a deployment of one region, where nobody else could be home.
     #[must_use]
     pub fn endless() -> Self {
-        const CENTURY: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
-        Self {
-            valid_until: watch::Sender::new(Instant::now().checked_add(CENTURY)),
-        }
+        Self::new(|| true, watch::Sender::new(true).subscribe())
     }
 
-    /// A lease that has not been given yet.
+    /// `is_valid` is asked before each answer; `changes` tells, perhaps a little late, that it is worth asking again.
     #[must_use]
-    pub fn none() -> Self {
+    pub fn new(is_valid: impl Fn() -> bool + Send + Sync + 'static, changes: watch::Receiver<bool>) -> Self {
         Self {
-            valid_until: watch::Sender::new(None),
+            is_valid: Arc::new(is_valid),
+            changes,
         }
-    }
-
-    /// Says until when the lease holds now.
-    pub fn hold_until(&self, valid_until: Instant) {
-        self.valid_until.send_replace(Some(valid_until));
-    }
-
-    /// Ends the lease at once.
-    pub fn end(&self) {
-        self.valid_until.send_replace(None);
     }
 
     /// Whether the region may act as home now.
     #[must_use]
     pub fn is_valid(&self) -> bool {
-        self.valid_until.borrow().is_some_and(|until| Instant::now() < until)
+        (self.is_valid)()
     }
 
-    pub(crate) fn watch(&self) -> watch::Receiver<Option<Instant>> {
-        self.valid_until.subscribe()
+    pub(crate) fn watch(&self) -> watch::Receiver<bool> {
+        self.changes.clone()
+    }
+}
+
+impl fmt::Debug for Lease {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lease")
+            .field("is_valid", &self.is_valid())
+            .finish_non_exhaustive()
     }
 }

@@ -2,10 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
 
 use antiphon_kv::{EmbeddedOptions, Kv, KvError};
 use antiphon_slot::{
@@ -17,7 +14,7 @@ use bytes::Bytes;
 use foundationdb_tuple::pack;
 use parking_lot::Mutex;
 use tempfile::TempDir;
-use tokio::{task::JoinHandle, time::sleep};
+use tokio::{sync::watch, task::JoinHandle, time::sleep};
 
 const STANDBY: Replica = 2;
 const A_WHILE: Duration = Duration::from_millis(150);
@@ -52,7 +49,7 @@ impl Shipping for Shipped {
 
 struct World {
     slots: Slots,
-    lease: Lease,
+    lease: watch::Sender<bool>,
     shipped: Arc<Shipped>,
     kv: Kv,
     _folder: TempDir,
@@ -66,10 +63,12 @@ impl World {
             ..EmbeddedOptions::default()
         };
         let kv = Kv::open_embedded(options).await.unwrap();
-        let (lease, shipped) = (Lease::endless(), Arc::new(Shipped::default()));
+        let (lease, shipped) = (watch::Sender::new(true), Arc::new(Shipped::default()));
+        let is_valid = lease.subscribe();
+        let changes = lease.subscribe();
         let hooks = Hooks {
             shipping: Some(shipped.clone()),
-            lease: lease.clone(),
+            lease: Lease::new(move || *is_valid.borrow(), changes),
             ..Hooks::default()
         };
         let slots = Slots::start(kv.clone(), SlotOptions::default(), [1; 16], hooks);
@@ -190,14 +189,14 @@ async fn without_a_lease_nothing_is_answered() {
     let world = World::start(with_standby()).await;
     let first = world.count();
     world.appended(1).await;
-    world.lease.end();
+    world.lease.send_replace(false);
     world.slots.held(slot(), 1, STANDBY, 1);
     sleep(A_WHILE).await;
     assert!(!first.is_finished(), "answered without a lease");
     let read = world.counted().await;
     assert!(matches!(read, Err(SlotError::NoLease { .. })), "{read:?}");
 
-    world.lease.hold_until(Instant::now() + Duration::from_secs(60));
+    world.lease.send_replace(true);
     assert_eq!(first.await.unwrap().unwrap(), 1);
     assert_eq!(world.counted().await.unwrap(), 1);
 }

@@ -36,6 +36,8 @@ pub struct Placement {
     pub version: u64,
     /// The home is asked to hand the slot over to this region.
     pub moving_to: Option<Arc<TableRegion>>,
+    /// Size of the in-sync set that is aimed at.
+    pub in_sync_copies: u8,
     /// Below this many in-sync copies the slot refuses writes.
     pub min_in_sync: u8,
     /// When a write is acknowledged.
@@ -89,6 +91,7 @@ impl Table {
             epoch: 1,
             version: 1,
             moving_to: None,
+            in_sync_copies: 1,
             min_in_sync: 1,
             durability: Durability::Global,
         };
@@ -159,6 +162,7 @@ impl Placement {
             epoch: from.epoch,
             version: from.version,
             moving_to: from.moving_to.as_ref().and_then(known),
+            in_sync_copies: state.policy.in_sync_copies,
             min_in_sync: state.min_in_sync(),
             durability: state.policy.durability,
         })

@@ -9,11 +9,14 @@
 
 mod follower;
 mod home;
+mod homing;
+mod keeping;
 mod options;
 mod parting;
 
 pub use follower::Followers;
 pub use home::ReplicationHome;
+pub use homing::Homing;
 pub use options::ReplicationOptions;
 
 /// Bytes of one message at the most: many entries, each below the store's limit of a value.

@@ -42,7 +42,6 @@ pub struct ReplicationHome {
 pub(crate) struct Inner {
     slots: OnceLock<Slots>,
     log: ReplicaLog,
-    pub(crate) options: ReplicationOptions,
     recent: Recent,
     streams: RwLock<HashMap<u64, Arc<Dirty>>>,
     next_stream: AtomicU64,
@@ -54,12 +53,11 @@ pub(crate) struct Inner {
 impl ReplicationHome {
     /// Reads the logs of `log`; [`ReplicationHome::serve`] tells whose they are.
     #[must_use]
-    pub fn new(log: ReplicaLog, options: ReplicationOptions) -> Self {
+    pub fn new(log: ReplicaLog, options: &ReplicationOptions) -> Self {
         let inner = Inner {
             slots: OnceLock::new(),
             log,
             recent: Recent::new(options.recent_bytes_max),
-            options,
             streams: RwLock::default(),
             next_stream: AtomicU64::new(0),
             progress: Progress::default(),

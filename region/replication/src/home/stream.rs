@@ -123,13 +123,7 @@ impl Follower {
             follower_frame::Body::Held(held) => {
                 let slot = slot(held.slot)?;
                 self.slots.held(slot, held.epoch, self.region, held.index);
-                if let Some(followed) = self.followed.get(&slot) {
-                    let last_index = followed.log.borrow().last_index;
-                    let progress = (held.index, last_index);
-                    self.inner
-                        .progress
-                        .holds(slot, self.region, held.epoch, progress, Instant::now());
-                }
+                self.inner.progress.holds(slot, self.region, held.epoch, held.index);
             }
             follower_frame::Body::Leave(leave) => {
                 let slot = slot(leave.slot)?;
@@ -137,6 +131,7 @@ impl Follower {
                 if let Some(followed) = self.followed.remove(&slot) {
                     self.slots.left(slot, followed.epoch, self.region);
                 }
+                self.inner.progress.left(slot, self.region);
             }
             follower_frame::Body::Credit(credit) => self.credit = self.credit.saturating_add(credit.bytes),
             follower_frame::Body::Ping(number) => {
