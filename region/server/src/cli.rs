@@ -97,7 +97,7 @@ impl Cli {
                 let passed = self.common.passed();
                 let config = config::load(&sources(self.common, args.node)?)?.config;
                 if config.world.regions.is_empty() {
-                    up::run(config, Shutdown::listen()?).await
+                    up::run(config, Shutdown::listen()?, None).await
                 } else {
                     Box::pin(world::run(config, passed)).await
                 }

@@ -9,6 +9,7 @@ mod config;
 #[cfg(test)]
 mod docs_tests;
 mod metrics;
+mod regions;
 mod shutdown;
 mod telemetry;
 mod up;

@@ -22,5 +22,6 @@ mod supervisor;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use node::Place;
 pub(crate) use plan::{REGIONS_MAX, ports_end};
 pub(crate) use supervisor::run;

@@ -47,6 +47,8 @@ pub(crate) struct Peer {
     pub(crate) index: u16,
     /// Of its nodes, through the link emulator: different for each region that dials.
     pub(crate) rpc: SocketAddr,
+    /// Where its nodes listen themselves.
+    pub(crate) listens: SocketAddr,
     /// Base URL of its edge, as devices reach it.
     pub(crate) edge: String,
 }
@@ -76,6 +78,7 @@ impl Place {
                 name: peer.name.clone(),
                 index: peer.index,
                 rpc: loopback(*link),
+                listens: loopback(peer.rpc_port),
                 edge: format!("http://{}", loopback(peer.http_port)),
             })
         });
@@ -115,7 +118,7 @@ impl Place {
 pub(crate) async fn run(config: Config, place: Place) -> Result<()> {
     let shutdown = Shutdown::of_child()?;
     let pid_file = place.data.join(&place.name).join("pid");
-    let ended = up::run(config, shutdown).await;
+    let ended = up::run(config, shutdown, Some(&place)).await;
     // Without a supervisor nobody else would, and the number may be given to another process.
     let own = std::process::id().to_string();
     if std::fs::read_to_string(&pid_file).is_ok_and(|pid| pid.trim() == own) {

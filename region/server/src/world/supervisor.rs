@@ -5,6 +5,7 @@ use std::{
     time::Duration,
 };
 
+use antiphon_directory::DevelopmentCa;
 use anyhow::{Context as _, Result, bail};
 use tokio::{net::TcpListener, task::JoinSet, time::sleep};
 use tokio_util::sync::CancellationToken;
@@ -46,6 +47,7 @@ pub(crate) async fn run(config: Config, passed: Vec<OsString>) -> Result<()> {
     let network = Network::start(world.links(config.world.wan)).map_err(in_use)?;
     // Only a world that can start is written down: its ports are part of it.
     let world_file = world.keep(data)?;
+    DevelopmentCa::create(&data.join("tls"), world.names().iter().map(String::as_str))?;
 
     let program = env::current_exe().context("the path of this program is not known")?;
     let world_ends = CancellationToken::new();
