@@ -28,7 +28,7 @@ pub(crate) struct Regions {
     pub(crate) lease: Lease,
     followers: Followers,
     log: ReplicaLog,
-    _keeper: LeaseKeeper,
+    keeper: LeaseKeeper,
     tls: NodeTls,
     listener: TcpListener,
     founded: Vec<(String, Addresses)>,
@@ -38,6 +38,7 @@ pub(crate) struct Regions {
 /// As [`Regions`], at work.
 pub(crate) struct RegionsRunning {
     directory: DirectoryNode,
+    _keeper: LeaseKeeper,
     home: ReplicationHome,
     followers: Followers,
     stop_homing: CancellationToken,
@@ -116,7 +117,7 @@ impl Regions {
             route,
             lease,
             log,
-            _keeper: keeper,
+            keeper,
             tls,
             listener,
             options,
@@ -159,9 +160,13 @@ impl Regions {
             self.options,
         );
         let homing = tokio::spawn(homing.run(stop_homing.clone()));
+        // Without a lease nothing that is homed here is answered.
+        let mut lease = self.keeper.watch();
+        let _ = lease.wait_for(|valid| *valid).await;
         drop(self.log);
         Ok(RegionsRunning {
             directory: self.directory,
+            _keeper: self.keeper,
             home: self.home,
             followers: self.followers,
             stop_homing,

@@ -304,6 +304,9 @@ impl Follower {
             // The follower fetches again when it has cut.
             return (Some(home_frame::Body::Cut(cut)), Sends::Cut);
         }
+        // It has promised this epoch, and what it has is the home's.
+        self.slots.held(slot, log.epoch, self.region, keep);
+        self.inner.progress.holds(slot, self.region, log.epoch, keep);
         (None, Sends::Entries { next: keep + 1 })
     }
 
