@@ -226,7 +226,18 @@ impl Homing {
             min_in_sync: placement.min_in_sync.into(),
             lag_max: self.options.lag_max,
         };
-        wanted(&members, &observers, rules, now)
+        let wanted = wanted(&members, &observers, rules, now);
+        let to = placement.moving_to.as_ref().map(|region| region.id);
+        let joins = observers.iter().find(|copy| Some(copy.region) == to && copy.is_level);
+        match (wanted, joins) {
+            (wanted, None) => wanted,
+            (Some(set), Some(joins)) if set.contains(&joins.region) => Some(set),
+            (wanted, Some(joins)) => {
+                let mut set = wanted.unwrap_or_else(|| members.iter().map(|copy| copy.region).collect());
+                set.push(joins.region);
+                Some(set)
+            }
+        }
     }
 
     /// Hands over what the directory asks for.
@@ -235,7 +246,9 @@ impl Homing {
         let asked = Slot::all().filter_map(|slot| {
             let placement = table.placement(slot);
             let to = placement.moving_to.as_ref()?;
-            (placement.home_region.id == me).then_some((slot, placement.epoch, to.id))
+            // One that is not in sync yet is brought in first.
+            let can_take = placement.in_sync.iter().any(|region| region.id == to.id);
+            (placement.home_region.id == me && can_take).then_some((slot, placement.epoch, to.id))
         });
         let asked: Vec<_> = asked.take(HAND_OVERS_AT_ONCE).collect();
         if asked.is_empty() {
