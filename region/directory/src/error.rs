@@ -1,7 +1,7 @@
 use antiphon_kv::KvError;
 
 use crate::{
-    domain::{RegionId, Rejection},
+    domain::{LeaseTermsError, RegionId, Rejection},
     raft::{OptionsError, codec::CodecError},
 };
 
@@ -65,6 +65,9 @@ pub enum StartError {
     /// The options do not fit together.
     #[error(transparent)]
     Options(#[from] OptionsError),
+    /// The leases' times do not fit together.
+    #[error(transparent)]
+    Lease(#[from] LeaseTermsError),
     /// The store belongs to somebody else.
     #[error(
         "the store is that of region {} of {deployment:?}, and this is region {} of {wanted_deployment:?}",

@@ -1,10 +1,7 @@
 //! What the leader does besides answering: it declares regions down and up by their leases, has homes moved as the planner says, and
 //! brings the voters after the state.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
 
 use openraft::{ServerState, async_runtime::watch::WatchReceiver as _};
 
@@ -19,7 +16,7 @@ pub(super) async fn run(shared: Arc<Shared>) {
     let mut metrics = shared.raft.metrics();
     loop {
         if let Some(term) = leading(&shared) {
-            shared.grants.begin(term, &shared.options.lease, Instant::now());
+            shared.grants.begin(term, shared.terms, &shared.state(), shared.now_ms());
             tokio::select! {
                 () = shared.closing.cancelled() => {}
                 () = until(&shared, |now| now != Some(term)) => {}
@@ -47,27 +44,28 @@ async fn until(shared: &Shared, reached: impl Fn(Option<u64>) -> bool) {
     while !reached(leading(shared)) && metrics.changed().await.is_ok() {}
 }
 
-/// Declares down whose lease is over, and up who is back.
+/// Declares down whose lease is over, and active who is back.
 async fn watch_leases(shared: &Shared) {
-    let options = &shared.options.lease;
+    let look_every = shared.options.lease.renewal() / 4;
+    let stood_still_ms = shared.options.lease.lease_ms / 2;
     loop {
-        tokio::time::sleep(options.renewal() / 4).await;
-        let state = shared.state();
-        for region in shared.grants.condemn(options, &state, Instant::now()) {
+        tokio::time::sleep(look_every).await;
+        for region in shared.grants.condemn(&shared.state(), shared.now_ms(), stood_still_ms) {
             tracing::warn!(region = region.0, "a region's lease is over; it is declared down");
             match set_status(shared, region, RegionStatus::Down).await {
-                Ok(()) => shared.grants.carried_out(region),
+                // The state shows it.
+                Ok(()) => {}
                 Err(Attempt::Final(error)) => {
                     tracing::warn!(region = region.0, %error, "a silent region stays up");
-                    shared.grants.refused(region, Instant::now());
+                    shared.grants.stays_up(region, shared.now_ms());
                 }
-                // It may yet come into effect, so the region is not to renew until it has.
+                // It may yet come into effect, so it is tried again until it has.
                 Err(Attempt::NotLed(_) | Attempt::Unknown) => {}
             }
         }
-        let back = shared.grants.returned(&shared.state(), Instant::now());
-        for region in back {
+        for region in shared.grants.back(&shared.state()) {
             tracing::info!(region = region.0, "a region is back");
+            // Otherwise it asks again.
             if let Err(error) = set_status(shared, region, RegionStatus::Active).await {
                 tracing::info!(region = region.0, ?error, "a region that is back is not active yet");
             }

@@ -10,7 +10,7 @@ mod service;
 mod status;
 mod voters;
 
-use std::{fmt, path::Path, sync::Arc, time::Duration};
+use std::{fmt, path::Path, sync::Arc, time::{Duration, Instant}};
 
 use antiphon_kv::Kv;
 use antiphon_proto::rpc::{directory_server::DirectoryServer, raft_server::RaftServer};
@@ -21,7 +21,7 @@ use lease::Grants;
 
 use crate::{
     Dial, RaftOptions, RaftService, StartError, TableWatch,
-    domain::{RegionId, State},
+    domain::{LeaseTerms, RegionId, State},
     raft::{
         Raft,
         dialer::Peers,
@@ -76,10 +76,19 @@ struct Shared {
     peers: Arc<Peers>,
     images: watch::Receiver<Arc<Image>>,
     table: TableWatch,
+    terms: LeaseTerms,
     grants: Grants,
+    started: Instant,
     kv: Kv,
     tasks: TaskTracker,
     closing: CancellationToken,
+}
+
+impl Shared {
+    /// The clock of the leases. It goes on while the process is stopped.
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
 }
 
 impl DirectoryNode {
@@ -89,7 +98,7 @@ impl DirectoryNode {
     /// # Errors
     /// [`StartError`].
     pub async fn start(options: NodeOptions, region: RegionId, folder: &Path, dial: Dial) -> Result<Self, StartError> {
-        options.lease.check()?;
+        let terms = options.lease.terms()?;
         let config = Arc::new(options.raft.to_openraft(&options.deployment)?);
         let kv = store::open(&folder.join("directory")).await?;
         let identity = Identity::take(&kv, &options.deployment, region).await?;
@@ -108,7 +117,9 @@ impl DirectoryNode {
             peers,
             images,
             table,
+            terms,
             grants: Grants::default(),
+            started: Instant::now(),
             kv,
             tasks: TaskTracker::new(),
             closing: CancellationToken::new(),

@@ -76,9 +76,7 @@ impl Directory for DirectoryService {
         let region = RegionId(request.region);
         let (reach, timeout) = (reach(request.passed_on), shared.options.lease.lease());
         let result = match shared.renew(reach, timeout, region, request.incarnation).await {
-            Ok(renewed) => renew_reply::Result::Renewed(Renewed {
-                applied_index: renewed.applied_index,
-            }),
+            Ok(applied_index) => renew_reply::Result::Renewed(Renewed { applied_index }),
             Err(DirectoryError::LeaseRefused(why)) => renew_reply::Result::Refused(why),
             Err(DirectoryError::NotLeader { leader }) => renew_reply::Result::NotLeader(not_leader(leader)),
             Err(error) => return Err(failed(&error)),

@@ -27,7 +27,6 @@ pub(crate) mod codec;
 pub(crate) mod dialer;
 pub(crate) mod network;
 mod options;
-pub(crate) mod placeholder;
 pub(crate) mod service;
 pub(crate) mod store;
 

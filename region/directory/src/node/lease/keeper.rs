@@ -1,4 +1,8 @@
-use std::{fmt, sync::Arc, time::Instant};
+use std::{
+    fmt,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -6,8 +10,8 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::{
     DirectoryError,
+    domain::LeaseHolder,
     node::{DirectoryNode, Shared, ask::Reach},
-    raft::placeholder::LeaseHolder,
 };
 
 /// A region's lease, kept for as long as this value lives. Cheap to clone.
@@ -16,7 +20,7 @@ use crate::{
 /// does anything.
 #[derive(Clone)]
 pub struct LeaseKeeper {
-    lease: Arc<Mutex<LeaseHolder>>,
+    lease: Arc<Lease>,
     valid: watch::Receiver<bool>,
     _ends_task: Arc<DropGuard>,
 }
@@ -25,7 +29,7 @@ impl LeaseKeeper {
     /// Whether the region may act as home now. To be asked each time.
     #[must_use]
     pub fn is_valid(&self) -> bool {
-        self.lease.lock().is_valid(Instant::now())
+        self.lease.is_valid()
     }
 
     /// Tells of changes, a little late: for waiting, not for deciding.
@@ -49,11 +53,13 @@ impl DirectoryNode {
     #[must_use]
     pub fn keep_lease(&self, incarnation: u64) -> LeaseKeeper {
         let shared = self.shared.clone();
-        let options = shared.options.lease;
-        let lease = Arc::new(Mutex::new(LeaseHolder::new(options.lease(), options.margin())));
+        let lease = Arc::new(Lease {
+            holder: Mutex::new(LeaseHolder::new(shared.terms)),
+            shared: shared.clone(),
+        });
         let (changes, valid) = watch::channel(false);
         let ended = shared.closing.child_token();
-        let keeping = keep(shared.clone(), incarnation, lease.clone(), changes, ended.clone());
+        let keeping = keep(lease.clone(), incarnation, changes, ended.clone());
         shared.tasks.spawn(keeping);
         LeaseKeeper {
             lease,
@@ -63,33 +69,45 @@ impl DirectoryNode {
     }
 }
 
-async fn keep(
+struct Lease {
     shared: Arc<Shared>,
-    incarnation: u64,
-    lease: Arc<Mutex<LeaseHolder>>,
-    valid: watch::Sender<bool>,
-    ended: CancellationToken,
-) {
+    holder: Mutex<LeaseHolder>,
+}
+
+impl Lease {
+    fn is_valid(&self) -> bool {
+        self.holder.lock().is_valid(self.shared.now_ms())
+    }
+
+    /// For how long it is still valid.
+    fn left(&self) -> Option<Duration> {
+        let until_ms = self.holder.lock().valid_until_ms()?;
+        let left_ms = until_ms.checked_sub(self.shared.now_ms()).filter(|left_ms| *left_ms > 0)?;
+        Some(Duration::from_millis(left_ms))
+    }
+}
+
+async fn keep(lease: Arc<Lease>, incarnation: u64, valid: watch::Sender<bool>, ended: CancellationToken) {
+    let shared = &lease.shared;
     let renewing = async {
         loop {
-            let begun = tokio::time::Instant::now();
-            match renew(&shared, incarnation).await {
-                Ok(asked) => {
-                    lease.lock().renewed(asked);
-                    show(&valid, lease.lock().is_valid(Instant::now()));
+            let next = Instant::now() + shared.options.lease.renewal();
+            let ask = lease.holder.lock().ask(shared.now_ms());
+            match renew(shared, incarnation).await {
+                Ok(()) => {
+                    lease.holder.lock().granted(ask);
+                    show(&valid, lease.is_valid());
                 }
                 Err(error) => tracing::warn!(region = shared.region.0, %error, "the region's lease is not renewed"),
             }
-            let wait = shared.options.lease.renewal();
-            tokio::time::sleep_until(begun + wait).await;
+            tokio::time::sleep_until(next.into()).await;
         }
     };
     let expiring = async {
         loop {
-            let until = lease.lock().valid_until();
-            match until {
-                Some(until) if until > Instant::now() => tokio::time::sleep_until(until.into()).await,
-                Some(_) | None => {
+            match lease.left() {
+                Some(left) => tokio::time::sleep(left).await,
+                None => {
                     show(&valid, false);
                     // It can only become valid by a renewal, which shows that.
                     let _ = valid.subscribe().wait_for(|valid| *valid).await;
@@ -105,20 +123,17 @@ async fn keep(
     show(&valid, false);
 }
 
-/// Renews, and waits until this node knows what the leader knew. Returns when the leader was asked.
-async fn renew(shared: &Shared, incarnation: u64) -> Result<Instant, DirectoryError> {
+/// Asks once, and waits until this node knows what the leader knew.
+async fn renew(shared: &Shared, incarnation: u64) -> Result<(), DirectoryError> {
     let timeout = shared.options.lease.lease() / 2;
     let within_ms = shared.options.lease.lease_ms / 2;
     let renewal = async {
-        let renewed = shared
-            .renew(Reach::Anywhere, timeout, shared.region, incarnation)
-            .await?;
-        shared.applied_at_least(renewed.applied_index).await;
-        Ok(renewed.asked)
+        let applied_index = shared.renew(Reach::Anywhere, timeout, shared.region, incarnation).await?;
+        shared.applied_at_least(applied_index).await;
+        Ok(())
     };
-    tokio::time::timeout(timeout, renewal)
-        .await
-        .unwrap_or(Err(DirectoryError::NoQuorum { within_ms }))
+    let renewed = tokio::time::timeout(timeout, renewal).await;
+    renewed.unwrap_or(Err(DirectoryError::NoQuorum { within_ms }))
 }
 
 fn show(valid: &watch::Sender<bool>, now: bool) {

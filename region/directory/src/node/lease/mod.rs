@@ -15,7 +15,7 @@ use std::time::Duration;
 pub(crate) use grants::Grants;
 pub use keeper::LeaseKeeper;
 
-use crate::OptionsError;
+use crate::domain::{LeaseTerms, LeaseTermsError};
 
 /// The times of the leases; the same at every node of a deployment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,28 +39,12 @@ impl Default for LeaseOptions {
 }
 
 impl LeaseOptions {
-    pub(crate) fn check(&self) -> Result<(), OptionsError> {
-        OptionsError::at_least("margin_ms", self.margin_ms, 1, "clocks differ")?;
-        OptionsError::at_least(
-            "renewal_ms",
-            self.renewal_ms,
-            10,
-            "a shorter one is all the node would do",
-        )?;
-        OptionsError::at_least(
-            "lease_ms",
-            self.lease_ms,
-            self.margin_ms + 2 * self.renewal_ms,
-            "one renewal that is lost must not end it",
-        )
+    pub(crate) fn terms(&self) -> Result<LeaseTerms, LeaseTermsError> {
+        LeaseTerms::new(self.lease_ms, self.margin_ms, self.renewal_ms)
     }
 
     pub(crate) fn lease(&self) -> Duration {
         Duration::from_millis(self.lease_ms)
-    }
-
-    pub(crate) fn margin(&self) -> Duration {
-        Duration::from_millis(self.margin_ms)
     }
 
     pub(crate) fn renewal(&self) -> Duration {

@@ -1,4 +1,4 @@
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use antiphon_proto::rpc::{RenewRequest, directory_client::DirectoryClient, renew_reply};
 use futures_util::FutureExt as _;
@@ -14,23 +14,15 @@ use crate::{
     },
 };
 
-/// A renewal that was granted.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Renewed {
-    /// Taken before the leader was asked.
-    pub(super) asked: Instant,
-    /// Up to where the log has to be applied before the lease counts.
-    pub(crate) applied_index: u64,
-}
-
 impl Shared {
+    /// Has a region's lease renewed. Returns up to where the log has to be applied before the lease counts.
     pub(crate) async fn renew(
         &self,
         reach: Reach,
         timeout: Duration,
         region: RegionId,
         incarnation: u64,
-    ) -> Result<Renewed, DirectoryError> {
+    ) -> Result<u64, DirectoryError> {
         self.at_leader(
             reach,
             timeout,
@@ -40,20 +32,12 @@ impl Shared {
         .await
     }
 
-    async fn renew_here(&self, region: RegionId, incarnation: u64) -> Result<Renewed, Attempt> {
-        let received = Instant::now();
-        let term = self.grants.admit(region, incarnation)?;
+    async fn renew_here(&self, region: RegionId, incarnation: u64) -> Result<u64, Attempt> {
+        let term = self.grants.asked(&self.state(), region, incarnation, self.now_ms())?;
         let applied_index = self.read_index_here().await?;
         self.applied_at_least(applied_index).await;
-        if !self.state().regions.contains_key(&region) {
-            let message = format!("region {} is not in the directory", region.0);
-            return Err(Attempt::Final(DirectoryError::LeaseRefused(message)));
-        }
-        self.grants.renew(term, region, incarnation, received)?;
-        Ok(Renewed {
-            asked: received,
-            applied_index,
-        })
+        self.grants.grant(&self.state(), term, region, incarnation, self.now_ms())?;
+        Ok(applied_index)
     }
 
     async fn renew_there(
@@ -61,19 +45,15 @@ impl Shared {
         mut client: DirectoryClient<Channel>,
         region: RegionId,
         incarnation: u64,
-    ) -> Result<Renewed, Attempt> {
+    ) -> Result<u64, Attempt> {
         let request = RenewRequest {
             deployment: self.options.deployment.clone(),
             region: region.0,
             incarnation,
             passed_on: true,
         };
-        let asked = Instant::now();
         match client.renew(request).await?.into_inner().result {
-            Some(renew_reply::Result::Renewed(renewed)) => Ok(Renewed {
-                asked,
-                applied_index: renewed.applied_index,
-            }),
+            Some(renew_reply::Result::Renewed(renewed)) => Ok(renewed.applied_index),
             Some(renew_reply::Result::Refused(why)) => Err(Attempt::Final(DirectoryError::LeaseRefused(why))),
             Some(renew_reply::Result::NotLeader(not_leader)) => Err(not_leader.into()),
             None => Err(Attempt::Unknown),
