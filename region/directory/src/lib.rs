@@ -16,4 +16,4 @@ pub use error::{DirectoryError, StartError};
 pub use node::{DirectoryNode, DirectoryService, LeaseKeeper, LeaseOptions, NodeOptions, PeerStatus, Role, Status};
 pub use raft::{Dial, OptionsError, RaftOptions, RaftService};
 pub use route::{Route, SlotRoute};
-pub use table::{Placement, Table, TableWatch};
+pub use table::{Placement, Table, TableRegion, TableWatch};

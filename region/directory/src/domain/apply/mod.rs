@@ -3,11 +3,12 @@
 mod found;
 mod homes;
 mod in_sync;
-mod plan;
+
 mod policy;
 mod regions;
 mod status;
 mod successor;
+mod wishes;
 
 use antiphon_types::Slot;
 use serde::{Deserialize, Serialize};
@@ -53,7 +54,7 @@ impl State {
             Command::MoveHome { home, moves } => self.move_home(*home, moves),
             Command::FailOver { slots, to } => self.fail_over(slots, *to),
             Command::ForceHome { slots, to } => self.force_home(slots, *to),
-            Command::Plan { moves } => self.plan(moves),
+            Command::Plan { moves } => self.set_wishes(moves),
             Command::SetPolicy { policy } => self.set_policy(policy),
         }?;
         if applied.changed {

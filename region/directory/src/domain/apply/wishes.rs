@@ -4,7 +4,7 @@ use super::{Applied, check_epoch, each_slot, no_region};
 use crate::domain::{RegionId, RegionStatus, Rejection, State};
 
 impl State {
-    pub(super) fn plan(&mut self, moves: &[(Slot, Epoch, Option<RegionId>)]) -> Result<Applied, Rejection> {
+    pub(super) fn set_wishes(&mut self, moves: &[(Slot, Epoch, Option<RegionId>)]) -> Result<Applied, Rejection> {
         let regions = &self.regions;
         let parts = moves.iter().map(|(slot, epoch, to)| (*slot, (*epoch, *to)));
         Ok(each_slot(
