@@ -191,9 +191,11 @@ impl From<Status> for Attempt {
             return Self::NotLed(None);
         }
         match status.code() {
-            Code::InvalidArgument | Code::FailedPrecondition | Code::PermissionDenied | Code::Unimplemented => {
-                Self::Final(DirectoryError::Stopped(status.to_string()))
-            }
+            Code::InvalidArgument
+            | Code::FailedPrecondition
+            | Code::PermissionDenied
+            | Code::Unimplemented
+            | Code::OutOfRange => Self::Final(DirectoryError::Stopped(status.to_string())),
             // The connection may have broken after the request was taken.
             Code::Ok
             | Code::Cancelled
@@ -203,7 +205,6 @@ impl From<Status> for Attempt {
             | Code::AlreadyExists
             | Code::ResourceExhausted
             | Code::Aborted
-            | Code::OutOfRange
             | Code::Internal
             | Code::Unavailable
             | Code::DataLoss

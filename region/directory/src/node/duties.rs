@@ -6,7 +6,7 @@ use std::{sync::Arc, time::Duration};
 use openraft::{ServerState, async_runtime::watch::WatchReceiver as _};
 
 use super::{Shared, ask::Attempt, voters::VoterChange};
-use crate::domain::{Command, RegionId, RegionStatus};
+use crate::domain::{Command, RegionId, RegionStatus, State, plan};
 
 /// How long the leader waits after something that did not go through.
 const RETRY_AFTER: Duration = Duration::from_millis(500);
@@ -16,7 +16,9 @@ pub(super) async fn run(shared: Arc<Shared>) {
     let mut metrics = shared.raft.metrics();
     loop {
         if let Some(term) = leading(&shared) {
-            shared.grants.begin(term, shared.terms, &shared.state(), shared.now_ms());
+            shared
+                .grants
+                .begin(term, shared.terms, &shared.state(), shared.now_ms());
             tokio::select! {
                 () = shared.closing.cancelled() => {}
                 () = until(&shared, |now| now != Some(term)) => {}
@@ -87,22 +89,32 @@ async fn set_status(shared: &Shared, region: RegionId, status: RegionStatus) -> 
 async fn follow_state(shared: &Shared) {
     let mut images = shared.images.clone();
     loop {
-        let image = images.borrow_and_update().clone();
-        let settled = async {
-            let voters = reconcile_voters(shared, &image.state).await;
-            voters.is_ok()
-        };
-        if settled.await {
-            if images.changed().await.is_err() {
-                return;
-            }
-        } else {
+        let state = images.borrow_and_update().state.clone();
+        let planned = carry_out_plan(shared, &state).await;
+        let reconciled = reconcile_voters(shared, &state).await;
+        if planned.is_err() || reconciled.is_err() {
             tokio::time::sleep(RETRY_AFTER).await;
+            continue;
+        }
+        let newer = images.wait_for(|image| image.state.version != state.version);
+        if newer.await.is_err() {
+            return;
         }
     }
 }
 
-async fn reconcile_voters(shared: &Shared, state: &crate::domain::State) -> Result<(), Attempt> {
+async fn carry_out_plan(shared: &Shared, state: &State) -> Result<(), Attempt> {
+    for command in plan(state) {
+        let proposed = tokio::time::timeout(shared.request_timeout(), shared.propose_here(command));
+        if let Err(rejection) = proposed.await.unwrap_or(Err(Attempt::Unknown))? {
+            // The state has moved on, and the next look is at the newer one.
+            tracing::info!(%rejection, "a planned move is refused");
+        }
+    }
+    Ok(())
+}
+
+async fn reconcile_voters(shared: &Shared, state: &State) -> Result<(), Attempt> {
     if state.deployment.is_empty() {
         return Ok(());
     }

@@ -10,7 +10,12 @@ mod service;
 mod status;
 mod voters;
 
-use std::{fmt, path::Path, sync::Arc, time::{Duration, Instant}};
+use std::{
+    fmt,
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use antiphon_kv::Kv;
 use antiphon_proto::rpc::{directory_server::DirectoryServer, raft_server::RaftServer};
@@ -142,7 +147,7 @@ impl DirectoryNode {
         self.shared.region
     }
 
-    /// The placements, as far as this node has applied the log.
+    /// The placements, as far as this node has applied the log. Until the deployment is founded a region without a name is home.
     #[must_use]
     pub fn table(&self) -> TableWatch {
         self.shared.table.clone()

@@ -2,7 +2,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use antiphon_directory::{
     LeaseKeeper, LeaseOptions,
-    domain::{RegionId, RegionStatus},
+    domain::{Command, RegionId, RegionStatus},
 };
 
 use crate::world::{SOON, World, soon, until};
@@ -122,5 +122,32 @@ async fn a_lease_is_one_process_of_a_region() {
     valid(&old, false).await;
     assert!(!old.is_valid());
     assert!(leased.keepers[&2].is_valid());
+    leased.world.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn homes_of_a_draining_region_are_asked_to_hand_over() {
+    let leased = Leased::founded().await;
+    let node = leased.world.node(1);
+    let drain = Command::SetStatus {
+        region: RegionId(2),
+        status: RegionStatus::Draining,
+    };
+    soon(node.propose(drain)).await.unwrap();
+    let asked = node.state_when(|state| {
+        let mut homes = state
+            .placements
+            .iter()
+            .filter(|placement| placement.home == RegionId(2));
+        homes.all(|placement| placement.moving_to.is_some())
+    });
+    assert!(
+        soon(asked)
+            .await
+            .unwrap()
+            .placements
+            .iter()
+            .any(|placement| placement.home == RegionId(2))
+    );
     leased.world.close().await;
 }

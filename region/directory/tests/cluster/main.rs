@@ -3,6 +3,7 @@
 mod world;
 
 mod election;
+mod input;
 mod leases;
 mod members;
 mod recovery;

@@ -1,6 +1,6 @@
 use antiphon_directory::{
     DirectoryNode, StartError,
-    domain::{Command, Policy, RegionId},
+    domain::{Addresses, Command, Policy, RegionId},
 };
 
 use crate::world::{World, plain, soon, until};
@@ -64,6 +64,53 @@ async fn a_node_far_behind_gets_a_snapshot() {
     world.start(behind).await;
     assert_eq!(world.node(behind).state(), target);
     soon(world.node(behind).propose(policy(4))).await.unwrap();
+    world.close().await;
+}
+
+/// A writer that goes on through two deaths of leaders. Every region that was acknowledged is there afterwards, once, with the id
+/// that was acknowledged.
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_acknowledged_is_lost_while_leaders_die() {
+    let mut world = World::founded().await;
+    let spared = world.follower().await;
+    let writer = world.node(spared).clone();
+    let writing = tokio::spawn(async move {
+        let mut acknowledged = Vec::new();
+        for number in 0..120 {
+            let name = format!("x{number}");
+            if let Ok(id) = writer.add_region(&name, &Addresses::default()).await {
+                acknowledged.push((id, name));
+            }
+        }
+        acknowledged
+    });
+    for _ in 0..2 {
+        until("the writer goes on", {
+            let before = world.node(spared).state().version;
+            let node = world.node(spared).clone();
+            move || node.state().version > before + 10
+        })
+        .await;
+        let victim = world.leader().await;
+        if victim == spared {
+            break;
+        }
+        world.kill(victim).await;
+        world.start(victim).await;
+    }
+    let acknowledged = soon(writing).await.unwrap();
+    assert!(acknowledged.len() > 60, "{}", acknowledged.len());
+    for id in 1..=3 {
+        let state = soon(world.node(id).state_linearizable()).await.unwrap();
+        for (id, name) in &acknowledged {
+            assert_eq!(&state.regions[id].name, name);
+        }
+        let mut names: Vec<_> = state.regions.values().map(|region| &region.name).collect();
+        let count = names.len();
+        names.sort();
+        names.dedup();
+        assert_eq!(names.len(), count);
+    }
     world.close().await;
 }
 

@@ -42,6 +42,7 @@ impl World {
         };
         // Most tests have nobody who renews.
         options.lease.lease_ms = 3_600_000;
+        options.lease.margin_ms = 60_000;
         Self {
             nodes: BTreeMap::new(),
             listeners: BTreeMap::new(),

@@ -70,7 +70,14 @@ impl Grants {
     }
 
     /// Leadership was confirmed after the renewal had come: it is granted unless something has changed meanwhile.
-    pub(super) fn grant(&self, state: &State, term: u64, region: RegionId, incarnation: u64, now_ms: u64) -> Result<(), NoGrant> {
+    pub(super) fn grant(
+        &self,
+        state: &State,
+        term: u64,
+        region: RegionId,
+        incarnation: u64,
+        now_ms: u64,
+    ) -> Result<(), NoGrant> {
         let mut granting = self.granting.lock();
         let granting = granting.as_mut().filter(|granting| granting.term == term);
         let granting = granting.ok_or(NoGrant::NotLeading)?;
@@ -230,11 +237,18 @@ mod tests {
         let term = grants.asked(&active(), R1, 1, 0).unwrap();
         let at = condemned_at(&grants, 0, 6_000).unwrap();
         // Confirming took so long that the region was given up meanwhile.
-        assert!(matches!(grants.grant(&active(), term, R1, 1, at), Err(NoGrant::Refused(_))));
+        assert!(matches!(
+            grants.grant(&active(), term, R1, 1, at),
+            Err(NoGrant::Refused(_))
+        ));
         assert!(matches!(grants.asked(&active(), R1, 1, at), Err(NoGrant::Refused(_))));
         // Not back before it is down: the declaration may still be under way.
         assert_eq!(grants.back(&active()), []);
-        assert_eq!(grants.condemn(&active(), at, STOOD_STILL_MS), [R1], "it is tried until it is so");
+        assert_eq!(
+            grants.condemn(&active(), at, STOOD_STILL_MS),
+            [R1],
+            "it is tried until it is so"
+        );
 
         let down = state(2, RegionStatus::Down);
         assert_eq!(grants.condemn(&down, at, STOOD_STILL_MS), []);

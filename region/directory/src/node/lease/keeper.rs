@@ -82,7 +82,9 @@ impl Lease {
     /// For how long it is still valid.
     fn left(&self) -> Option<Duration> {
         let until_ms = self.holder.lock().valid_until_ms()?;
-        let left_ms = until_ms.checked_sub(self.shared.now_ms()).filter(|left_ms| *left_ms > 0)?;
+        let left_ms = until_ms
+            .checked_sub(self.shared.now_ms())
+            .filter(|left_ms| *left_ms > 0)?;
         Some(Duration::from_millis(left_ms))
     }
 }
@@ -128,7 +130,9 @@ async fn renew(shared: &Shared, incarnation: u64) -> Result<(), DirectoryError> 
     let timeout = shared.options.lease.lease() / 2;
     let within_ms = shared.options.lease.lease_ms / 2;
     let renewal = async {
-        let applied_index = shared.renew(Reach::Anywhere, timeout, shared.region, incarnation).await?;
+        let applied_index = shared
+            .renew(Reach::Anywhere, timeout, shared.region, incarnation)
+            .await?;
         shared.applied_at_least(applied_index).await;
         Ok(())
     };

@@ -36,7 +36,8 @@ impl Shared {
         let term = self.grants.asked(&self.state(), region, incarnation, self.now_ms())?;
         let applied_index = self.read_index_here().await?;
         self.applied_at_least(applied_index).await;
-        self.grants.grant(&self.state(), term, region, incarnation, self.now_ms())?;
+        self.grants
+            .grant(&self.state(), term, region, incarnation, self.now_ms())?;
         Ok(applied_index)
     }
 
