@@ -65,8 +65,12 @@ impl Shared {
             let attempt = match leader {
                 Some(leader) if leader == self.region.0 => timed(deadline, here()).await,
                 Some(leader) if reach == Reach::Here => Err(Attempt::NotLed(Some(RegionId(leader)))),
-                Some(leader) => match self.client(leader) {
-                    Some(client) => timed(deadline, there(client)).await,
+                Some(asked) => match self.client(asked) {
+                    Some(client) => tokio::select! {
+                        attempt = timed(deadline, there(client)) => attempt,
+                        // Whoever was asked may hang for longer than the others need to elect another.
+                        () = other_leader(&mut metrics, leader) => Err(Attempt::Unknown),
+                    },
                     None => Err(Attempt::NotLed(None)),
                 },
                 None => Err(Attempt::NotLed(None)),
@@ -216,5 +220,6 @@ impl From<Status> for Attempt {
 /// Whether a call failed before it left this node.
 fn not_connected(status: &Status) -> bool {
     let first = std::error::Error::source(status);
-    std::iter::successors(first, |error| error.source()).any(|error| error.is::<tonic::ConnectError>())
+    let mut causes = std::iter::successors(first, |error| error.source());
+    causes.any(<dyn std::error::Error + 'static>::is::<tonic::ConnectError>)
 }

@@ -22,6 +22,7 @@ pub(super) async fn run(shared: Arc<Shared>) {
             tokio::select! {
                 () = shared.closing.cancelled() => {}
                 () = until(&shared, |now| now != Some(term)) => {}
+                () = watch_clock(&shared) => {}
                 () = watch_leases(&shared) => {}
                 () = follow_state(&shared) => {}
             }
@@ -46,23 +47,27 @@ async fn until(shared: &Shared, reached: impl Fn(Option<u64>) -> bool) {
     while !reached(leading(shared)) && metrics.changed().await.is_ok() {}
 }
 
+async fn watch_clock(shared: &Shared) {
+    loop {
+        tokio::time::sleep(shared.options.lease.renewal() / 4).await;
+        shared.grants.look(shared.now_ms());
+    }
+}
+
 /// Declares down whose lease is over, and active who is back.
 async fn watch_leases(shared: &Shared) {
     let look_every = shared.options.lease.renewal() / 4;
-    let stood_still_ms = shared.options.lease.lease_ms / 2;
     loop {
         tokio::time::sleep(look_every).await;
-        for region in shared.grants.condemn(&shared.state(), shared.now_ms(), stood_still_ms) {
+        for region in shared.grants.condemn(&shared.state(), shared.now_ms()) {
             tracing::warn!(region = region.0, "a region's lease is over; it is declared down");
             match set_status(shared, region, RegionStatus::Down).await {
-                // The state shows it.
-                Ok(()) => {}
                 Err(Attempt::Final(error)) => {
                     tracing::warn!(region = region.0, %error, "a silent region stays up");
                     shared.grants.stays_up(region, shared.now_ms());
                 }
-                // It may yet come into effect, so it is tried again until it has.
-                Err(Attempt::NotLed(_) | Attempt::Unknown) => {}
+                // Either the state shows it, or it may yet come into effect, and is tried again until it has.
+                Ok(()) | Err(Attempt::NotLed(_) | Attempt::Unknown) => {}
             }
         }
         for region in shared.grants.back(&shared.state()) {

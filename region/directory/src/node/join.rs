@@ -52,7 +52,7 @@ impl DirectoryNode {
             match self.propose(command.clone()).await {
                 Ok(_) => return Ok(()),
                 Err(error) if error.is_retryable() => {
-                    tracing::info!(region = shared.region.0, %error, "the directory is not founded yet")
+                    tracing::info!(region = shared.region.0, %error, "the directory is not founded yet");
                 }
                 Err(error) => return Err(error),
             }
@@ -89,7 +89,7 @@ impl DirectoryNode {
                     }
                     Ok(Ok(Some(change_voters_reply::Result::NotLeader(_)) | None)) => {}
                     Ok(Err(status)) => {
-                        tracing::info!(region = me.0, seed = seed.0, %status, "the directory cannot be joined yet")
+                        tracing::info!(region = me.0, seed = seed.0, %status, "the directory cannot be joined yet");
                     }
                     Err(_) => tracing::info!(region = me.0, seed = seed.0, "joining the directory takes long"),
                 }

@@ -113,7 +113,7 @@ impl DirectoryNode {
             peers: peers.clone(),
             append_timeout: Duration::from_millis(options.raft.append_timeout_ms),
         };
-        let raft = Raft::new(region.0, config, network, LogStore::new(kv.clone()), machine).await;
+        let raft = Raft::new(region.0, config, network.clone(), LogStore::new(kv.clone()), machine).await;
         let raft = raft.map_err(|error| StartError::Store(error.to_string()))?;
         let shared = Shared {
             region,
@@ -131,6 +131,10 @@ impl DirectoryNode {
         };
         let shared = Arc::new(shared);
         shared.tasks.spawn(duties::run(shared.clone()));
+        let greeting = network.greet(shared.raft.clone());
+        shared
+            .tasks
+            .spawn(shared.closing.clone().run_until_cancelled_owned(greeting));
         Ok(Self { shared })
     }
 

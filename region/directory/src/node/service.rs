@@ -57,13 +57,15 @@ impl Directory for DirectoryService {
     async fn propose(&self, request: Request<ProposeRequest>) -> Result<Response<ProposeReply>, Status> {
         let request = request.into_inner();
         let shared = self.admit(&request.deployment)?;
-        let command: Command = decode("a command", &request.command).map_err(malformed)?;
+        let command: Command = decode("a command", &request.command).map_err(CodecError::malformed)?;
         let result = match shared.propose(reach(request.passed_on), command).await {
             Ok(Ok((applied, index))) => propose_reply::Result::Done(Done {
-                applied: encode("an answer", &applied).map_err(internal)?,
+                applied: encode("an answer", &applied).map_err(CodecError::internal)?,
                 index,
             }),
-            Ok(Err(rejection)) => propose_reply::Result::Rejected(encode("a rejection", &rejection).map_err(internal)?),
+            Ok(Err(rejection)) => {
+                propose_reply::Result::Rejected(encode("a rejection", &rejection).map_err(CodecError::internal)?)
+            }
             Err(DirectoryError::NotLeader { leader }) => propose_reply::Result::NotLeader(not_leader(leader)),
             Err(error) => return Err(failed(&error)),
         };
@@ -143,12 +145,4 @@ fn failed(error: &DirectoryError) -> Status {
         }
         DirectoryError::Timeout { .. } => Status::deadline_exceeded(message),
     }
-}
-
-fn malformed(error: CodecError) -> Status {
-    Status::invalid_argument(error.to_string())
-}
-
-fn internal(error: CodecError) -> Status {
-    Status::internal(error.to_string())
 }

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
+use tonic::Status;
 
 /// Bytes that are not what they should be, or a value that cannot be written.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -9,6 +10,18 @@ use serde::{Serialize, de::DeserializeOwned};
 pub(crate) struct CodecError {
     what: &'static str,
     cause: String,
+}
+
+impl CodecError {
+    /// The status for who has sent the bytes.
+    pub(crate) fn malformed(self) -> Status {
+        Status::invalid_argument(self.to_string())
+    }
+
+    /// The status for who waits for the value.
+    pub(crate) fn internal(self) -> Status {
+        Status::internal(self.to_string())
+    }
 }
 
 impl From<CodecError> for std::io::Error {

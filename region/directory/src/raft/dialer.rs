@@ -92,16 +92,27 @@ impl Peers {
         }
     }
 
+    /// Whether it is known from which store a peer speaks.
+    pub(crate) fn is_known(&self, region: u64) -> bool {
+        self.stores.lock().contains_key(&region)
+    }
+
     /// Checks that a peer speaks from the store that it has always spoken from; the first is remembered, durably, before anything
-    /// that it says is believed.
+    /// that it says is believed. One who is not known to be a member is not remembered.
     ///
     /// A voter that has lost its store has forgotten votes and entries that the others count on. Raft cannot see that, so such a one
     /// is not heard.
-    pub(crate) async fn check_store(&self, region: u64, store: u64) -> io::Result<Result<(), OtherStore>> {
+    pub(crate) async fn check_store(
+        &self,
+        region: u64,
+        store: u64,
+        member: bool,
+    ) -> io::Result<Result<(), OtherStore>> {
         let known = self.stores.lock().get(&region).copied();
         match known {
             Some(known) if known == store => Ok(Ok(())),
             Some(_) => Ok(Err(OtherStore { region })),
+            None if !member => Ok(Ok(())),
             None => {
                 store::remember_peer(&self.kv, region, store).await?;
                 self.stores.lock().insert(region, store);

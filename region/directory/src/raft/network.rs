@@ -8,6 +8,7 @@ use antiphon_proto::rpc::{
 use bytes::Bytes;
 use openraft::{
     OptionalSend, RPCTypes, RaftNetworkFactory, RaftNetworkV2,
+    async_runtime::watch::WatchReceiver as _,
     errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Timeout, Unreachable},
     network::RPCOption,
     raft::{
@@ -20,7 +21,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use tonic::{Code, Response, Status, transport::Channel};
 
 use super::{
-    Types, Vote,
+    Raft, Types, Vote,
     codec::{CodecError, decode, encode},
     dialer::Peers,
 };
@@ -32,7 +33,11 @@ pub(crate) const MESSAGE_BYTES_MAX: usize = 1 << 20;
 /// Bytes of a part of a snapshot.
 const SNAPSHOT_PART_BYTES: usize = 64 << 10;
 
+/// How long after a member could not be greeted it is tried again.
+const GREET_AGAIN_AFTER: Duration = Duration::from_secs(1);
+
 /// Makes the clients of openraft's replication.
+#[derive(Clone)]
 pub(crate) struct Network {
     pub(crate) peers: Arc<Peers>,
     pub(crate) append_timeout: Duration,
@@ -47,6 +52,38 @@ impl RaftNetworkFactory<Types> for Network {
             target,
             addresses: node.clone(),
             append_timeout: self.append_timeout,
+        }
+    }
+}
+
+impl Network {
+    /// Learns from which store each member speaks, before it matters: two followers may otherwise hear each other for the first time
+    /// after one of them has lost its store. Never ends.
+    pub(crate) async fn greet(mut self, raft: Raft) {
+        let mut metrics = raft.metrics();
+        loop {
+            let members = metrics.borrow_watched().membership_config.clone();
+            let others = members
+                .membership()
+                .nodes()
+                .filter(|(id, _)| **id != self.peers.identity.region.0);
+            let unknown: Vec<_> = others.filter(|(id, _)| !self.peers.is_known(**id)).collect();
+            for (id, addresses) in &unknown {
+                let peer = self.new_client(**id, addresses).await;
+                let call = async |mut client: RaftClient<Channel>, request| client.greet(request).await;
+                let greeted: Result<(), CallError> = peer.call(&(), self.append_timeout, call).await;
+                if let Err(CallError::Unreachable(why) | CallError::Broken(why)) = greeted {
+                    tracing::debug!(region = id, %why, "a member is not greeted yet");
+                }
+            }
+            if unknown.is_empty() {
+                // Only a change of the members makes another one unknown.
+                if metrics.changed().await.is_err() {
+                    return;
+                }
+            } else {
+                tokio::time::sleep(GREET_AGAIN_AFTER).await;
+            }
         }
     }
 }
@@ -76,7 +113,8 @@ impl RaftNetworkV2<Types> for Peer {
     ) -> Result<AppendEntriesResponse<Types>, RPCError<Types>> {
         // openraft allows a heartbeat interval for everything; entries are larger, and are written to disk before the answer.
         let deadline = if rpc.entries.is_empty() {
-            option.hard_ttl()
+            // Before openraft's own timer: a heartbeat without an answer is to be counted.
+            option.hard_ttl() * 19 / 20
         } else {
             self.append_timeout.max(option.hard_ttl())
         };
@@ -184,7 +222,7 @@ impl Peer {
         call: impl Future<Output = Result<Response<RaftReply>, Status>>,
     ) -> Result<RaftReply, CallError> {
         let answer = tokio::time::timeout(deadline, call).await;
-        self.peers.heard(self.target, !matches!(&answer, Err(_)));
+        self.peers.heard(self.target, answer.is_ok());
         let reply = match answer {
             Ok(Ok(reply)) => reply.into_inner(),
             Ok(Err(status)) if status.code() == Code::Unavailable => {
@@ -193,7 +231,7 @@ impl Peer {
             Ok(Err(status)) => return Err(CallError::Broken(status.to_string())),
             Err(_) => return Err(CallError::Silent(deadline)),
         };
-        match self.peers.check_store(self.target, reply.store).await? {
+        match self.peers.check_store(self.target, reply.store, true).await? {
             Ok(()) => Ok(reply),
             Err(other) => Err(CallError::Unreachable(other.to_string())),
         }

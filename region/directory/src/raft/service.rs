@@ -8,7 +8,7 @@ use antiphon_proto::rpc::{
     snapshot_part,
 };
 use bytes::BytesMut;
-use openraft::type_config::alias::SnapshotOf;
+use openraft::{async_runtime::watch::WatchReceiver as _, type_config::alias::SnapshotOf};
 use serde::{Serialize, de::DeserializeOwned};
 use tonic::{Request, Response, Status, Streaming};
 
@@ -63,7 +63,9 @@ impl RaftService {
             );
             return Err(Status::failed_precondition(message));
         }
-        let checked = self.peers.check_store(envelope.from, envelope.from_store).await;
+        let members = self.raft.metrics().borrow_watched().membership_config.clone();
+        let member = members.membership().get_node(&envelope.from).is_some();
+        let checked = self.peers.check_store(envelope.from, envelope.from_store, member).await;
         checked
             .map_err(|error| Status::unavailable(error.to_string()))?
             .map_err(|other| Status::permission_denied(other.to_string()))
@@ -78,7 +80,7 @@ impl RaftService {
     {
         let request = request.into_inner();
         self.admit(request.envelope.as_ref()).await?;
-        let rpc = decode("a request", &request.payload).map_err(malformed)?;
+        let rpc = decode("a request", &request.payload).map_err(CodecError::malformed)?;
         let answer = act(&self.raft, rpc).await.map_err(stopped)?;
         self.reply(&answer)
     }
@@ -86,13 +88,18 @@ impl RaftService {
     fn reply<R: Serialize>(&self, answer: &R) -> Result<Response<RaftReply>, Status> {
         Ok(Response::new(RaftReply {
             store: self.peers.identity.store,
-            payload: encode("a reply", answer).map_err(|error| Status::internal(error.to_string()))?,
+            payload: encode("a reply", answer).map_err(CodecError::internal)?,
         }))
     }
 }
 
 #[tonic::async_trait]
 impl RaftRpc for RaftService {
+    async fn greet(&self, request: Request<RaftRequest>) -> Result<Response<RaftReply>, Status> {
+        self.admit(request.into_inner().envelope.as_ref()).await?;
+        self.reply(&())
+    }
+
     async fn append(&self, request: Request<RaftRequest>) -> Result<Response<RaftReply>, Status> {
         self.answer(request, async |raft, rpc| raft.append_entries(rpc).await)
             .await
@@ -117,7 +124,8 @@ impl RaftRpc for RaftService {
             return Err(Status::invalid_argument("a snapshot begins with its head"));
         };
         self.admit(head.envelope.as_ref()).await?;
-        let (vote, meta): (Vote, SnapshotMeta) = decode("a snapshot's head", &head.meta).map_err(malformed)?;
+        let (vote, meta): (Vote, SnapshotMeta) =
+            decode("a snapshot's head", &head.meta).map_err(CodecError::malformed)?;
         if head.size > SNAPSHOT_BYTES_MAX {
             let message = format!(
                 "a snapshot of {} bytes is over the limit of {SNAPSHOT_BYTES_MAX} bytes",
@@ -166,10 +174,6 @@ async fn next_part(parts: &mut Streaming<SnapshotPart>) -> Result<Option<snapsho
             .ok_or_else(|| Status::invalid_argument("a part of the snapshot is empty"))
     })
     .transpose()
-}
-
-fn malformed(error: CodecError) -> Status {
-    Status::invalid_argument(error.to_string())
 }
 
 /// The node's Raft has ended: the caller takes it for unreachable.

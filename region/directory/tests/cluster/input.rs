@@ -1,5 +1,7 @@
 //! What does not come from a voter as it should.
 
+use std::time::Duration;
+
 use antiphon_directory::{
     DirectoryError,
     domain::{Command, RegionId},
@@ -73,9 +75,14 @@ async fn malformed_and_misdirected_messages_are_refused_and_harm_nothing() {
         code(soon(raft.transfer_leader(request(Some(envelope(1, 9))))).await),
         Code::InvalidArgument
     );
-    // From here on region 9 speaks from another store.
+    // Not the store that region 2 has greeted from meanwhile.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let impostor = RaftEnvelope {
+        from: 2,
+        ..envelope(1, 9)
+    };
     assert_eq!(
-        code(soon(raft.vote(request(Some(envelope(1, 10))))).await),
+        code(soon(raft.vote(request(Some(impostor)))).await),
         Code::PermissionDenied
     );
 

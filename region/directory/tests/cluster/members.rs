@@ -45,6 +45,60 @@ async fn a_region_comes_while_it_runs() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_deployment_of_one_region_grows_to_three() {
+    let mut world = World::new();
+    world.found(1).await;
+    assert_eq!(world.node(1).state().placements.len(), 4_096);
+    world.grow(2, 1).await;
+    world.grow(3, 2).await;
+    assert_eq!(world.node(3).status().voters, ids(&[1, 2, 3]));
+    world.kill(1).await;
+    let next = world.leader().await;
+    soon(world.node(next).state_linearizable()).await.unwrap();
+    world.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_region_is_found_at_its_new_addresses() {
+    let mut world = World::founded().await;
+    let moved = world.follower().await;
+    world.kill(moved).await;
+    let addresses = world.reserve(moved).await;
+    let other = world.leader().await;
+    let command = Command::SetAddresses {
+        region: RegionId(moved),
+        addresses,
+    };
+    let version = soon(world.node(other).propose(command)).await.unwrap().version;
+    world.start(moved).await;
+    soon(world.node(moved).state_when(|state| state.version >= version))
+        .await
+        .unwrap();
+    world.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_leader_takes_the_vote_of_a_region_that_is_gone_from_the_state() {
+    let world = World::founded().await;
+    let leader = world.leader().await;
+    let gone = world.follower().await;
+    empty(&world, leader, gone).await;
+    // As if whoever removes it died halfway.
+    soon(
+        world
+            .node(leader)
+            .propose(Command::RemoveRegion { region: RegionId(gone) }),
+    )
+    .await
+    .unwrap();
+    until("it votes no more", || {
+        !world.node(leader).status().voters.contains(&RegionId(gone))
+    })
+    .await;
+    world.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn who_is_not_in_the_directory_does_not_vote() {
     let mut world = World::founded().await;
     let addresses = world.reserve(9).await;

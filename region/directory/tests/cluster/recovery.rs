@@ -1,9 +1,14 @@
+use std::time::Duration;
+
 use antiphon_directory::{
-    DirectoryNode, StartError,
+    DirectoryError, DirectoryNode, StartError,
     domain::{Addresses, Command, Policy, RegionId},
 };
 
-use crate::world::{World, plain, soon, until};
+use crate::{
+    links::Links,
+    world::{World, soon, until},
+};
 
 fn policy(copies: u8) -> Command {
     Command::SetPolicy {
@@ -129,11 +134,41 @@ async fn a_voter_that_lost_its_store_is_not_heard() {
     world.close().await;
 }
 
+/// Two followers have never had anything to tell each other but who they are. What the dead leader and the one that has forgotten had
+/// acknowledged together must not be undone by the votes of the two that are left.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_voter_that_lost_its_store_elects_nobody() {
+    let mut world = World::new();
+    world.options.request_timeout_ms = 3_000;
+    world.found(3).await;
+    let leader = world.leader().await;
+    let lost = world.follower().await;
+    let left = (1..=3).find(|id| ![leader, lost].contains(id)).unwrap();
+    // All have greeted each other by then.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    world.kill(lost).await;
+    world.kill(leader).await;
+    std::fs::remove_dir_all(world.folder(lost)).unwrap();
+    world.start(lost).await;
+    let alone = soon(world.node(left).state_linearizable()).await;
+    assert_eq!(alone, Err(DirectoryError::NoQuorum { within_ms: 3_000 }));
+    world.start(leader).await;
+    world.kill(lost).await;
+    soon(async { while world.node(left).state_linearizable().await.is_err() {} }).await;
+    world.close().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_store_serves_one_region_of_one_deployment() {
     let mut world = World::founded().await;
     world.kill(2).await;
-    let other = DirectoryNode::start(world.options.clone(), RegionId(3), &world.folder(2), plain()).await;
+    let other = DirectoryNode::start(
+        world.options.clone(),
+        RegionId(3),
+        &world.folder(2),
+        Links::default().dial(3),
+    )
+    .await;
     assert!(matches!(other, Err(StartError::OtherStore { .. })), "{other:?}");
     world.close().await;
 }

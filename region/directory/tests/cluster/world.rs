@@ -1,18 +1,20 @@
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use antiphon_directory::{
-    Dial, DirectoryNode, NodeOptions, RaftOptions,
+    DirectoryNode, NodeOptions, RaftOptions,
     domain::{Addresses, Policy, RegionId},
 };
 use tempfile::TempDir;
 use tokio::{net::TcpListener, runtime::Runtime};
 use tokio_stream::wrappers::TcpListenerStream;
-use tonic::transport::{Endpoint, Server};
+use tonic::transport::Server;
+
+use crate::links::Links;
 
 /// Generous: the machine may be busy with other things.
 pub(crate) const SOON: Duration = Duration::from_secs(60);
@@ -23,6 +25,7 @@ pub(crate) struct World {
     listeners: BTreeMap<u64, SocketAddr>,
     folder: TempDir,
     pub(crate) options: NodeOptions,
+    links: Links,
 }
 
 pub(crate) struct Running {
@@ -48,6 +51,7 @@ impl World {
             listeners: BTreeMap::new(),
             folder: tempfile::tempdir().unwrap(),
             options,
+            links: Links::default(),
         }
     }
 
@@ -90,7 +94,7 @@ impl World {
         })
         .await;
         self.listeners.insert(id, listener.local_addr().unwrap());
-        let node = DirectoryNode::start(self.options.clone(), RegionId(id), folder, plain())
+        let node = DirectoryNode::start(self.options.clone(), RegionId(id), folder, self.links.dial(id))
             .await
             .unwrap();
         let (raft, directory) = node.clone().into_server();
@@ -167,6 +171,18 @@ impl World {
         *self.nodes.keys().find(|id| **id != leader).unwrap()
     }
 
+    /// From now on nothing gets to a region and nothing from it; connections stay open and swallow everything.
+    pub(crate) fn isolate(&self, id: u64) {
+        self.links.cut.send_modify(|cut| {
+            cut.insert(id);
+        });
+    }
+
+    /// What was swallowed arrives after all, and everything goes on.
+    pub(crate) fn heal(&self) {
+        self.links.cut.send_modify(BTreeSet::clear);
+    }
+
     pub(crate) async fn close(mut self) {
         for id in self.nodes.keys().copied().collect::<Vec<_>>() {
             self.kill(id).await;
@@ -190,14 +206,4 @@ pub(crate) async fn until(what: &str, mut holds: impl FnMut() -> bool) {
         tokio::time::timeout(SOON, waiting).await.is_ok(),
         "did not come about: {what}"
     );
-}
-
-/// Dials without TLS.
-pub(crate) fn plain() -> Dial {
-    std::sync::Arc::new(|_, addresses: &Addresses| {
-        Endpoint::from_shared(format!("http://{}", addresses.rpc))
-            .unwrap()
-            .connect_timeout(Duration::from_secs(1))
-            .connect_lazy()
-    })
 }

@@ -23,6 +23,7 @@ struct Granting {
     /// Version of the newest state that was seen.
     version: u64,
     looked_at_ms: u64,
+    stood_still_ms: u64,
 }
 
 /// Why a lease is not renewed.
@@ -46,6 +47,7 @@ impl Grants {
             knocking: BTreeSet::new(),
             version: 0,
             looked_at_ms: now_ms,
+            stood_still_ms: terms.held_ms() / 2,
         };
         granting.follow(state, now_ms);
         *self.granting.lock() = Some(granting);
@@ -90,20 +92,22 @@ impl Grants {
         Ok(())
     }
 
+    /// To be called often. If the last time was too long ago, this process stood still: renewals may wait to be read, so nobody's
+    /// silence means anything.
+    pub(crate) fn look(&self, now_ms: u64) {
+        if let Some(granting) = self.granting.lock().as_mut() {
+            granting.look(now_ms);
+        }
+    }
+
     /// Decides who is down: those are refused until the state has them down, or refuses to ([`Grants::stays_up`]).
-    pub(crate) fn condemn(&self, state: &State, now_ms: u64, stood_still_ms: u64) -> Vec<RegionId> {
+    pub(crate) fn condemn(&self, state: &State, now_ms: u64) -> Vec<RegionId> {
         let mut granting = self.granting.lock();
         let Some(granting) = granting.as_mut() else {
             return Vec::new();
         };
         granting.follow(state, now_ms);
-        if now_ms.saturating_sub(granting.looked_at_ms) > stood_still_ms {
-            // This process did. Renewals may wait to be read, so nobody's silence means anything.
-            for region in granting.running.iter().copied() {
-                granting.grantor.readmit(region, now_ms);
-            }
-        }
-        granting.looked_at_ms = now_ms;
+        granting.look(now_ms);
         for region in granting.grantor.expired(now_ms) {
             granting.running.remove(&region);
             granting.condemned.insert(region);
@@ -156,6 +160,15 @@ impl Granting {
         }
     }
 
+    fn look(&mut self, now_ms: u64) {
+        if now_ms.saturating_sub(self.looked_at_ms) > self.stood_still_ms {
+            for region in &self.running {
+                self.grantor.readmit(*region, now_ms);
+            }
+        }
+        self.looked_at_ms = now_ms;
+    }
+
     fn admit(&mut self, region: RegionId, now_ms: u64) {
         self.grantor.readmit(region, now_ms);
         self.running.insert(region);
@@ -184,7 +197,6 @@ mod tests {
     use crate::domain::{Addresses, Region};
 
     const R1: RegionId = RegionId(1);
-    const STOOD_STILL_MS: u64 = 2_000;
 
     fn state(version: u64, status: RegionStatus) -> State {
         let region = Region {
@@ -213,7 +225,7 @@ mod tests {
     fn condemned_at(grants: &Grants, from_ms: u64, to_ms: u64) -> Option<u64> {
         (from_ms..=to_ms)
             .step_by(500)
-            .find(|now_ms| !grants.condemn(&active(), *now_ms, STOOD_STILL_MS).is_empty())
+            .find(|now_ms| !grants.condemn(&active(), *now_ms).is_empty())
     }
 
     #[test]
@@ -244,14 +256,10 @@ mod tests {
         assert!(matches!(grants.asked(&active(), R1, 1, at), Err(NoGrant::Refused(_))));
         // Not back before it is down: the declaration may still be under way.
         assert_eq!(grants.back(&active()), []);
-        assert_eq!(
-            grants.condemn(&active(), at, STOOD_STILL_MS),
-            [R1],
-            "it is tried until it is so"
-        );
+        assert_eq!(grants.condemn(&active(), at), [R1], "it is tried until it is so");
 
         let down = state(2, RegionStatus::Down);
-        assert_eq!(grants.condemn(&down, at, STOOD_STILL_MS), []);
+        assert_eq!(grants.condemn(&down, at), []);
         assert!(matches!(grants.asked(&down, R1, 1, at), Err(NoGrant::Refused(_))));
         assert_eq!(grants.back(&down), [R1]);
         let again = state(3, RegionStatus::Active);
@@ -291,6 +299,15 @@ mod tests {
         grants.grant(&active(), 7, R1, 2, 0).unwrap();
         assert!(matches!(grants.asked(&active(), R1, 1, 0), Err(NoGrant::Refused(_))));
         grants.asked(&active(), R1, 3, 0).unwrap();
+    }
+
+    #[test]
+    fn a_leader_that_is_kept_from_deciding_has_not_stood_still() {
+        let grants = leading();
+        for now_ms in (0..8_000).step_by(500) {
+            grants.look(now_ms);
+        }
+        assert_eq!(grants.condemn(&active(), 8_000), [R1]);
     }
 
     #[test]
