@@ -260,6 +260,7 @@ mod tests {
     use openraft::{
         EntryPayload, LogId as AnyLogId,
         storage::RaftLogStorageExt as _,
+        type_config::TypeConfigExt as _,
         vote::{RaftLeaderId as _, leader_id_adv::CommittedLeaderId},
     };
 
@@ -315,10 +316,10 @@ mod tests {
         let full = || CommitFault::Before(KvError::Io("the disk is full".to_owned()));
 
         faults.add(full());
-        let (flushed, mut acknowledged) = tokio::sync::oneshot::channel();
+        let (flushed, acknowledged) = Types::oneshot();
         let appended = log.append([entry(0, 1)], IOFlushed::signal(flushed)).await;
         assert!(appended.is_err());
-        assert!(!matches!(acknowledged.try_recv(), Ok(Ok(()))));
+        assert!(!matches!(acknowledged.await, Ok(Ok(()))));
         assert_eq!(log.get_log_state().await.unwrap().last_log_id, None);
 
         faults.add(full());
