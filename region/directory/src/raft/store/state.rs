@@ -158,6 +158,23 @@ mod tests {
         assert_eq!(load(&kv).await.unwrap(), empty);
     }
 
+    /// Far more regions than anybody has: an entry that could not be written would stop every voter for good.
+    #[tokio::test]
+    async fn a_state_of_many_regions_is_saved_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let kv = open(folder.path()).await.unwrap();
+        let regions = (0..250).map(|number| (format!("r{number}"), Addresses::default()));
+        let mut image = Image::default();
+        let found = Command::Found {
+            deployment: "test".to_owned(),
+            regions: regions.collect(),
+            policy: Policy::default(),
+        };
+        Arc::make_mut(&mut image.state).apply(&found).unwrap();
+        save(&kv, &Image::default(), &image).await.unwrap();
+        assert_eq!(load(&kv).await.unwrap(), image);
+    }
+
     #[test]
     fn only_chunks_that_have_changed_are_written() {
         let mut image = Image::default();
