@@ -230,7 +230,10 @@ impl TableWatch {
 
 #[cfg(test)]
 mod tests {
-    use std::time::{Duration, Instant};
+    use std::{
+        pin::pin,
+        time::{Duration, Instant},
+    };
 
     use futures_util::FutureExt as _;
 
@@ -279,13 +282,14 @@ mod tests {
     }
 
     #[test]
-    fn a_waiter_hears_of_a_change_that_came_before_it_waited() {
+    fn a_waiter_hears_of_a_change_while_it_waits_and_of_one_before() {
         let mut state = three_regions();
         let table = TableWatch::new(Table::from_state(&state).unwrap());
         let seen = table.version();
         assert!(table.changed(seen).now_or_never().is_none());
 
-        let waiting = table.changed(seen);
+        let mut waiting = pin!(table.changed(seen));
+        assert!(waiting.as_mut().now_or_never().is_none());
         change(&mut state);
         table.store(Table::from_state(&state).unwrap());
         assert_eq!(waiting.now_or_never().unwrap().version(), state.version);

@@ -78,6 +78,33 @@ fn an_in_sync_set_holds_the_home_first_and_copies_that_are_up_once() {
 }
 
 #[test]
+fn only_the_home_changes_the_in_sync_set_or_hands_over() {
+    let mut world = World::of(3);
+    let change = vec![(slot(1), 1, 1, ids(&[2, 1]))];
+    let home = RegionId(1);
+    let refusal = world.refuse_slot(&Command::ChangeInSync { home, changes: change });
+    assert_eq!(refusal, "the home of slot 1 is region 2 and not 1");
+    let moves = vec![(slot(1), 1, RegionId(3))];
+    let refusal = world.refuse_slot(&Command::MoveHome { home, moves });
+    assert_eq!(refusal, "the home of slot 1 is region 2 and not 1");
+}
+
+#[test]
+fn a_home_that_drops_whom_it_was_to_move_to_ends_that_wish() {
+    let mut world = World::of(3);
+    let wish = |to| Command::Plan {
+        moves: vec![(slot(0), 1, Some(RegionId(to)))],
+    };
+    world.apply(&wish(2));
+    world.apply(&world.in_sync_change(0, &[1]));
+    assert_eq!(world.slot(0).moving_to, None);
+    // One that is yet to be taken in is not dropped by a change that does not take it in.
+    world.apply(&wish(3));
+    world.apply(&world.in_sync_change(0, &[1, 2]));
+    assert_eq!(world.slot(0).moving_to, Some(RegionId(3)));
+}
+
+#[test]
 fn one_stale_slot_does_not_hold_up_the_others_of_its_batch() {
     let mut world = World::of(3);
     world.apply(&world.in_sync_change(3, &[1]));
@@ -190,6 +217,11 @@ fn an_operator_fails_over_without_the_home_to_an_in_sync_region_that_is_up() {
     assert_eq!(world.slot(0).epoch, 2);
     assert!(!world.apply(&fail_over(Some(RegionId(3)))).changed, "asked again");
 
+    world.apply(&Command::FailOver {
+        slots: vec![slot(2), slot(6), slot(10)],
+        to: Some(RegionId(1)),
+    });
+    assert!(world.homes_of(1) > world.homes_of(2));
     world.apply(&fail_over(None));
     assert_eq!(world.slot(0).home, RegionId(1), "the preferred home before any other");
     world.set_status(2, RegionStatus::Down);

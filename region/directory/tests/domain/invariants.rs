@@ -91,6 +91,11 @@ fn check_step(before: &State, command: &Command, after: &State, slot: Slot, old:
         );
         assert_eq!(new.moving_to, None, "{slot:?}: the wish was the old home's");
     }
+    if old != new
+        && let Command::ChangeInSync { home, .. } | Command::MoveHome { home, .. } = command
+    {
+        assert_eq!(old.home, *home, "{slot:?}: changed by one who is not its home");
+    }
     let same_set = old.in_sync == new.in_sync;
     assert_eq!(
         new.version,

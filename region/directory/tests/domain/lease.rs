@@ -4,12 +4,11 @@ use proptest::{collection::vec, prelude::*};
 use crate::lease_run::{Drifting, REGION, Rules, Run, Script, Trip, Way};
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(4_000))]
+    #![proptest_config(ProptestConfig::with_cases(2_000))]
 
     #[test]
     fn a_holder_never_believes_in_a_lease_that_is_declared_expired(script in scripts(), tight: bool) {
-        // The tight margin is the least that is allowed.
-        let terms = if tight { LeaseTerms::new(4_000, 41, 1_000).unwrap() } else { LeaseTerms::default() };
+        let terms = if tight { tightest() } else { LeaseTerms::default() };
         let run = Run::of(&script, Rules::of(terms));
         prop_assert_eq!(run.violated_at, None);
     }
@@ -28,7 +27,7 @@ fn without_margins_a_slow_holder_outlives_a_fast_directory() {
         }],
         ..Script::cut_off_after(2)
     };
-    let kept = Rules::of(LeaseTerms::new(4_000, 41, 1_000).unwrap());
+    let kept = Rules::of(tightest());
     let run = Run::of(&script, kept);
     assert_eq!((run.violated_at, run.declared), (None, 1));
 
@@ -39,6 +38,27 @@ fn without_margins_a_slow_holder_outlives_a_fast_directory() {
     };
     assert_eq!(none.grantor.waited_ms(), none.holder.held_ms());
     assert!(Run::of(&script, none).violated_at.is_some());
+}
+
+#[test]
+fn the_least_margin_allows_for_clocks_that_show_whole_milliseconds() {
+    let offsets = || (0..4).map(|quarter| 10_000_000 + quarter * 250);
+    for (of_holder, of_leader) in offsets().flat_map(|one| offsets().map(move |other| (one, other))) {
+        let script = Script {
+            holder: Drifting {
+                parts: -10_000,
+                offset_us: of_holder,
+            },
+            leaders: vec![Drifting {
+                parts: 10_000,
+                offset_us: of_leader,
+            }],
+            poll_us: 250,
+            ..Script::cut_off_after(2)
+        };
+        let run = Run::of(&script, Rules::of(tightest()));
+        assert_eq!((run.violated_at, run.declared), (None, 1), "{of_holder} {of_leader}");
+    }
 }
 
 #[test]
@@ -174,6 +194,14 @@ fn an_expired_region_is_told_until_it_is_forgotten_and_refused_until_it_is_readm
     assert_eq!(grantor.next_expiry_ms(), Some(10_500));
     assert!(grantor.asked(REGION, 6_500).is_ok());
     assert_eq!(grantor.next_expiry_ms(), Some(11_000));
+}
+
+/// A lease of 4 s with the least margin that is allowed.
+fn tightest() -> LeaseTerms {
+    let Err(LeaseTermsError::Margin { least_ms, .. }) = LeaseTerms::new(4_000, 0, 1_000) else {
+        panic!("no margin was enough");
+    };
+    LeaseTerms::new(4_000, least_ms, 1_000).unwrap()
 }
 
 fn scripts() -> impl Strategy<Value = Script> {

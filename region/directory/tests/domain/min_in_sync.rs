@@ -73,6 +73,9 @@ fn a_stricter_policy_holds_when_every_slot_can_keep_it() {
     };
     world.apply(&Command::SetPolicy { policy: three });
     assert_eq!(world.state.min_in_sync(), 2);
+    world.set_status(3, RegionStatus::Down);
+    assert_eq!(world.state.min_in_sync(), 2, "what was kept so far is kept");
+    world.set_status(3, RegionStatus::Active);
     world.homes_act(|_| ids(&[1, 2, 3]));
     assert_eq!(world.state.min_in_sync(), 3);
 }

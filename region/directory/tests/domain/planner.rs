@@ -85,6 +85,17 @@ fn homes_return_to_where_they_belong_only_when_rebalance_is_asked() {
 }
 
 #[test]
+fn homes_that_were_drained_belong_where_they_were() {
+    let mut world = World::of(3);
+    let founded = homes(&world);
+    world.set_status(1, RegionStatus::Draining);
+    settle(&mut world, plan);
+    world.set_status(1, RegionStatus::Active);
+    settle(&mut world, |state| plan_rebalance(state, 4096));
+    assert_eq!(homes(&world), founded);
+}
+
+#[test]
 fn a_rebalance_moves_no_more_at_once_than_it_is_told() {
     let mut world = World::of(3);
     world.set_status(1, RegionStatus::Down);

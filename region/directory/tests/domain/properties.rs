@@ -370,7 +370,7 @@ fn policies() -> impl Strategy<Value = Policy> {
     });
     prop_oneof![
         3 => Just(Policy::default()),
-        3 => (1_u8..5, 1_u8..3).prop_map(groups(&[])),
+        3 => (1_u8..5, 1_u8..4).prop_map(groups(&[])),
         2 => (1_u8..4, 1_u8..3).prop_map(groups(GROUPS)),
         2 => (1_u8..4, 1_u8..3).prop_map(groups(ONE_WAY)),
         1 => any,
