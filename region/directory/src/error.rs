@@ -43,6 +43,9 @@ pub enum DirectoryError {
         /// The limit.
         limit: usize,
     },
+    /// Who was asked does not accept or understand what this node says. Final: they belong to two deployments or releases.
+    #[error("the directory does not accept this node: {0}")]
+    NotAccepted(String),
     /// This node has stopped, by itself because its store has failed, or because it was closed.
     #[error("this node of the directory has stopped: {0}")]
     Stopped(String),

@@ -65,11 +65,11 @@ impl DirectoryNode {
     ///
     /// # Errors
     /// [`DirectoryError::VotersRefused`] when the region is not in the directory; [`DirectoryError::Stopped`].
-    pub async fn join(&self, addresses: &Addresses, seeds: &[(RegionId, Addresses)]) -> Result<(), DirectoryError> {
+    pub async fn join(&self, seeds: &[(RegionId, Addresses)]) -> Result<(), DirectoryError> {
         let shared = &self.shared;
         let me = shared.region;
         let change = VoterChange {
-            add: BTreeMap::from([(me, addresses.clone())]),
+            add: [me].into(),
             remove: [].into(),
         };
         while !shared.membership().voter_ids().any(|voter| voter == me.0) {

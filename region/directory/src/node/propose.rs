@@ -40,7 +40,7 @@ impl DirectoryNode {
 
 impl Shared {
     pub(super) async fn propose(&self, reach: Reach, command: Command) -> Result<Done, DirectoryError> {
-        let encoded = encode("a command", &command).map_err(|error| DirectoryError::Stopped(error.to_string()))?;
+        let encoded = encode("a command", &command).map_err(|error| DirectoryError::NotAccepted(error.to_string()))?;
         if encoded.len() > COMMAND_BYTES_MAX {
             return Err(DirectoryError::TooLarge {
                 size: encoded.len(),
@@ -82,6 +82,6 @@ impl Shared {
 
 impl From<CodecError> for Attempt {
     fn from(error: CodecError) -> Self {
-        Self::Final(DirectoryError::Stopped(error.to_string()))
+        Self::Final(DirectoryError::NotAccepted(error.to_string()))
     }
 }

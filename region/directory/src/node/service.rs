@@ -139,7 +139,7 @@ fn failed(error: &DirectoryError) -> Status {
         DirectoryError::Rejected(_) | DirectoryError::VotersRefused(_) | DirectoryError::LeaseRefused(_) => {
             Status::failed_precondition(message)
         }
-        DirectoryError::TooLarge { .. } => Status::invalid_argument(message),
+        DirectoryError::TooLarge { .. } | DirectoryError::NotAccepted(_) => Status::invalid_argument(message),
         DirectoryError::NotLeader { .. } | DirectoryError::NoQuorum { .. } | DirectoryError::Stopped(_) => {
             Status::unavailable(message)
         }

@@ -1,12 +1,9 @@
 //! Who votes. The state says which regions there are and the Raft group who votes; a change of both begins with the state, and the
 //! leader brings the voters after it if whoever asked has died in between.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::Duration,
-};
+use std::{collections::BTreeSet, time::Duration};
 
-use antiphon_proto::rpc::{ChangeVotersRequest, VoterToAdd, change_voters_reply, directory_client::DirectoryClient};
+use antiphon_proto::rpc::{ChangeVotersRequest, change_voters_reply, directory_client::DirectoryClient};
 use futures_util::FutureExt as _;
 use openraft::{ChangeMembers, async_runtime::watch::WatchReceiver as _};
 use tonic::transport::Channel;
@@ -67,14 +64,8 @@ impl DirectoryNode {
         add: &[RegionId],
         remove: &[RegionId],
     ) -> Result<BTreeSet<RegionId>, DirectoryError> {
-        let state = self.state();
-        let add = add.iter().map(|id| {
-            let region = state.regions.get(id);
-            let addresses = region.map(|region| region.addresses.clone()).unwrap_or_default();
-            (*id, addresses)
-        });
         let change = VoterChange {
-            add: add.collect(),
+            add: add.iter().copied().collect(),
             remove: remove.iter().copied().collect(),
         };
         self.shared.change_voters(Reach::Anywhere, &change).await
@@ -108,7 +99,7 @@ impl DirectoryNode {
 /// A change of the voters.
 #[derive(Debug, Clone)]
 pub(super) struct VoterChange {
-    pub(super) add: BTreeMap<RegionId, Addresses>,
+    pub(super) add: BTreeSet<RegionId>,
     pub(super) remove: BTreeSet<RegionId>,
 }
 
@@ -133,13 +124,13 @@ impl Shared {
         self.applied_at_least(index).await;
         let state = self.state();
         let mut changes = Vec::new();
-        for (id, addresses) in &change.add {
-            if !state.regions.contains_key(id) {
+        for id in &change.add {
+            let Some(region) = state.regions.get(id) else {
                 let message = format!("region {} is not in the directory", id.0);
                 return Err(Attempt::Final(DirectoryError::VotersRefused(message)));
-            }
+            };
             if !self.membership().voter_ids().any(|voter| voter == id.0) {
-                self.raft.add_learner(id.0, addresses.clone(), true).await?;
+                self.raft.add_learner(id.0, region.addresses.clone(), true).await?;
                 changes.push(ChangeMembers::AddVoterIds(BTreeSet::from([id.0])));
             }
         }
@@ -188,29 +179,17 @@ impl Shared {
 
 impl VoterChange {
     pub(super) fn to_request(&self, deployment: &str, passed_on: bool) -> ChangeVotersRequest {
-        let add = self.add.iter().map(|(region, addresses)| VoterToAdd {
-            region: region.0,
-            rpc_address: addresses.rpc.clone(),
-            edge_address: addresses.edge.clone(),
-        });
         ChangeVotersRequest {
             deployment: deployment.to_owned(),
-            add: add.collect(),
+            add: self.add.iter().map(|region| region.0).collect(),
             remove: self.remove.iter().map(|region| region.0).collect(),
             passed_on,
         }
     }
 
     pub(super) fn of_request(request: ChangeVotersRequest) -> Self {
-        let add = request.add.into_iter().map(|voter| {
-            let addresses = Addresses {
-                rpc: voter.rpc_address,
-                edge: voter.edge_address,
-            };
-            (RegionId(voter.region), addresses)
-        });
         Self {
-            add: add.collect(),
+            add: request.add.into_iter().map(RegionId).collect(),
             remove: request.remove.into_iter().map(RegionId).collect(),
         }
     }

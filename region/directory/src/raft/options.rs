@@ -7,8 +7,10 @@ use openraft::{Config, SnapshotPolicy, StepDownPolicy};
 /// The defaults suit voters that are up to 300 ms (there and back) apart. openraft gives a heartbeat one heartbeat interval to be
 /// answered, so the interval has to be longer than the way. A follower waits out the leader's lease, which openraft sets to
 /// `election_timeout_ms_max`, *and then* a random time from `election_timeout_ms_min` to `election_timeout_ms_max` before it stands:
-/// with the defaults that is 2,500 to 3,000 ms after the last heartbeat (six of them missed), and two journeys (Pre-Vote, vote) later
-/// there is a leader. Longer would break the promise of fail-over: a new leader still has to wait out the leases of the regions.
+/// with the defaults that is 2,100 to 2,400 ms after the last heartbeat (five of them missed), and two journeys (Pre-Vote, vote) later
+/// there is a leader. Much shorter would take a lost packet, which TCP needs most of a second to send again over such a way, for a
+/// dead leader. Longer would let the regions' leases lapse when a leader dies, and break the promise of fail-over, since a new leader
+/// still has to wait out the lease of the region that died.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RaftOptions {
     /// Milliseconds between heartbeats, and how long one may take.
@@ -31,8 +33,8 @@ impl Default for RaftOptions {
     fn default() -> Self {
         Self {
             heartbeat_ms: 400,
-            election_timeout_ms_min: 1_000,
-            election_timeout_ms_max: 1_500,
+            election_timeout_ms_min: 900,
+            election_timeout_ms_max: 1_200,
             append_timeout_ms: 3_000,
             snapshot_timeout_ms: 30_000,
             snapshot_entries: 2_000,
@@ -160,7 +162,7 @@ mod tests {
     #[test]
     fn one_lost_heartbeat_must_not_start_an_election() {
         let options = RaftOptions {
-            heartbeat_ms: 501,
+            heartbeat_ms: 451,
             ..RaftOptions::default()
         };
         assert!(matches!(

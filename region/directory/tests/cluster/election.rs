@@ -128,8 +128,7 @@ async fn nodes_of_two_deployments_refuse_each_other() {
     world.options.deployment = "other".to_owned();
     world.start(4).await;
     let seeds = [(RegionId(1), world.addresses(1))];
-    let addresses = world.addresses(4);
-    let joining = world.node(4).join(&addresses, &seeds);
+    let joining = world.node(4).join(&seeds);
     let short = tokio::time::timeout(std::time::Duration::from_secs(2), joining).await;
     assert!(short.is_err(), "{short:?}");
     assert!(!world.node(1).status().voters.contains(&RegionId(4)));

@@ -25,7 +25,7 @@ impl World {
             .keys()
             .map(|seed| (RegionId(*seed), self.addresses(*seed)))
             .collect();
-        soon(self.node(id).join(&addresses, &seeds)).await.unwrap();
+        soon(self.node(id).join(&seeds)).await.unwrap();
     }
 }
 
@@ -101,10 +101,10 @@ async fn the_leader_takes_the_vote_of_a_region_that_is_gone_from_the_state() {
 #[tokio::test(flavor = "multi_thread")]
 async fn who_is_not_in_the_directory_does_not_vote() {
     let mut world = World::founded().await;
-    let addresses = world.reserve(9).await;
+    world.reserve(9).await;
     world.start(9).await;
     let seeds = [(RegionId(1), world.addresses(1))];
-    let refused = soon(world.node(9).join(&addresses, &seeds)).await;
+    let refused = soon(world.node(9).join(&seeds)).await;
     assert!(matches!(refused, Err(DirectoryError::VotersRefused(_))), "{refused:?}");
     assert_eq!(world.node(1).status().voters, ids(&[1, 2, 3]));
     world.close().await;

@@ -1,8 +1,11 @@
-//! Regions that are cut off: connections stay open and swallow everything.
+//! Regions that are cut off (connections stay open and swallow everything), or far apart.
 
 use std::time::Duration;
 
-use antiphon_directory::domain::{Command, Policy, RegionId, RegionStatus};
+use antiphon_directory::{
+    RaftOptions,
+    domain::{Command, Policy, RegionId, RegionStatus},
+};
 
 use crate::world::{World, soon, until};
 
@@ -78,5 +81,34 @@ async fn a_voter_that_comes_back_does_not_depose_the_leader() {
         .unwrap();
     let status = world.node(leader).status();
     assert_eq!((status.leader, status.term), (Some(RegionId(leader)), term));
+    world.close().await;
+}
+
+/// With the times that are the default.
+#[tokio::test(flavor = "multi_thread")]
+async fn voters_on_two_sides_of_the_earth_keep_their_leader_and_find_the_next() {
+    let mut world = World::new();
+    world.options.raft = RaftOptions::default();
+    world.links.delay = Duration::from_millis(150);
+    world.found(3).await;
+    let leader = world.leader().await;
+    let follower = world.follower().await;
+    let term = world.node(leader).status().term;
+    for copies in [3, 2].repeat(4) {
+        let policy = Policy {
+            in_sync_copies: copies,
+            ..Policy::default()
+        };
+        soon(world.node(follower).propose(Command::SetPolicy { policy }))
+            .await
+            .unwrap();
+    }
+    assert_eq!(
+        world.node(follower).status().term,
+        term,
+        "nobody stood for election meanwhile"
+    );
+    world.isolate(leader);
+    soon(world.node(follower).propose(drain(2))).await.unwrap();
     world.close().await;
 }

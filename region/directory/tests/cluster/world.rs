@@ -25,7 +25,7 @@ pub(crate) struct World {
     listeners: BTreeMap<u64, SocketAddr>,
     folder: TempDir,
     pub(crate) options: NodeOptions,
-    links: Links,
+    pub(crate) links: Links,
 }
 
 pub(crate) struct Running {

@@ -256,9 +256,11 @@ fn damaged(key: &[u8]) -> io::Error {
 
 #[cfg(test)]
 mod tests {
+    use antiphon_kv::CommitFault;
     use openraft::{
         EntryPayload, LogId as AnyLogId,
         storage::RaftLogStorageExt as _,
+        type_config::TypeConfigExt as _,
         vote::{RaftLeaderId as _, leader_id_adv::CommittedLeaderId},
     };
 
@@ -303,5 +305,25 @@ mod tests {
         let limited = log.limited_get_log_entries(0, 20).await.unwrap();
         assert!(!limited.is_empty() && limited.len() < 20, "{}", limited.len());
         assert_eq!(limited, many[..limited.len()]);
+    }
+
+    #[tokio::test]
+    async fn what_the_disk_refuses_is_not_acknowledged() {
+        let folder = tempfile::tempdir().unwrap();
+        let faults = antiphon_kv::Faults::default();
+        let kv = open(folder.path()).await.unwrap().with_faults(faults.clone());
+        let mut log = LogStore::new(kv);
+        let full = || CommitFault::Before(KvError::Io("the disk is full".to_owned()));
+
+        faults.add(full());
+        let (flushed, acknowledged) = Types::oneshot();
+        let appended = log.append([entry(0, 1)], IOFlushed::signal(flushed)).await;
+        assert!(appended.is_err());
+        assert!(!matches!(acknowledged.await, Ok(Ok(()))));
+        assert_eq!(log.get_log_state().await.unwrap().last_log_id, None);
+
+        faults.add(full());
+        assert!(log.save_vote(&Vote::new(3, 1)).await.is_err());
+        assert_eq!(log.read_vote().await.unwrap(), None);
     }
 }

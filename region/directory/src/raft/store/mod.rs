@@ -21,7 +21,7 @@ mod state;
 
 use std::{io, path::Path};
 
-use antiphon_kv::{EmbeddedOptions, Kv, KvError};
+use antiphon_kv::{EmbeddedOptions, Kv, KvError, Limits};
 use bytes::Bytes;
 
 pub(crate) use identity::{Identity, known_peers, remember_peer};
@@ -32,17 +32,25 @@ pub(crate) use state::Image;
 /// Bytes of the block cache: everything that is read again is in memory anyway.
 const CACHE_BYTES: u64 = 8 << 20;
 
-/// Bytes that one transaction may write, well under the port's limit.
+/// Bytes of entries that one transaction writes.
 const BATCH_BYTES_MAX: usize = 512 << 10;
+
+/// Bytes that a transaction may write. A command may change every placement, and the state is written whole or not at all: an entry
+/// that cannot be written would stop every voter, and at each start again. No other engine than the embedded one is ever underneath,
+/// and that one sets no limit.
+const TRANSACTION_BYTES_MAX: usize = 16 << 20;
 
 /// Opens the store of a voter.
 pub(crate) async fn open(folder: &Path) -> Result<Kv, KvError> {
-    Kv::open_embedded(EmbeddedOptions {
+    let kv = Kv::open_embedded(EmbeddedOptions {
         path: folder.to_path_buf(),
         cache_bytes: CACHE_BYTES,
         ..EmbeddedOptions::default()
-    })
-    .await
+    });
+    Ok(kv.await?.with_limits(Limits {
+        transaction_bytes_max: TRANSACTION_BYTES_MAX,
+        ..Limits::default()
+    }))
 }
 
 fn failed(error: KvError) -> io::Error {
