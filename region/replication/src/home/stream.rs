@@ -35,6 +35,8 @@ pub(crate) struct Follower {
     outgoing: mpsc::Sender<Result<HomeFrames, Status>>,
     followed: HashMap<Slot, Followed>,
     credit: u64,
+    /// Goes out with the next message; at most one for each frame of the follower.
+    pending: Vec<home_frame::Body>,
 }
 
 /// One slot as this follower has it.
@@ -74,6 +76,7 @@ impl Follower {
             outgoing,
             followed: HashMap::new(),
             credit: hello.credit_bytes,
+            pending: Vec::new(),
         }
     }
 
@@ -88,7 +91,7 @@ impl Follower {
                 }
             }
             loop {
-                let has_work = self.credit > 0 && !self.dirty.is_empty();
+                let has_work = !self.pending.is_empty() || self.credit > 0 && !self.dirty.is_empty();
                 tokio::select! {
                     biased;
                     frame = received.recv() => match frame {
@@ -135,9 +138,7 @@ impl Follower {
             }
             follower_frame::Body::Credit(credit) => self.credit = self.credit.saturating_add(credit.bytes),
             follower_frame::Body::Ping(number) => {
-                let frames = vec![home_frame::Body::Pong(number)];
-                // A pong that finds no room is late, and says so by that.
-                let _ = self.outgoing.try_send(Ok(message(frames)));
+                self.pending.push(home_frame::Body::Pong(number));
             }
         }
         Ok(())
@@ -150,10 +151,7 @@ impl Follower {
                 slot: slot.number().into(),
                 epoch: 0,
             };
-            // Tried again by the follower in any case.
-            let _ = self
-                .outgoing
-                .try_send(Ok(message(vec![home_frame::Body::Refused(refused)])));
+            self.pending.push(home_frame::Body::Refused(refused));
             return;
         };
         let followed = Followed {
@@ -168,7 +166,7 @@ impl Follower {
 
     /// Sends one message with what a few slots lack; `None` when the stream is gone.
     async fn ship(&mut self) -> Option<()> {
-        let (mut frames, mut bytes) = (Vec::new(), 0);
+        let (mut frames, mut bytes) = (std::mem::take(&mut self.pending), 0);
         while bytes < MESSAGE_BYTES
             && self.credit > 0
             && let Some(slot) = self.dirty.next()
