@@ -5,7 +5,7 @@ use std::{env, ffi::OsString, io, io::Write as _, path::PathBuf};
 use anyhow::{Context as _, Result};
 use clap::{Args, Parser, Subcommand};
 
-use crate::{chat, config, shutdown::Shutdown, up, world};
+use crate::{chat, config, ctl, shutdown::Shutdown, up, world};
 
 /// An instant-messaging backend that runs in many regions at once.
 #[derive(Debug, Parser)]
@@ -43,6 +43,9 @@ enum Command {
     Node(world::node::ChildArgs),
     /// Talk in this terminal
     Chat(chat::ChatArgs),
+    /// See and change where slots live, over the admin port of any node
+    #[command(after_help = CTL_EXAMPLES)]
+    Ctl(ctl::CtlArgs),
     /// Print the effective configuration and where each value came from
     Config(ConfigArgs),
 }
@@ -53,6 +56,14 @@ Examples:
   antiphon up --regions us-east,eu-central,ap-northeast --wan
   antiphon up --data /var/lib/antiphon --base-port 9000
   antiphon up --set slot.queue_len_max=8192 --set telemetry.otlp_endpoint=http://127.0.0.1:4318";
+
+const CTL_EXAMPLES: &str = "\
+Examples:
+  antiphon ctl status
+  antiphon ctl slots --home us-east --json
+  antiphon ctl drain us-east --yes
+  antiphon ctl failover --region us-east
+  antiphon ctl --admin http://127.0.0.1:7501 rebalance";
 
 #[derive(Debug, Args)]
 struct UpArgs {
@@ -109,6 +120,7 @@ impl Cli {
                 world::node::run(config::load(&sources)?.config, place).await
             }
             Command::Chat(args) => chat::run(args).await,
+            Command::Ctl(args) => ctl::run(args).await,
             Command::Config(args) if args.reference => print(&config::reference()),
             Command::Config(args) => print(&config::show(&config::load(&sources(self.common, args.node)?)?)),
         }

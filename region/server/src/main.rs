@@ -6,6 +6,7 @@ mod admin;
 mod chat;
 mod cli;
 mod config;
+mod ctl;
 #[cfg(test)]
 mod docs_tests;
 mod metrics;

@@ -64,6 +64,9 @@ impl Node {
             Some(place) => Some(Regions::open(place, folder, ReplicaLog::new(kv.clone()), &clock).await?),
             None => None,
         };
+        if let Some(regions) = &regions {
+            readiness.directory_opened(regions.directory.clone());
+        }
         let route = match &regions {
             Some(regions) => regions.route.clone(),
             None => Route::new(region, TableWatch::new(Table::single(region))),
