@@ -154,3 +154,75 @@ async fn losing_the_home_loses_nothing_and_strands_nobody() {
     assert_eq!(history(&world, THREE[0], &people[0], &talk).await, after);
     send_surely(&people[0], &talk, "home-again").await;
 }
+
+/// What the directory says, by the admin port of a region.
+async fn directory(world: &World, region: &str) -> Option<Value> {
+    let url = format!("http://127.0.0.1:{}/directory", world.port(region) + 1);
+    reqwest::get(url).await.ok()?.json().await.ok()
+}
+
+async fn command(world: &World, region: &str, path: &str, body: &Value) -> Value {
+    let url = format!("http://127.0.0.1:{}/directory{path}", world.port(region) + 1);
+    let answer = reqwest::Client::new().post(url).json(body).send().await.unwrap();
+    let status = answer.status();
+    let body = answer.text().await.unwrap();
+    assert!(status.is_success(), "{status}: {body}");
+    serde_json::from_str(&body).unwrap()
+}
+
+async fn homes(world: &World, asked: &str, region: &str) -> Option<u64> {
+    let view = directory(world, asked).await?;
+    let regions = view["regions"].as_array()?;
+    regions.iter().find(|seen| seen["name"] == region)?["homes"].as_u64()
+}
+
+#[tokio::test]
+async fn a_region_is_drained_without_a_failed_send() {
+    let world = World::start(&THREE).await;
+    let people = trio(&world).await;
+    let talk = people[0].group("trio", &[&people[1], &people[2]]).await;
+    assert!(homes(&world, THREE[1], THREE[0]).await.unwrap() > 1_000);
+
+    let sending = async {
+        let mut sent = 0_u64;
+        // Each send is made once: one that is refused fails the test.
+        while homes(&world, THREE[1], THREE[0]).await != Some(0) {
+            for (person, number) in people.iter().zip(1..) {
+                let answer = person
+                    .send_as(&talk, &format!("m-{sent}-{number}"), "while it moves")
+                    .await;
+                assert_eq!(answer.status, 201, "{answer:?}");
+            }
+            sent += 1;
+        }
+        sent
+    };
+    let draining = command(&world, THREE[2], "/regions/us-east/drain", &Value::Null);
+    let (sent, _) = tokio::join!(sending, draining);
+    let listed = at(&world, THREE[0], &people[0]).listed(&talk).await.unwrap();
+    assert_eq!(number(&listed["lastSeq"]), 3 * sent);
+    let from_old = history(&world, THREE[0], &people[0], &talk).await;
+    assert_eq!(history(&world, THREE[2], &people[2], &talk).await, from_old);
+}
+
+#[tokio::test]
+async fn a_home_that_sleeps_past_its_lease_acknowledges_nothing_when_it_wakes() {
+    let world = World::start(&THREE).await;
+    let people = trio(&world).await;
+    let talk = people[0].group("trio", &[&people[1], &people[2]]).await;
+    send_surely(&people[1], &talk, "before").await;
+    world.signal_region("STOP", THREE[0]).await;
+    // What reaches the sleeping home is answered by it or by nobody, and never twice.
+    let asleep = {
+        let (person, talk) = (people[0].clone(), talk.clone());
+        tokio::spawn(async move { send_surely(&person, &talk, "to-the-sleeping-home").await })
+    };
+    assert_eq!(send_surely(&people[1], &talk, "while-it-sleeps").await, 2);
+    world.signal_region("CONT", THREE[0]).await;
+    assert_eq!(asleep.await.unwrap(), 3);
+    assert_eq!(send_surely(&people[2], &talk, "after").await, 4);
+    let seen = history(&world, THREE[1], &people[1], &talk).await;
+    let texts: Vec<&str> = seen.iter().filter_map(|message| message["text"].as_str()).collect();
+    assert_eq!(texts, ["before", "while-it-sleeps", "to-the-sleeping-home", "after"]);
+    assert_eq!(history(&world, THREE[0], &people[0], &talk).await, seen);
+}

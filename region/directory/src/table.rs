@@ -234,10 +234,7 @@ impl TableWatch {
 
 #[cfg(test)]
 mod tests {
-    use std::{
-        pin::pin,
-        time::{Duration, Instant},
-    };
+    use std::pin::pin;
 
     use futures_util::FutureExt as _;
 

@@ -14,7 +14,7 @@ mod keeping;
 mod options;
 mod parting;
 
-pub use follower::Followers;
+pub use follower::{Followers, Propose};
 pub use home::ReplicationHome;
 pub use homing::Homing;
 pub use options::ReplicationOptions;

@@ -7,7 +7,8 @@ use antiphon_directory::{
     domain::{Addresses, Policy, RegionId},
     serve_nodes,
 };
-use antiphon_replication::{Followers, Homing, ReplicationHome, ReplicationOptions};
+use antiphon_message::Salvager;
+use antiphon_replication::{Followers, Homing, Propose, ReplicationHome, ReplicationOptions};
 use antiphon_slot::{Lease, ReplicaLog, Slots};
 use antiphon_types::Clock;
 use anyhow::{Context as _, Result};
@@ -108,7 +109,7 @@ impl Regions {
         founded.sort_by_key(|(index, ..)| *index);
         Ok(Self {
             home: ReplicationHome::new(log.clone(), &options),
-            followers: Followers::new(me.0, route.clone(), log.clone(), options.clone()),
+            followers: Followers::new(me.0, route.clone(), log.clone(), propose(&route), options.clone()),
             founded: founded
                 .into_iter()
                 .map(|(_, name, addresses)| (name, addresses))
@@ -193,6 +194,15 @@ impl RegionsRunning {
             abort.abort();
         }
     }
+}
+
+/// What a returning region had to cut is proposed again by the service whose it is.
+fn propose(route: &Route) -> Propose {
+    let salvager = Salvager::new(route.clone());
+    Arc::new(move |entry| {
+        let salvager = salvager.clone();
+        Box::pin(async move { salvager.salvage(&entry).await })
+    })
 }
 
 fn id(index: u16) -> RegionId {

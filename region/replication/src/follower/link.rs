@@ -19,6 +19,7 @@ use tracing::{debug, info, warn};
 use super::{
     Wanted,
     outgoing::Outgoing,
+    salvage::Salvage,
     slot::{FollowedSlot, Says},
 };
 use crate::ReplicationOptions;
@@ -35,6 +36,7 @@ pub(crate) struct Link {
     pub(crate) home: Arc<str>,
     pub(crate) route: Route,
     pub(crate) log: ReplicaLog,
+    pub(crate) salvage: Salvage,
     pub(crate) options: ReplicationOptions,
     pub(crate) wanted: watch::Receiver<Wanted>,
 }
@@ -91,6 +93,7 @@ impl Link {
         info!(home = %self.home, "following");
         let mut followed = Followed {
             log: self.log.clone(),
+            salvage: self.salvage.clone(),
             outgoing: outgoing.clone(),
             slots: HashMap::new(),
             waiting: HashMap::new(),
@@ -107,6 +110,7 @@ impl Link {
 /// The slots of one stream.
 struct Followed {
     log: ReplicaLog,
+    salvage: Salvage,
     outgoing: Arc<Outgoing>,
     /// `None` while a piece of work has it.
     slots: HashMap<Slot, (Epoch, Option<FollowedSlot>)>,
@@ -229,7 +233,11 @@ impl Followed {
         }
         *lent = Some(done.slot);
         match done.result {
-            Ok(Some(Says::Fetch(fetch))) => self.outgoing.fetch(fetch),
+            Ok(Some(Says::Fetch(fetch))) => {
+                self.outgoing.fetch(fetch);
+                // After a cut, and after a start: one may have been cut off.
+                self.salvage.begin(slot, *epoch);
+            }
             Ok(Some(Says::Held(held))) => self.outgoing.held(held),
             Ok(None) => {}
             Err(error) => {

@@ -2,6 +2,7 @@
 
 mod link;
 mod outgoing;
+mod salvage;
 mod slot;
 
 use std::{collections::BTreeMap, sync::Arc};
@@ -13,8 +14,10 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use self::link::Link;
+use self::{link::Link, salvage::Salvage};
 use crate::ReplicationOptions;
+
+pub use salvage::Propose;
 
 /// The slots that this region follows, by home region.
 #[derive(Clone)]
@@ -27,6 +30,7 @@ struct Inner {
     route: Route,
     log: ReplicaLog,
     options: ReplicationOptions,
+    salvage: Salvage,
     links: Mutex<BTreeMap<Arc<str>, watch::Sender<Wanted>>>,
     tasks: TaskTracker,
     closing: CancellationToken,
@@ -36,17 +40,20 @@ struct Inner {
 pub(crate) type Wanted = BTreeMap<Slot, Epoch>;
 
 impl Followers {
-    /// Of the region with this id, that stores into `log` and reaches homes by `route`.
+    /// Of the region with this id, that stores into `log` and reaches homes by `route`. What has to be cut off its logs is handed to
+    /// `propose`.
     #[must_use]
-    pub fn new(region: u64, route: Route, log: ReplicaLog, options: ReplicationOptions) -> Self {
+    pub fn new(region: u64, route: Route, log: ReplicaLog, propose: Propose, options: ReplicationOptions) -> Self {
+        let (tasks, closing) = (TaskTracker::new(), CancellationToken::new());
         let inner = Inner {
+            salvage: Salvage::new(log.clone(), propose, tasks.clone(), closing.clone()),
             region,
             route,
             log,
             options,
             links: Mutex::default(),
-            tasks: TaskTracker::new(),
-            closing: CancellationToken::new(),
+            tasks,
+            closing,
         };
         Self { inner: Arc::new(inner) }
     }
@@ -63,6 +70,7 @@ impl Followers {
                     home: home.clone(),
                     route: inner.route.clone(),
                     log: inner.log.clone(),
+                    salvage: inner.salvage.clone(),
                     options: inner.options.clone(),
                     wanted: receiver,
                 };
