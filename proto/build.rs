@@ -4,10 +4,12 @@ use std::{env, error::Error, path::PathBuf};
 
 use prost::Message as _;
 
-const FILES: [&str; 3] = [
+const FILES: [&str; 5] = [
     "antiphon/client/v1/client.proto",
     "antiphon/log/v1/log.proto",
+    "antiphon/rpc/v1/directory.proto",
     "antiphon/rpc/v1/rpc.proto",
+    "antiphon/rpc/v1/replication.proto",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -16,6 +18,8 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     tonic_prost_build::configure()
         .bytes(".")
+        // Secrets: their `Debug` is written by hand and shows none.
+        .skip_debug([".antiphon.rpc.v1.SigningKeysResponse", ".antiphon.log.v1.SigningKey"])
         .compile_fds(descriptors.clone())?;
 
     let encoded = descriptors.encode_to_vec();

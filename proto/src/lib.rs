@@ -33,3 +33,17 @@ pub use generated::antiphon::client::v1 as client;
 pub use generated::antiphon::log::v1 as log;
 /// Node and node: the services' RPCs and the feed.
 pub use generated::antiphon::rpc::v1 as rpc;
+
+impl std::fmt::Debug for rpc::SigningKeysResponse {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SigningKeysResponse").finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for log::SigningKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SigningKey")
+            .field("kid", &self.kid)
+            .finish_non_exhaustive()
+    }
+}

@@ -12,6 +12,7 @@ mod groups;
 mod operations;
 mod presence;
 mod races;
+mod regions;
 mod rest;
 mod resume;
 #[allow(clippy::wildcard_enum_match_arm, reason = "other events are passed over")]
@@ -20,3 +21,4 @@ mod sdk;
 #[allow(dead_code, reason = "not every target uses all of it")]
 mod support;
 mod tracing;
+mod world;

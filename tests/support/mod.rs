@@ -7,6 +7,7 @@ pub(crate) mod http;
 pub(crate) mod proxy;
 pub(crate) mod server;
 pub(crate) mod session;
+pub(crate) mod world;
 
 use std::{future::Future, time::Duration};
 

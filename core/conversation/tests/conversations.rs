@@ -15,7 +15,7 @@ use antiphon_proto::{
         conversation_client::ConversationClient, identity_server::IdentityServer,
     },
 };
-use antiphon_slot::{SlotOptions, Slots};
+use antiphon_slot::{Hooks, SlotOptions, Slots};
 use antiphon_types::{Clock, ConversationId, UserId};
 use futures_util::future::join_all;
 use tonic::{Status, service::Routes};
@@ -75,8 +75,10 @@ async fn a_crash_between_pair_and_conversation_ends_with_the_conversation() {
             kv.clone(),
             SlotOptions::default(),
             [1; 16],
-            vec![],
-            vec![carrier(route_of_nobody())],
+            Hooks {
+                carriers: vec![carrier(route_of_nobody())],
+                ..Hooks::default()
+            },
         );
         grant_all(&slots);
         let request = OpenDirectRequest {
@@ -121,7 +123,7 @@ async fn a_pair_that_lacks_its_conversation_is_completed_by_opening_it_again() {
     let kv = open(folder.path()).await;
     let (one, other) = (user(1), user(2));
     let route = Route::new("r0", TableWatch::new(Table::single("r0")));
-    let slots = Slots::start(kv, SlotOptions::default(), [1; 16], vec![], vec![]);
+    let slots = Slots::start(kv, SlotOptions::default(), [1; 16], Hooks::default());
     grant_all(&slots);
     let accounts_alone = Route::new("r0", TableWatch::new(Table::single("r0")));
     accounts_alone.serve(Routes::new(IdentityServer::new(Accounts)));

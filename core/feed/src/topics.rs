@@ -165,6 +165,12 @@ impl Subscriber {
         self.waiting.push(item, &self.topics.options);
     }
 
+    /// Whether `topic` is followed.
+    #[must_use]
+    pub fn follows(&self, topic: &Topic) -> bool {
+        self.followed.lock().contains(topic)
+    }
+
     /// The topics followed.
     #[must_use]
     pub fn followed(&self) -> Vec<Topic> {

@@ -9,4 +9,5 @@ pub(crate) mod refresh;
 pub(crate) mod register;
 pub(crate) mod resolve;
 pub(crate) mod rotate_keys;
+pub(crate) mod signing_keys;
 pub(crate) mod tokens;

@@ -7,7 +7,7 @@ use antiphon_types::Clock;
 
 use crate::{
     IdentityError, IdentityOptions, OptionsError,
-    adapters::{hashing::Hashing, key_ring::KeyRing, log_in_attempts::LogInAttempts},
+    adapters::{hashing::Hashing, key_ring::KeyRing, key_store::KeyStore, log_in_attempts::LogInAttempts},
 };
 
 /// The identity service of a node. Cheap to clone.
@@ -24,6 +24,7 @@ pub(crate) struct Inner {
     pub(crate) hashing: Hashing,
     pub(crate) log_in_attempts: LogInAttempts,
     pub(crate) key_ring: KeyRing,
+    pub(crate) key_store: KeyStore,
 }
 
 impl Identity {
@@ -36,7 +37,8 @@ impl Identity {
         let inner = Inner {
             hashing: Hashing::new(&options.password_hashing)?,
             log_in_attempts: LogInAttempts::new(&options),
-            key_ring: KeyRing::new(slots.clone(), clock.clone(), options.key_policy(), options.key_refresh),
+            key_ring: KeyRing::new(route.clone(), clock.clone(), options.key_refresh),
+            key_store: KeyStore::new(slots.clone(), options.key_policy()),
             slots,
             route,
             clock,
@@ -51,13 +53,13 @@ impl Identity {
         IdentityServer::new(self)
     }
 
-    /// Makes the first signing key, and the next one when the newest is old enough. Log-ins and edges that fetch the keys do so
-    /// too; called now and then by the node that owns [`antiphon_types::Slot::DEPLOYMENT`], it rotates on a quiet deployment as well.
+    /// Has the first signing key made, and the next one when the newest is old enough. Log-ins and edges that fetch the keys do so
+    /// too; called now and then by any node, it rotates on a quiet deployment as well.
     ///
     /// # Errors
     /// [`IdentityError`] when the keys cannot be reached; the next call tries again.
     pub async fn rotate_keys_if_due(&self) -> Result<(), IdentityError> {
-        self.inner.key_ring.refreshed(self.inner.clock.now_ms()).await.map(drop)
+        self.inner.key_ring.look_after().await
     }
 
     pub(crate) fn inner(&self) -> &Inner {

@@ -26,7 +26,7 @@ mod domain;
 mod error;
 mod options;
 
-pub use adapters::{FeedHome, MessageService};
+pub use adapters::{FeedHome, MessageService, Salvager};
 pub use domain::Rejection;
 pub use error::MessageError;
 pub use options::MessageOptions;

@@ -15,7 +15,7 @@ use antiphon_proto::{
         presence_server::PresenceServer,
     },
 };
-use antiphon_slot::{SlotOptions, Slots};
+use antiphon_slot::{Hooks, SlotOptions, Slots, protocol::InSync};
 use antiphon_types::{Clock, Slot, UserId};
 use futures_util::{FutureExt as _, StreamExt as _};
 use prost::Message as _;
@@ -49,9 +49,9 @@ impl World {
             ..EmbeddedOptions::default()
         };
         let kv = Kv::open_embedded(options).await.unwrap();
-        let slots = Slots::start(kv.clone(), SlotOptions::default(), [owner; 16], vec![], vec![]);
+        let slots = Slots::start(kv.clone(), SlotOptions::default(), [owner; 16], Hooks::default());
         for slot in Slot::all() {
-            slots.grant(slot, 1);
+            slots.grant(slot, 1, InSync::alone());
         }
         let topics = Topics::new(FeedOptions::default());
         let options = PresenceOptions {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use antiphon_kv::{KvError, Txn};
 use antiphon_proto::log::{Entry, Header};
 use antiphon_types::Slot;
+use bytes::Bytes;
 use prost::Message as _;
 
 use crate::{
@@ -12,6 +13,7 @@ use crate::{
     command::Command,
     keys,
     protocol::{Fenced, Proposal, Protocol, Verdict},
+    replica::{before, write_set},
     txn::Kept,
 };
 
@@ -97,13 +99,16 @@ pub(crate) async fn attempt(
         writes,
         events,
     };
-    for write in &entry.writes {
-        match &write.value {
-            Some(value) => txn.set(write.key.clone(), value.clone()),
-            None => txn.clear(write.key.clone()),
-        }
+    if proposal.undo {
+        let undo = before(&txn, &entry).await?;
+        txn.set(keys::undo(slot, entry.index), undo.encode_to_vec());
     }
-    txn.set(keys::log(slot, proposal.index), entry.encode_to_vec());
+    for index in proposal.undo_trim.clone() {
+        txn.clear(keys::undo(slot, index));
+    }
+    write_set(&txn, &entry);
+    let encoded = Bytes::from(entry.encode_to_vec());
+    txn.set(keys::log(slot, proposal.index), encoded.clone());
     txn.set(keys::header(slot), proposal.header.encode_to_vec());
     if let Some(trim) = &proposal.trim {
         txn.clear_range(keys::log(slot, trim.start), keys::log(slot, trim.end));
@@ -114,6 +119,7 @@ pub(crate) async fn attempt(
         index: entry.index,
         writes: entry.writes.into(),
         events: entry.events.into(),
+        encoded,
     };
     Ok(Outcome::Committed(Attempt {
         entry: Some(entry),

@@ -11,7 +11,7 @@ use tokio::{sync::watch, time::sleep};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::{Instrument as _, debug_span, warn};
 
-use crate::{Carrier, SlotError, keys, writer::Node};
+use crate::{Carrier, SlotError, keys, node::Node};
 
 /// Entries read from the log at once.
 const PAGE_LEN: usize = 16;

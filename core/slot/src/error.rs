@@ -1,6 +1,6 @@
 use antiphon_kv::KvError;
 use antiphon_proto::refusal;
-use antiphon_types::{Epoch, ErrorCode, Slot};
+use antiphon_types::{Epoch, ErrorCode, LogIndex, Slot};
 use tonic::Status;
 
 /// Why a slot refused.
@@ -52,6 +52,32 @@ pub enum SlotError {
         /// The slot.
         slot: Slot,
     },
+    /// Too few regions hold copies of the slot to commit anything.
+    #[error("{slot:?} has {in_sync} in-sync copies and takes writes with {min_in_sync} or more")]
+    TooFewInSync {
+        /// The slot.
+        slot: Slot,
+        /// The in-sync copies there are, the home's included.
+        in_sync: usize,
+        /// The fewest with which writes are taken.
+        min_in_sync: usize,
+    },
+    /// The region's lease has run out: another may be home.
+    #[error("{slot:?} is not served: the region's lease has run out")]
+    NoLease {
+        /// The slot.
+        slot: Slot,
+    },
+    /// A log does not end where the caller believes it does.
+    #[error("the log of {slot:?} ends at {found} and not at {expected}")]
+    Stale {
+        /// The slot.
+        slot: Slot,
+        /// Where the caller believes it ends.
+        expected: LogIndex,
+        /// Where it ends.
+        found: LogIndex,
+    },
     /// The store failed.
     #[error(transparent)]
     Kv(#[from] KvError),
@@ -74,7 +100,9 @@ impl SlotError {
             Self::Overloaded { .. } => ErrorCode::ResourceExhausted,
             Self::TooLarge { .. } => ErrorCode::TooLarge,
             Self::Timeout { .. } => ErrorCode::DeadlineExceeded,
-            Self::Closed { .. } => ErrorCode::Unavailable,
+            Self::Closed { .. } | Self::Stale { .. } | Self::TooFewInSync { .. } | Self::NoLease { .. } => {
+                ErrorCode::Unavailable
+            }
             Self::Kv(error) => match error {
                 KvError::Io(_) | KvError::TooLarge { .. } => ErrorCode::Internal,
                 KvError::Conflict
@@ -93,7 +121,8 @@ impl SlotError {
     pub const fn retry_after_ms(&self) -> Option<u64> {
         match self {
             Self::Overloaded { retry_after_ms, .. } => Some(*retry_after_ms),
-            Self::Closed { .. } | Self::Kv(_) => Some(1_000),
+            Self::TooFewInSync { .. } | Self::NoLease { .. } => Some(500),
+            Self::Closed { .. } | Self::Stale { .. } | Self::Kv(_) => Some(1_000),
             Self::NotHome { .. }
             | Self::TooLarge { .. }
             | Self::Timeout { .. }
@@ -112,6 +141,9 @@ impl SlotError {
             | Self::Timeout { .. }
             | Self::Closed { .. }
             | Self::ForeignKey { .. }
+            | Self::Stale { .. }
+            | Self::TooFewInSync { .. }
+            | Self::NoLease { .. }
             | Self::Kv(_)
             | Self::Corrupt { .. } => refusal::status(self.code().as_str(), self.to_string(), self.retry_after_ms()),
         }

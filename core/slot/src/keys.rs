@@ -14,6 +14,22 @@ pub(crate) fn log(slot: Slot, index: LogIndex) -> Bytes {
     pack(&(slot.number(), kind::LOG, index)).into()
 }
 
+/// `(slot, CUT, index)`.
+pub(crate) fn cut(slot: Slot, index: LogIndex) -> Bytes {
+    pack(&(slot.number(), kind::CUT, index)).into()
+}
+
+/// `(slot, UNDO, index)`.
+pub(crate) fn undo(slot: Slot, index: LogIndex) -> Bytes {
+    pack(&(slot.number(), kind::UNDO, index)).into()
+}
+
+/// The keys of services, which come after those of the slot itself: from the first, inclusive, to the end, exclusive.
+pub(crate) fn services(slot: Slot) -> (Bytes, Bytes) {
+    let end = Bytes::from(pack(&(slot.number(), u64::MAX)));
+    (pack(&(slot.number(), kind::UNDO + 1)).into(), end)
+}
+
 /// What every key of the slot begins with.
 pub(crate) fn prefix(slot: Slot) -> Bytes {
     pack(&(slot.number(),)).into()
@@ -21,9 +37,8 @@ pub(crate) fn prefix(slot: Slot) -> Bytes {
 
 /// Whether a service may write `key` as part of `slot`: inside the slot, and neither its header nor its log.
 pub(crate) fn is_service_key(slot: Slot, key: &[u8]) -> bool {
-    let header = header(slot);
-    let log = pack(&(slot.number(), kind::LOG));
-    key.starts_with(&prefix(slot)) && !key.starts_with(&header) && !key.starts_with(&log)
+    let (start, end) = services(slot);
+    key.starts_with(&prefix(slot)) && (start..end).contains(key)
 }
 
 #[cfg(test)]
@@ -47,6 +62,8 @@ mod tests {
         assert!(is_service_key(slot, &pack(&(7_u16, kind::MESSAGE, 1_u64))));
         assert!(!is_service_key(slot, &header(slot)));
         assert!(!is_service_key(slot, &log(slot, 1)));
+        assert!(!is_service_key(slot, &cut(slot, 1)));
+        assert!(!is_service_key(slot, &undo(slot, 1)));
         assert!(!is_service_key(slot, &pack(&(other.number(), kind::MESSAGE, 1_u64))));
     }
 }

@@ -20,22 +20,31 @@
 
 mod batch;
 mod command;
+mod copy;
 mod courier;
 mod error;
 mod keys;
+mod lease;
+mod node;
 mod observer;
+mod opening;
 mod options;
 pub mod protocol;
 mod read;
+mod replica;
 mod runtime;
+mod signals;
 mod slots;
 mod txn;
 mod writer;
 
 pub use command::Committed;
 pub use error::SlotError;
-pub use observer::{Carrier, CarryError, CommitObserver, CommittedEntry};
+pub use lease::Lease;
+pub use node::Hooks;
+pub use observer::{Carrier, CarryError, CommitObserver, CommittedEntry, Shipping};
 pub use options::SlotOptions;
 pub use read::SlotRead;
+pub use replica::{Bounds, ReplicaLog};
 pub use slots::Slots;
 pub use txn::SlotTxn;

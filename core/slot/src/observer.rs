@@ -5,6 +5,8 @@ use antiphon_types::{Epoch, LogIndex, Slot};
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 
+use crate::protocol::LogState;
+
 /// A committed entry, at or below the high watermark, as observers see it.
 #[derive(Debug, Clone)]
 pub struct CommittedEntry {
@@ -18,6 +20,8 @@ pub struct CommittedEntry {
     pub writes: Arc<[Write]>,
     /// What happened, in the order of the commands.
     pub events: Arc<[Event]>,
+    /// The entry as it is stored.
+    pub encoded: Bytes,
 }
 
 impl CommittedEntry {
@@ -34,6 +38,15 @@ impl CommittedEntry {
 pub trait CommitObserver: Send + Sync + 'static {
     /// Takes note of an entry.
     fn committed(&self, entry: &CommittedEntry);
+}
+
+/// Ships slot logs to the regions that keep copies. Called in order per slot; must not block.
+pub trait Shipping: Send + Sync + 'static {
+    /// An entry is durable at home; it may be above the high watermark.
+    fn appended(&self, entry: &CommittedEntry);
+
+    /// The log's bounds have moved, the high watermark above all, without an entry.
+    fn moved(&self, slot: Slot, state: &LogState);
 }
 
 /// Carries events of a slot's log to other slots, at least once, by the slot's durable cursor.

@@ -13,6 +13,8 @@ pub struct SlotOptions {
     pub write_timeout: Duration,
     /// Log entries kept below what every cursor has passed.
     pub log_entries_kept: u64,
+    /// Log entries kept for a region that is behind; one further behind takes a copy of the slot.
+    pub log_entries_behind_max: u64,
     /// How long a slot is idle before it writes down cursors that moved since its last commit.
     pub flush_idle: Duration,
 }
@@ -25,6 +27,7 @@ impl Default for SlotOptions {
             entry_bytes_max: 90_000,
             write_timeout: Duration::from_secs(10),
             log_entries_kept: 128,
+            log_entries_behind_max: 20_000,
             flush_idle: Duration::from_secs(1),
         }
     }

@@ -3,9 +3,12 @@
 //! The shell reads the header inside each transaction, asks [`Protocol::verdict`] and reports how the commit ended.
 //! Leader epoch: Kafka KIP-101. Primary-backup with an in-sync set: PacificA (MSR-TR-2008-25).
 
-use std::{collections::BTreeMap, ops::Range};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::{Range, RangeInclusive},
+};
 
-use antiphon_proto::log::Header;
+use antiphon_proto::log::{EpochStart, Header};
 use antiphon_types::{Epoch, LogIndex};
 use bytes::Bytes;
 
@@ -53,10 +56,73 @@ pub struct Proposal {
     pub header: Header,
     /// Log entries that go in the same transaction.
     pub trim: Option<Range<LogIndex>>,
+    /// Whether the entry may still be cut once it is stored, so that what it overwrites has to be kept.
+    pub undo: bool,
+    /// Undo records that go in the same transaction: their entries are committed.
+    pub undo_trim: Range<LogIndex>,
 }
 
-/// A member of the in-sync set other than the home.
+/// A region other than the home that keeps a copy of the slot.
 pub type Replica = u64;
+
+/// Who has to hold an entry before it is committed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InSync {
+    /// The members besides the home. One that the home asks the directory to add counts at once, one that it asks to remove until
+    /// the directory has said so (Kafka's maximal in-sync set): whoever may be made home next is counted in any case.
+    pub others: BTreeSet<Replica>,
+    /// How many members the directory has confirmed, the home included.
+    pub confirmed: usize,
+    /// Below this many confirmed members nothing is committed.
+    pub min_in_sync: usize,
+    /// When an entry is acknowledged.
+    pub durability: Durability,
+}
+
+/// When an entry is acknowledged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durability {
+    /// When every member of the in-sync set holds it: losing the home loses nothing.
+    Global,
+    /// When the home holds it.
+    Regional,
+}
+
+impl InSync {
+    /// A home that is alone: what it holds is committed.
+    #[must_use]
+    pub const fn alone() -> Self {
+        Self {
+            others: BTreeSet::new(),
+            confirmed: 1,
+            min_in_sync: 1,
+            durability: Durability::Global,
+        }
+    }
+
+    /// Whether an entry can be committed at all.
+    #[must_use]
+    pub const fn is_enough(&self) -> bool {
+        self.confirmed >= self.min_in_sync
+    }
+}
+
+/// What of a slot's log is where, for those who ship it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct LogState {
+    /// The leader epoch of the home.
+    pub epoch: Epoch,
+    /// Entries below are trimmed.
+    pub first_index: LogIndex,
+    /// The last entry that is durable at home.
+    pub last_index: LogIndex,
+    /// Everything up to here has been carried to other slots.
+    pub carried_index: LogIndex,
+    /// The highest index that every in-sync region holds.
+    pub high_watermark: LogIndex,
+    /// Which leader epoch wrote from which index on.
+    pub epochs: Vec<EpochStart>,
+}
 
 /// The state of one slot at its owner.
 #[derive(Debug, Clone)]
@@ -68,9 +134,29 @@ pub struct Protocol {
     carried_index: LogIndex,
     carried_index_stored: LogIndex,
     high_watermark: LogIndex,
-    replicas: BTreeMap<Replica, LogIndex>,
+    epochs: Vec<EpochStart>,
+    /// Write sets up to here are in the store; below the log's end only until the tail that was found is applied.
+    applied_index: LogIndex,
+    /// From here on applied entries have an undo record.
+    undo_first_index: LogIndex,
+    /// Where the log ended when the slot was opened: before that much is committed again, nothing is shown.
+    opened_at: LogIndex,
+    in_sync: InSync,
+    /// What replicas have said in this epoch that they hold, observers included.
+    held: BTreeMap<Replica, LogIndex>,
+    /// From where on replicas still need the log.
+    needed: BTreeMap<Replica, LogIndex>,
     in_flight: Option<Proposal>,
-    entries_kept: u64,
+    kept: Kept,
+}
+
+/// Entries that stay in the log though every cursor has passed them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Kept {
+    /// In any case.
+    pub entries: u64,
+    /// For a replica that is behind; one further behind takes a copy of the slot.
+    pub behind_max: u64,
 }
 
 /// Entries are trimmed in runs of this many, so that trimming costs little per commit.
@@ -79,16 +165,11 @@ const TRIM_RUN: u64 = if cfg!(test) { 4 } else { 64 };
 impl Protocol {
     /// Takes the slot over: returns the state and the header that the taking transaction writes.
     ///
-    /// `replicas` are the other members of the in-sync set; without any, everything stored is committed.
+    /// Everything that is stored is kept. What of it is committed shows when the in-sync set has it, see [`Protocol::is_open`].
     ///
     /// # Errors
     /// [`Fenced`] when the store has seen a higher epoch.
-    pub fn open(
-        stored: Option<&Header>,
-        grant: Grant,
-        replicas: impl IntoIterator<Item = Replica>,
-        entries_kept: u64,
-    ) -> Result<(Self, Header), Fenced> {
+    pub fn open(stored: Option<&Header>, grant: Grant, in_sync: InSync, kept: Kept) -> Result<(Self, Header), Fenced> {
         let found = stored.cloned().unwrap_or_else(|| Header {
             first_index: 1,
             ..Header::default()
@@ -99,41 +180,79 @@ impl Protocol {
         let mut protocol = Self {
             grant,
             last_index: found.last_index,
-            last_batch_id: found.last_batch_id,
+            last_batch_id: found.last_batch_id.clone(),
             first_index: found.first_index,
             carried_index: found.carried_index,
             carried_index_stored: found.carried_index,
-            high_watermark: 0,
-            replicas: replicas.into_iter().map(|replica| (replica, 0)).collect(),
+            high_watermark: found.high_watermark.min(found.last_index),
+            epochs: found.epochs.clone(),
+            applied_index: found.applied_index.max(found.first_index.saturating_sub(1)),
+            undo_first_index: undo_first_index(&found),
+            opened_at: found.last_index,
+            in_sync,
+            held: BTreeMap::new(),
+            needed: BTreeMap::new(),
             in_flight: None,
-            entries_kept,
+            kept,
         };
         protocol.raise_high_watermark();
         let header = protocol.header();
         Ok((protocol, header))
     }
 
+    /// What the slot took over as a replica and has not applied yet: to be applied before the first batch.
+    #[must_use]
+    pub const fn unapplied(&self) -> Option<RangeInclusive<LogIndex>> {
+        if self.applied_index < self.last_index {
+            return Some(self.applied_index + 1..=self.last_index);
+        }
+        None
+    }
+
+    /// The header once write sets up to `index` are applied.
+    #[must_use]
+    pub fn applying(&self, index: LogIndex) -> Header {
+        Header {
+            applied_index: index,
+            ..self.header()
+        }
+    }
+
+    /// Write sets up to `index` are applied.
+    pub fn applied(&mut self, index: LogIndex) {
+        self.applied_index = index.min(self.last_index);
+    }
+
     /// Starts a batch.
     ///
     /// # Panics
-    /// When the batch before has not ended: the shell runs one at a time.
+    /// When the batch before has not ended, or the tail is not applied: the shell does one thing after another.
     pub fn propose(&mut self, batch_id: BatchId) -> Proposal {
         assert!(
             self.in_flight.is_none(),
             "one batch at a time: the one before is not settled"
         );
-        let trim = self.trim();
+        assert!(self.unapplied().is_none(), "the tail is applied before the first batch");
+        let (trim, undo) = (self.trim(), self.may_be_cut());
+        let settled = if undo { self.held_by_all() } else { self.last_index + 1 };
+        let undo_trim = self.undo_first_index..(settled + 1).min(self.last_index + 1);
         let mut header = self.header();
         header.last_index = self.last_index + 1;
         header.last_batch_id = Bytes::copy_from_slice(&batch_id);
+        header.applied_index = header.last_index;
+        header.undo_first_index = self.undo_first_index.max(settled + 1);
+        wrote_from(&mut header.epochs, self.grant.epoch, header.last_index);
         if let Some(range) = &trim {
             header.first_index = range.end;
+            forget_epochs(&mut header.epochs, range.end);
         }
         let proposal = Proposal {
             index: header.last_index,
             batch_id,
             header,
             trim,
+            undo,
+            undo_trim,
         };
         self.in_flight = Some(proposal.clone());
         proposal
@@ -166,8 +285,11 @@ impl Protocol {
     pub fn committed(&mut self) -> Option<LogIndex> {
         let proposal = self.in_flight.take()?;
         self.last_index = proposal.index;
+        self.applied_index = proposal.index;
+        self.undo_first_index = proposal.header.undo_first_index;
         self.last_batch_id = proposal.header.last_batch_id;
         self.first_index = proposal.header.first_index;
+        self.epochs = proposal.header.epochs;
         self.carried_index_stored = proposal.header.carried_index;
         self.raise_high_watermark()
     }
@@ -178,11 +300,60 @@ impl Protocol {
         self.in_flight = None;
     }
 
-    /// A replica of the in-sync set holds everything up to `index`. Returns the high watermark if that raised it.
+    /// A replica that follows this epoch holds everything up to `index`. Returns the high watermark if that raised it.
     pub fn replicated(&mut self, replica: Replica, index: LogIndex) -> Option<LogIndex> {
-        let held = self.replicas.get_mut(&replica)?;
-        *held = index.max(*held);
+        self.follows(replica, index + 1);
+        let held = self.held.entry(replica).or_default();
+        *held = index.min(self.last_index).max(*held);
         self.raise_high_watermark()
+    }
+
+    /// A replica is going to take the log from `index` on, and holds up its trimming meanwhile, within bounds.
+    pub fn follows(&mut self, replica: Replica, index: LogIndex) {
+        self.needed.insert(replica, index);
+    }
+
+    /// A replica follows no more: it holds up the trimming no longer. What it has said counts on.
+    pub fn left(&mut self, replica: Replica) {
+        self.needed.remove(&replica);
+    }
+
+    /// The in-sync set is another one. Returns the high watermark if that raised it.
+    pub fn set_in_sync(&mut self, in_sync: InSync) -> Option<LogIndex> {
+        self.in_sync = in_sync;
+        self.raise_high_watermark()
+    }
+
+    /// Whether reads may be answered: all that the log held when it was opened is committed in this epoch, so that nobody sees
+    /// less than what an earlier home has shown.
+    #[must_use]
+    pub const fn is_open(&self) -> bool {
+        self.high_watermark >= self.opened_at
+    }
+
+    /// Whether writes may be taken: there are copies enough to commit them.
+    #[must_use]
+    pub const fn accepts_writes(&self) -> bool {
+        self.in_sync.is_enough()
+    }
+
+    /// The in-sync set as it counts now.
+    #[must_use]
+    pub const fn in_sync(&self) -> &InSync {
+        &self.in_sync
+    }
+
+    /// What of the log is where.
+    #[must_use]
+    pub fn log_state(&self) -> LogState {
+        LogState {
+            epoch: self.grant.epoch,
+            first_index: self.first_index,
+            last_index: self.last_index,
+            carried_index: self.carried_index,
+            high_watermark: self.high_watermark,
+            epochs: self.epochs.clone(),
+        }
     }
 
     /// Everything up to `index` has been carried to the other slots; only grows.
@@ -227,28 +398,75 @@ impl Protocol {
             last_batch_id: self.last_batch_id.clone(),
             first_index: self.first_index,
             carried_index: self.carried_index,
+            epochs: self.epochs.clone(),
+            applied_index: self.applied_index,
+            high_watermark: self.high_watermark,
+            copying: false,
+            undo_first_index: self.undo_first_index,
         }
     }
 
-    /// What may go: below the courier's cursor, every replica and what is kept in any case.
+    /// Whether an entry that is stored now may have to be cut again: as long as another region may be made home that lacks it.
+    fn may_be_cut(&self) -> bool {
+        !self.in_sync.others.is_empty() || !self.in_sync.is_enough() || self.high_watermark < self.last_index
+    }
+
+    /// The highest index that every member of the in-sync set holds.
+    fn held_by_all(&self) -> LogIndex {
+        let held = |replica| self.held.get(replica).copied().unwrap_or_default();
+        self.in_sync
+            .others
+            .iter()
+            .map(held)
+            .fold(self.last_index, LogIndex::min)
+    }
+
+    /// What may go: below the courier's cursor, the in-sync set, what is kept in any case, and every other replica that is not too
+    /// far behind.
     fn trim(&self) -> Option<Range<LogIndex>> {
-        let passed = self
-            .replicas
-            .values()
-            .copied()
-            .fold(self.carried_index_stored, LogIndex::min);
-        let end = (passed + 1).min((self.last_index + 1).saturating_sub(self.entries_kept));
+        let passed = self.carried_index_stored.min(self.high_watermark);
+        let behind_from = self.last_index.saturating_sub(self.kept.behind_max);
+        let needed = self.needed.values().map(|index| index.saturating_sub(1));
+        let behind = needed.fold(passed, LogIndex::min).max(behind_from);
+        let end = (passed.min(behind) + 1).min((self.last_index + 1).saturating_sub(self.kept.entries));
         (end >= self.first_index + TRIM_RUN).then_some(self.first_index..end)
     }
 
     fn raise_high_watermark(&mut self) -> Option<LogIndex> {
-        let held_by_all = self.replicas.values().copied().fold(self.last_index, LogIndex::min);
-        if held_by_all <= self.high_watermark {
+        let held_by_all = match self.in_sync.durability {
+            Durability::Regional => self.last_index,
+            Durability::Global => self.held_by_all(),
+        };
+        if held_by_all <= self.high_watermark || !self.in_sync.is_enough() {
             return None;
         }
         self.high_watermark = held_by_all;
         Some(held_by_all)
     }
+}
+
+/// From where on a slot that is taken over has undo records, or will have once its tail is applied.
+fn undo_first_index(found: &Header) -> LogIndex {
+    if (1..=found.applied_index).contains(&found.undo_first_index) {
+        return found.undo_first_index;
+    }
+    found.applied_index.max(found.first_index.saturating_sub(1)) + 1
+}
+
+/// Notes in an epoch history that `epoch` wrote the entry at `index`.
+pub(crate) fn wrote_from(epochs: &mut Vec<EpochStart>, epoch: Epoch, index: LogIndex) {
+    if epochs.last().is_none_or(|last| last.epoch < epoch) {
+        epochs.push(EpochStart {
+            epoch,
+            first_index: index,
+        });
+    }
+}
+
+/// Forgets the epochs that wrote nothing from `first_index` on.
+pub(crate) fn forget_epochs(epochs: &mut Vec<EpochStart>, first_index: LogIndex) {
+    let forgotten = epochs.iter().skip(1).take_while(|next| next.first_index <= first_index);
+    epochs.drain(..forgotten.count());
 }
 
 #[cfg(test)]

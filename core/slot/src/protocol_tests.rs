@@ -6,6 +6,20 @@ use proptest::prelude::*;
 
 use super::*;
 
+const KEPT: Kept = Kept {
+    entries: 4,
+    behind_max: 20,
+};
+
+fn with(others: &[Replica]) -> InSync {
+    InSync {
+        others: others.iter().copied().collect(),
+        confirmed: others.len() + 1,
+        min_in_sync: 1,
+        durability: Durability::Global,
+    }
+}
+
 /// What the store does with one commit.
 #[derive(Debug, Clone, Copy)]
 enum Fate {
@@ -100,8 +114,8 @@ impl World {
             epoch: self.epoch,
             owner: [self.tokens; 16],
         };
-        let replicas = self.with_replica.then_some(1);
-        let Ok((protocol, header)) = Protocol::open(self.store.header.as_ref(), grant, replicas, 4) else {
+        let in_sync = if self.with_replica { with(&[1]) } else { InSync::alone() };
+        let Ok((protocol, header)) = Protocol::open(self.store.header.as_ref(), grant, in_sync, KEPT) else {
             return;
         };
         self.store.header = Some(header);
@@ -287,10 +301,10 @@ fn an_owner_that_was_replaced_cannot_commit() {
         epoch: 1,
         owner: [token; 16],
     };
-    let (mut old, header) = Protocol::open(None, grant(1), [], 4).unwrap();
+    let (mut old, header) = Protocol::open(None, grant(1), InSync::alone(), KEPT).unwrap();
     old.propose([1; 16]);
     assert_eq!(old.verdict(Some(&header)), Verdict::Proceed);
-    let (_, taken) = Protocol::open(Some(&header), grant(2), [], 4).unwrap();
+    let (_, taken) = Protocol::open(Some(&header), grant(2), InSync::alone(), KEPT).unwrap();
     assert_eq!(old.verdict(Some(&taken)), Verdict::Fenced(Fenced { epoch: 1 }));
 }
 
@@ -300,7 +314,7 @@ fn an_entry_of_another_batch_is_never_taken_for_ours() {
         epoch: 1,
         owner: [1; 16],
     };
-    let (mut protocol, _) = Protocol::open(None, grant, [], 4).unwrap();
+    let (mut protocol, _) = Protocol::open(None, grant, InSync::alone(), KEPT).unwrap();
     let ours = protocol.propose([1; 16]);
     assert_eq!(protocol.verdict(Some(&ours.header)), Verdict::AlreadyCommitted);
     let theirs = Header {
@@ -313,8 +327,8 @@ fn an_entry_of_another_batch_is_never_taken_for_ours() {
 #[test]
 fn the_same_owner_token_under_another_epoch_is_fenced() {
     let owner = [1; 16];
-    let (old, header) = Protocol::open(None, Grant { epoch: 1, owner }, [], 4).unwrap();
-    let (_, taken) = Protocol::open(Some(&header), Grant { epoch: 2, owner }, [], 4).unwrap();
+    let (old, header) = Protocol::open(None, Grant { epoch: 1, owner }, InSync::alone(), KEPT).unwrap();
+    let (_, taken) = Protocol::open(Some(&header), Grant { epoch: 2, owner }, InSync::alone(), KEPT).unwrap();
     assert_eq!(old.verdict(Some(&taken)), Verdict::Fenced(Fenced { epoch: 2 }));
 }
 
@@ -326,8 +340,8 @@ fn a_lower_epoch_cannot_open() {
             epoch: 5,
             owner: [1; 16],
         },
-        [],
-        4,
+        InSync::alone(),
+        KEPT,
     )
     .unwrap();
     let refused = Protocol::open(
@@ -336,8 +350,8 @@ fn a_lower_epoch_cannot_open() {
             epoch: 4,
             owner: [2; 16],
         },
-        [],
-        4,
+        InSync::alone(),
+        KEPT,
     );
     assert_eq!(refused.err(), Some(Fenced { epoch: 5 }));
 }
@@ -350,8 +364,8 @@ fn the_high_watermark_waits_for_every_in_sync_replica() {
             epoch: 1,
             owner: [1; 16],
         },
-        [1, 2],
-        4,
+        with(&[1, 2]),
+        KEPT,
     )
     .unwrap();
     protocol.propose([1; 16]);
@@ -359,4 +373,118 @@ fn the_high_watermark_waits_for_every_in_sync_replica() {
     assert_eq!(protocol.replicated(1, 1), None);
     assert_eq!(protocol.replicated(2, 1), Some(1));
     assert_eq!(protocol.replicated(2, 1), None);
+}
+
+#[test]
+fn below_the_fewest_copies_nothing_is_committed() {
+    let grant = Grant {
+        epoch: 1,
+        owner: [1; 16],
+    };
+    let few = InSync {
+        min_in_sync: 2,
+        ..InSync::alone()
+    };
+    let (mut protocol, _) = Protocol::open(None, grant, few, KEPT).unwrap();
+    assert!(!protocol.accepts_writes());
+    protocol.propose([1; 16]);
+    assert_eq!(protocol.committed(), None);
+    let enough = InSync {
+        min_in_sync: 2,
+        ..with(&[1])
+    };
+    assert_eq!(protocol.set_in_sync(enough), None);
+    assert!(protocol.accepts_writes());
+    assert_eq!(protocol.replicated(1, 1), Some(1));
+}
+
+#[test]
+fn a_region_that_is_being_added_counts_before_it_is_confirmed() {
+    let grant = Grant {
+        epoch: 1,
+        owner: [1; 16],
+    };
+    let adding = InSync {
+        confirmed: 1,
+        ..with(&[1])
+    };
+    let (mut protocol, _) = Protocol::open(None, grant, adding, KEPT).unwrap();
+    protocol.propose([1; 16]);
+    assert_eq!(protocol.committed(), None);
+    assert_eq!(protocol.replicated(1, 1), Some(1));
+}
+
+#[test]
+fn a_new_home_shows_nothing_before_what_it_found_is_committed_again() {
+    let found = Header {
+        epoch: 3,
+        last_index: 7,
+        first_index: 1,
+        applied_index: 4,
+        high_watermark: 5,
+        epochs: vec![EpochStart {
+            epoch: 3,
+            first_index: 1,
+        }],
+        ..Header::default()
+    };
+    let grant = Grant {
+        epoch: 4,
+        owner: [1; 16],
+    };
+    let (mut protocol, header) = Protocol::open(Some(&found), grant, with(&[9]), KEPT).unwrap();
+    assert_eq!((header.applied_index, header.high_watermark), (4, 5));
+    assert_eq!(protocol.unapplied(), Some(5..=7));
+    protocol.applied(7);
+    assert!(!protocol.is_open());
+    assert_eq!(protocol.replicated(9, 6), Some(6));
+    assert!(!protocol.is_open());
+    // What a replica says that it holds beyond the log is not the log's.
+    assert_eq!(protocol.replicated(9, 99), Some(7));
+    assert!(protocol.is_open());
+    let proposal = protocol.propose([1; 16]);
+    assert_eq!(
+        proposal.header.epochs.last(),
+        Some(&EpochStart {
+            epoch: 4,
+            first_index: 8
+        })
+    );
+}
+
+#[test]
+fn a_replica_holds_up_trimming_only_so_far() {
+    let grant = Grant {
+        epoch: 1,
+        owner: [1; 16],
+    };
+    let (mut protocol, _) = Protocol::open(None, grant, InSync::alone(), KEPT).unwrap();
+    let mut first_index = 1;
+    protocol.follows(5, 1);
+    for index in 1..=60 {
+        if let Some(range) = protocol.propose([1; 16]).trim {
+            first_index = range.end;
+        }
+        protocol.committed();
+        protocol.carried(index);
+        if index == 20 {
+            assert_eq!(first_index, 1, "entries that the replica lacks were trimmed");
+        }
+    }
+    assert!((30..=41).contains(&first_index), "{first_index}");
+}
+
+#[test]
+fn regional_durability_waits_for_nobody() {
+    let grant = Grant {
+        epoch: 1,
+        owner: [1; 16],
+    };
+    let regional = InSync {
+        durability: Durability::Regional,
+        ..with(&[1])
+    };
+    let (mut protocol, _) = Protocol::open(None, grant, regional, KEPT).unwrap();
+    protocol.propose([1; 16]);
+    assert_eq!(protocol.committed(), Some(1));
 }

@@ -6,7 +6,7 @@ use tokio::{
     time,
 };
 
-use crate::{SlotError, command::Command};
+use crate::{SlotError, command::Command, protocol::LogState, signals::Signals};
 
 /// An open slot as its users see it: the way into the writer's task, and what the task tells.
 pub(crate) struct Runtime {
@@ -14,6 +14,8 @@ pub(crate) struct Runtime {
     pub(crate) queue: mpsc::Sender<Arc<dyn Command>>,
     pub(crate) phase: watch::Receiver<Phase>,
     pub(crate) carried: watch::Receiver<LogIndex>,
+    pub(crate) log: watch::Receiver<LogState>,
+    pub(crate) signals: Arc<Signals>,
 }
 
 /// What the writer's task is doing.
@@ -23,6 +25,8 @@ pub(crate) enum Phase {
     Opening,
     /// Serving; nothing above this high watermark may be shown.
     Serving(LogIndex),
+    /// Everything is committed and nothing more is taken: another region is to be home.
+    HandedOver,
     /// The slot was taken over by another owner.
     Fenced(Epoch),
     /// It could not be opened, or it is shut.
@@ -39,7 +43,7 @@ impl Runtime {
         }
         let mut phase = self.phase.clone();
         let arrived = phase.wait_for(|phase| match phase {
-            Phase::Opening => false,
+            Phase::Opening | Phase::HandedOver => false,
             Phase::Serving(high_watermark) => *high_watermark >= index,
             Phase::Fenced(_) | Phase::Ended(_) => true,
         });
@@ -54,7 +58,7 @@ impl Runtime {
                 Phase::Serving(high_watermark) => Ok(*high_watermark),
                 Phase::Fenced(epoch) => Err(SlotError::NotHome { slot, epoch: *epoch }),
                 Phase::Ended(error) => Err(error.clone()),
-                Phase::Opening => Err(SlotError::Closed { slot }),
+                Phase::Opening | Phase::HandedOver => Err(SlotError::Closed { slot }),
             },
         }
     }

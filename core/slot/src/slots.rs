@@ -4,20 +4,22 @@ use antiphon_kv::{Kv, KvError};
 use antiphon_types::{Epoch, LogIndex, Slot};
 use parking_lot::Mutex;
 use tokio::{
-    sync::{mpsc, watch},
+    sync::{mpsc, oneshot, watch},
     time,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::Instrument as _;
 
 use crate::{
-    Carrier, CommitObserver, Committed, SlotError, SlotOptions, SlotRead, SlotTxn,
+    Committed, Hooks, SlotError, SlotOptions, SlotRead, SlotTxn,
     batch::decode_header,
     command::command,
     keys,
-    protocol::{Grant, OwnerToken},
+    node::Node,
+    protocol::{Grant, InSync, LogState, OwnerToken, Replica},
     runtime::{Phase, Runtime},
-    writer::{Node, Writer},
+    signals::{HandOver, Progress, Signals, Untold},
+    writer::{Tells, Writer},
 };
 
 /// The slots of one node. Cheap to clone.
@@ -39,31 +41,35 @@ enum Place {
     /// Not ours, as far as we know.
     Elsewhere { epoch: Epoch },
     /// Ours, and not used yet.
-    Granted { epoch: Epoch },
+    Granted { epoch: Epoch, in_sync: InSync },
     /// Its writer runs.
-    Open { epoch: Epoch, runtime: Arc<Runtime> },
+    Open(Open),
+}
+
+struct Open {
+    epoch: Epoch,
+    /// The latest that was granted.
+    in_sync: InSync,
+    runtime: Arc<Runtime>,
+}
+
+impl Place {
+    /// The highest epoch this node has heard of.
+    const fn epoch(&self) -> Epoch {
+        match self {
+            Self::Elsewhere { epoch } | Self::Granted { epoch, .. } | Self::Open(Open { epoch, .. }) => *epoch,
+        }
+    }
 }
 
 impl Slots {
     /// Starts serving slots of `kv`. `owner` is this process's fencing token, new and random at each start.
     #[must_use]
-    pub fn start(
-        kv: Kv,
-        options: SlotOptions,
-        owner: OwnerToken,
-        observers: Vec<Arc<dyn CommitObserver>>,
-        carriers: Vec<Arc<dyn Carrier>>,
-    ) -> Self {
+    pub fn start(kv: Kv, options: SlotOptions, owner: OwnerToken, hooks: Hooks) -> Self {
         let places = Slot::all().map(|_| Mutex::new(Place::Elsewhere { epoch: 0 })).collect();
-        let node = Node {
-            kv,
-            options,
-            observers: observers.into(),
-            carriers: carriers.into(),
-        };
         let inner = Inner {
             owner,
-            node,
+            node: Node::new(kv, options, hooks),
             places,
             tasks: TaskTracker::new(),
             closing: CancellationToken::new(),
@@ -71,15 +77,85 @@ impl Slots {
         Self { inner: Arc::new(inner) }
     }
 
-    /// Makes this node the owner of `slot` under `epoch`; it is opened at first use. An epoch that is not above what the node
-    /// already serves changes nothing.
-    pub fn grant(&self, slot: Slot, epoch: Epoch) {
+    /// Makes this node the owner of `slot` under `epoch` with this in-sync set; it is opened at first use. Under the epoch that the
+    /// node serves already only the in-sync set changes; a lower one changes nothing.
+    pub fn grant(&self, slot: Slot, epoch: Epoch, in_sync: InSync) {
         let mut place = self.inner.place(slot).lock();
-        let current = match &*place {
-            Place::Elsewhere { epoch } | Place::Granted { epoch } | Place::Open { epoch, .. } => *epoch,
-        };
-        if matches!(&*place, Place::Elsewhere { .. }) && epoch >= current || epoch > current {
-            *place = Place::Granted { epoch };
+        if epoch < place.epoch() {
+            return;
+        }
+        if let Place::Open(open) = &mut *place {
+            if epoch == open.epoch {
+                open.in_sync = in_sync.clone();
+                return open.runtime.signals.tell(|untold| untold.in_sync = Some(in_sync));
+            }
+            open.runtime.signals.tell(|untold| untold.withdrawn = Some(epoch));
+        }
+        *place = Place::Granted { epoch, in_sync };
+    }
+
+    /// Another region is home of `slot` under `epoch`: whoever waits here is sent there.
+    pub fn withdraw(&self, slot: Slot, epoch: Epoch) {
+        let mut place = self.inner.place(slot).lock();
+        if epoch < place.epoch() {
+            return;
+        }
+        if let Place::Open(open) = &*place {
+            open.runtime.signals.tell(|untold| untold.withdrawn = Some(epoch));
+        }
+        *place = Place::Elsewhere { epoch };
+    }
+
+    /// A replica that follows `slot` under `epoch` holds everything up to `index`.
+    pub fn held(&self, slot: Slot, epoch: Epoch, replica: Replica, index: LogIndex) {
+        self.tell(slot, epoch, |untold| {
+            untold.replicas.insert(replica, Progress::Holds(index));
+        });
+    }
+
+    /// A replica is going to take the log of `slot` from `index` on.
+    pub fn follows(&self, slot: Slot, epoch: Epoch, replica: Replica, index: LogIndex) {
+        self.tell(slot, epoch, |untold| {
+            untold.replicas.entry(replica).or_insert(Progress::Follows(index));
+        });
+    }
+
+    /// A replica follows `slot` no more.
+    pub fn left(&self, slot: Slot, epoch: Epoch, replica: Replica) {
+        self.tell(slot, epoch, |untold| {
+            untold.replicas.insert(replica, Progress::Left);
+        });
+    }
+
+    /// Finishes what is begun and takes nothing new; true once everything that the log holds is committed. Commands wait, until
+    /// the slot is withdrawn or resumed.
+    pub async fn hand_over(&self, slot: Slot, epoch: Epoch) -> bool {
+        let (done, is_done) = oneshot::channel();
+        if self.runtime(slot).is_err() {
+            return false;
+        }
+        self.tell(slot, epoch, |untold| untold.hand_over = Some(HandOver::Begin(done)));
+        is_done.await.is_ok()
+    }
+
+    /// The slot stays here after all.
+    pub fn resume(&self, slot: Slot, epoch: Epoch) {
+        self.tell(slot, epoch, |untold| untold.hand_over = Some(HandOver::Resume));
+    }
+
+    /// What of the slot's log is where, for as long as this node is its home; opens it.
+    ///
+    /// # Errors
+    /// [`SlotError::NotHome`] when this node does not own it.
+    pub fn log_state(&self, slot: Slot) -> Result<watch::Receiver<LogState>, SlotError> {
+        Ok(self.runtime(slot)?.log.clone())
+    }
+
+    fn tell(&self, slot: Slot, epoch: Epoch, tell: impl FnOnce(&mut Untold)) {
+        if let Place::Open(open) = &*self.inner.place(slot).lock()
+            && open.epoch == epoch
+        {
+            open.runtime.signals.tell(tell);
         }
     }
 
@@ -228,7 +304,11 @@ impl Slots {
                 }
             })
             .await;
-        result.map_err(|ReadError(error)| error)
+        let answer = result.map_err(|ReadError(error)| error)?;
+        if !self.inner.node.lease.is_valid() {
+            return Err(SlotError::NoLease { slot }.into());
+        }
+        Ok(answer)
     }
 
     /// Waits until everything up to `index` has been carried to the other slots; false when `timeout` came first.
@@ -247,7 +327,7 @@ impl Slots {
         self.inner
             .places
             .iter()
-            .filter(|place| matches!(&*place.lock(), Place::Open { .. }))
+            .filter(|place| matches!(&*place.lock(), Place::Open(_)))
             .count()
     }
 
@@ -265,40 +345,47 @@ impl Slots {
         let mut place = self.inner.place(slot).lock();
         match &*place {
             Place::Elsewhere { epoch } => Err(SlotError::NotHome { slot, epoch: *epoch }),
-            Place::Open { runtime, .. } => Ok(runtime.clone()),
-            Place::Granted { epoch } => {
-                let epoch = *epoch;
-                let runtime = self.open(slot, epoch);
-                *place = Place::Open {
+            Place::Open(open) => Ok(open.runtime.clone()),
+            Place::Granted { epoch, in_sync } => {
+                let (epoch, in_sync) = (*epoch, in_sync.clone());
+                let runtime = self.open(slot, epoch, in_sync.clone());
+                *place = Place::Open(Open {
                     epoch,
+                    in_sync,
                     runtime: runtime.clone(),
-                };
+                });
                 Ok(runtime)
             }
         }
     }
 
-    fn open(&self, slot: Slot, epoch: Epoch) -> Arc<Runtime> {
+    fn open(&self, slot: Slot, epoch: Epoch, in_sync: InSync) -> Arc<Runtime> {
         let (queue_sender, queue) = mpsc::channel(self.inner.node.options.queue_len_max);
         let (phase_sender, phase) = watch::channel(Phase::Opening);
+        let (log_sender, log) = watch::channel(LogState::default());
         let (carried_sender, carried) = watch::channel(0);
+        let signals = Arc::new(Signals::default());
         let grant = Grant {
             epoch,
             owner: self.inner.owner,
+        };
+        let tells = Tells {
+            phase: phase_sender,
+            log: log_sender,
         };
         let writer = Writer::new(
             slot,
             grant,
             self.inner.node.clone(),
             queue,
-            phase_sender,
+            (tells, signals.clone()),
             carried_sender,
             self.inner.closing.clone(),
         );
         let tasks = self.inner.tasks.clone();
         let inner = Arc::downgrade(&self.inner);
         self.inner.tasks.spawn(async move {
-            let ended = writer.run(tasks).await;
+            let ended = writer.run(in_sync, tasks).await;
             if let Some(inner) = inner.upgrade() {
                 inner.left(slot, epoch, ended);
             }
@@ -308,6 +395,8 @@ impl Slots {
             queue: queue_sender,
             phase,
             carried,
+            log,
+            signals,
         })
     }
 }
@@ -321,10 +410,15 @@ impl Inner {
     /// The writer of `slot` under `epoch` has ended: fenced by a higher epoch, or to be opened again at the next use.
     fn left(&self, slot: Slot, epoch: Epoch, fenced_by: Option<Epoch>) {
         let mut place = self.place(slot).lock();
-        if matches!(&*place, Place::Open { epoch: open, .. } if *open == epoch) {
+        if let Place::Open(open) = &*place
+            && open.epoch == epoch
+        {
             *place = match fenced_by {
-                Some(higher) => Place::Elsewhere { epoch: higher },
-                None => Place::Granted { epoch },
+                Some(epoch) => Place::Elsewhere { epoch },
+                None => Place::Granted {
+                    epoch,
+                    in_sync: open.in_sync.clone(),
+                },
             };
         }
     }

@@ -2,44 +2,39 @@
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
-use antiphon_kv::{Kv, KvError};
+use antiphon_kv::KvError;
 use antiphon_proto::log::Header;
 use antiphon_types::{Epoch, LogIndex, Slot};
 use parking_lot::Mutex;
 use prost::Message as _;
 use rand::random;
 use tokio::{
-    sync::{mpsc, watch},
+    sync::{mpsc, oneshot, watch},
     time::{Instant, sleep},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{Span, debug_span, info, warn};
 
 use crate::{
-    Carrier, CommitObserver, CommittedEntry, SlotError, SlotOptions,
+    CommittedEntry, SlotError,
     batch::{Attempt, BatchError, Outcome, attempt, read_header},
     command::Command,
     courier::Courier,
     keys,
-    protocol::{Fenced, Grant, Proposal, Protocol, Verdict},
+    node::Node,
+    opening::open,
+    protocol::{Fenced, Grant, InSync, LogState, Proposal, Protocol, Verdict},
     runtime::Phase,
+    signals::{HandOver, Progress, Signals},
 };
-
-/// What all slots of a node share.
-#[derive(Clone)]
-pub(crate) struct Node {
-    pub(crate) kv: Kv,
-    pub(crate) options: SlotOptions,
-    pub(crate) observers: Arc<[Arc<dyn CommitObserver>]>,
-    pub(crate) carriers: Arc<[Arc<dyn Carrier>]>,
-}
 
 pub(crate) struct Writer {
     slot: Slot,
     grant: Grant,
     node: Node,
     queue: mpsc::Receiver<Arc<dyn Command>>,
-    phase: watch::Sender<Phase>,
+    tells: Tells,
+    signals: Arc<Signals>,
     carried: watch::Sender<LogIndex>,
     /// Up to where the courier is asked to carry.
     to_carry: watch::Sender<LogIndex>,
@@ -47,7 +42,15 @@ pub(crate) struct Writer {
     taken: VecDeque<Arc<dyn Command>>,
     /// Answers that wait for the high watermark.
     held: VecDeque<Held>,
+    /// Set while the slot is about to get another home: who is to be told when all is committed.
+    handing_over: Option<Option<oneshot::Sender<()>>>,
     closing: CancellationToken,
+}
+
+/// Where the writer tells what it does.
+pub(crate) struct Tells {
+    pub(crate) phase: watch::Sender<Phase>,
+    pub(crate) log: watch::Sender<LogState>,
 }
 
 /// A committed batch above the high watermark.
@@ -60,8 +63,8 @@ struct Held {
 /// The first and the longest pause between attempts at a store that does not answer.
 const RETRY_PAUSE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
 
-/// Attempts to open a slot before its waiting commands are refused.
-const OPEN_ATTEMPTS: u32 = 5;
+/// Batches that may wait for the in-sync set; with more, commands wait in the queue.
+const HELD_MAX: usize = 256;
 
 impl Writer {
     pub(crate) fn new(
@@ -69,7 +72,7 @@ impl Writer {
         grant: Grant,
         node: Node,
         queue: mpsc::Receiver<Arc<dyn Command>>,
-        phase: watch::Sender<Phase>,
+        (tells, signals): (Tells, Arc<Signals>),
         carried: watch::Sender<LogIndex>,
         closing: CancellationToken,
     ) -> Self {
@@ -79,18 +82,20 @@ impl Writer {
             grant,
             node,
             queue,
-            phase,
+            tells,
+            signals,
             carried,
             to_carry,
             taken,
             held,
+            handing_over: None,
             closing,
         }
     }
 
     /// Serves the slot until it is closed, fenced (returns the epoch that fenced it) or cannot be opened.
-    pub(crate) async fn run(mut self, tasks: TaskTracker) -> Option<Epoch> {
-        let mut protocol = match self.open().await {
+    pub(crate) async fn run(mut self, in_sync: InSync, tasks: TaskTracker) -> Option<Epoch> {
+        let mut protocol = match open(&self.node, self.slot, self.grant, &in_sync).await {
             Ok(protocol) => protocol,
             Err(error) => return self.end(error),
         };
@@ -107,7 +112,7 @@ impl Writer {
             tasks.spawn(courier.run(ended.clone()));
         }
         self.to_carry.send_replace(protocol.high_watermark());
-        self.phase.send_replace(Phase::Serving(protocol.high_watermark()));
+        self.release(&mut protocol);
         let result = self.serve(&mut protocol).await;
         ended.cancel();
         match result {
@@ -116,48 +121,31 @@ impl Writer {
         }
     }
 
-    async fn open(&self) -> Result<Protocol, BatchError> {
-        let mut pause = RETRY_PAUSE.0;
-        let mut attempts = 1;
-        loop {
-            let opened = self.node.kv.transact(|txn| async move {
-                let stored = read_header(&txn, self.slot).await?;
-                let (protocol, header) =
-                    Protocol::open(stored.as_ref(), self.grant, [], self.node.options.log_entries_kept)
-                        .map_err(BatchError::Fenced)?;
-                txn.set(keys::header(self.slot), header.encode_to_vec());
-                Ok(protocol)
-            });
-            match opened.await {
-                // An opening of unknown result may simply be done again: it moves nothing.
-                Err(BatchError::Kv(error)) if attempts < OPEN_ATTEMPTS => {
-                    warn!(slot = self.slot.number(), %error, attempts, "opening the slot failed; trying again");
-                    sleep(pause).await;
-                    pause = (pause * 2).min(RETRY_PAUSE.1);
-                    attempts += 1;
-                }
-                result => return result,
-            }
-        }
-    }
-
     async fn serve(&mut self, protocol: &mut Protocol) -> Result<(), BatchError> {
         let mut carried = self.carried.subscribe();
+        let mut lease = self.node.lease.watch();
         let mut moved_at = Instant::now();
         loop {
-            self.refill();
+            self.heed(protocol)?;
+            let takes = self.handing_over.is_none() && self.held.len() < HELD_MAX;
+            if takes {
+                self.refill();
+            }
             if !self.taken.is_empty() {
                 self.commit_batch(protocol).await?;
                 moved_at = Instant::now();
                 continue;
             }
+            self.hand_over(protocol).await?;
             let flush_at = moved_at + self.node.options.flush_idle;
             tokio::select! {
                 biased;
-                command = self.queue.recv() => match command {
+                () = self.signals.changed() => {}
+                command = self.queue.recv(), if takes || self.queue.is_closed() => match command {
                     Some(command) => self.taken.push_back(command),
                     None => break,
                 },
+                Ok(()) = lease.changed(), if !self.held.is_empty() => self.release(protocol),
                 Ok(()) = carried.changed() => {
                     protocol.carried(*carried.borrow_and_update());
                 }
@@ -172,6 +160,50 @@ impl Writer {
         self.flush(protocol).await
     }
 
+    /// Takes in what others have told.
+    fn heed(&mut self, protocol: &mut Protocol) -> Result<(), BatchError> {
+        let untold = self.signals.take();
+        if let Some(epoch) = untold.withdrawn {
+            return Err(BatchError::Fenced(Fenced { epoch }));
+        }
+        let before = protocol.high_watermark();
+        if let Some(in_sync) = untold.in_sync {
+            protocol.set_in_sync(in_sync);
+        }
+        for (replica, held) in untold.replicas {
+            match held {
+                Progress::Holds(index) => {
+                    protocol.replicated(replica, index);
+                }
+                Progress::Follows(index) => protocol.follows(replica, index),
+                Progress::Left => protocol.left(replica),
+            }
+        }
+        if protocol.high_watermark() > before {
+            self.release(protocol);
+        }
+        match untold.hand_over {
+            Some(HandOver::Begin(done)) => self.handing_over = Some(Some(done)),
+            Some(HandOver::Resume) if self.handing_over.take().is_some() => self.tell_phase(protocol),
+            Some(HandOver::Resume) | None => {}
+        }
+        Ok(())
+    }
+
+    /// Once everything that was begun is committed: stops serving, and says so to who asked.
+    async fn hand_over(&mut self, protocol: &mut Protocol) -> Result<(), BatchError> {
+        let is_done = self.held.is_empty() && protocol.high_watermark() == protocol.last_index();
+        if let Some(done) = &mut self.handing_over
+            && is_done
+            && let Some(done) = done.take()
+        {
+            self.flush(protocol).await?;
+            self.tells.phase.send_replace(Phase::HandedOver);
+            let _ = done.send(());
+        }
+        Ok(())
+    }
+
     fn refill(&mut self) {
         while self.taken.len() < self.node.options.batch_len_max {
             let Ok(command) = self.queue.try_recv() else {
@@ -183,6 +215,20 @@ impl Writer {
 
     async fn commit_batch(&mut self, protocol: &mut Protocol) -> Result<(), BatchError> {
         let mut commands: Vec<_> = self.taken.drain(..).collect();
+        if !protocol.accepts_writes() {
+            let in_sync = protocol.in_sync();
+            let (in_sync, min_in_sync) = (in_sync.confirmed, in_sync.min_in_sync);
+            let slot = self.slot;
+            refuse(
+                &commands,
+                &SlotError::TooFewInSync {
+                    slot,
+                    in_sync,
+                    min_in_sync,
+                },
+            );
+            return Ok(());
+        }
         let spans: Vec<Span> = sampled(&commands, self.slot);
         let started = Instant::now();
         let proposal = protocol.propose(random());
@@ -211,8 +257,11 @@ impl Writer {
         for left in commands.drain(done.taken..).rev() {
             self.taken.push_front(left);
         }
-        if done.entry.is_some() {
+        if let Some(entry) = &done.entry {
             protocol.committed();
+            if let Some(shipping) = &self.node.shipping {
+                shipping.appended(entry);
+            }
         } else {
             protocol.not_committed();
         }
@@ -267,15 +316,16 @@ impl Writer {
         }
     }
 
-    /// Shows and answers what the high watermark has reached.
+    /// Shows and answers what the high watermark has reached, as long as the region may.
     fn release(&mut self, protocol: &mut Protocol) {
+        let state = protocol.log_state();
+        if let Some(shipping) = &self.node.shipping {
+            shipping.moved(self.slot, &state);
+        }
+        self.tells.log.send_replace(state);
+        self.tell_phase(protocol);
         let high_watermark = protocol.high_watermark();
-        self.phase.send_if_modified(|phase| {
-            let moved = !matches!(phase, Phase::Serving(shown) if *shown == high_watermark);
-            *phase = Phase::Serving(high_watermark);
-            moved
-        });
-        while self.held.front().is_some_and(|held| held.index <= high_watermark) {
+        while self.held.front().is_some_and(|held| held.index <= high_watermark) && self.node.lease.is_valid() {
             let Some(held) = self.held.pop_front() else {
                 return;
             };
@@ -289,6 +339,18 @@ impl Writer {
                 self.pass_to_courier(protocol, &entry);
             }
         }
+    }
+
+    fn tell_phase(&self, protocol: &Protocol) {
+        if !protocol.is_open() || matches!(self.handing_over, Some(None)) {
+            return;
+        }
+        let high_watermark = protocol.high_watermark();
+        self.tells.phase.send_if_modified(|phase| {
+            let moved = !matches!(phase, Phase::Serving(shown) if *shown == high_watermark);
+            *phase = Phase::Serving(high_watermark);
+            moved
+        });
     }
 
     fn pass_to_courier(&self, protocol: &mut Protocol, entry: &CommittedEntry) {
@@ -341,7 +403,7 @@ impl Writer {
             BatchError::Kv(error) => (SlotError::Kv(error), None),
             BatchError::Slot(error) => (error, None),
         };
-        self.phase.send_replace(match fenced_by {
+        self.tells.phase.send_replace(match fenced_by {
             Some(epoch) => Phase::Fenced(epoch),
             None => Phase::Ended(error.clone()),
         });

@@ -13,7 +13,10 @@ use std::{
 
 use antiphon_kv::{EmbeddedOptions, Kv};
 use antiphon_proto::log::{Event, MessageSent, event};
-use antiphon_slot::{Carrier, CarryError, CommitObserver, CommittedEntry, SlotError, SlotOptions, SlotTxn, Slots};
+use antiphon_slot::{
+    Carrier, CarryError, CommitObserver, CommittedEntry, Hooks, SlotError, SlotOptions, SlotTxn, Slots,
+    protocol::InSync,
+};
 use antiphon_types::{Slot, kind};
 use bytes::Bytes;
 use foundationdb_tuple::pack;
@@ -52,8 +55,17 @@ fn start_with(
     observers: Vec<Arc<dyn CommitObserver>>,
     carriers: Vec<Arc<dyn Carrier>>,
 ) -> Slots {
-    let slots = Slots::start(kv.clone(), options, owner, observers, carriers);
-    slots.grant(slot(), 1);
+    let slots = Slots::start(
+        kv.clone(),
+        options,
+        owner,
+        Hooks {
+            observers,
+            carriers,
+            ..Hooks::default()
+        },
+    );
+    slots.grant(slot(), 1, InSync::alone());
     slots
 }
 

@@ -1,6 +1,7 @@
 use std::{fmt, str::FromStr};
 
 use data_encoding::{BASE32HEX_NOPAD, Encoding};
+use serde::{Deserialize, Serialize};
 
 use crate::TimestampMs;
 
@@ -17,7 +18,8 @@ pub type Epoch = u64;
 pub type LogIndex = u64;
 
 /// One of the 4096 partitions: the unit of home, order, replication and fail-over.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "u16", into = "u16")]
 pub struct Slot(u16);
 
 impl Slot {
@@ -46,6 +48,20 @@ impl Slot {
     /// Every slot, in order.
     pub fn all() -> impl Iterator<Item = Self> {
         (0..SLOT_COUNT).map(Self)
+    }
+}
+
+impl From<Slot> for u16 {
+    fn from(slot: Slot) -> Self {
+        slot.0
+    }
+}
+
+impl TryFrom<u16> for Slot {
+    type Error = String;
+
+    fn try_from(number: u16) -> Result<Self, String> {
+        Self::new(number).ok_or_else(|| format!("slot {number} is not below {SLOT_COUNT}"))
     }
 }
 

@@ -5,6 +5,10 @@
 pub const HEADER: u16 = 0x00;
 /// The slot's log.
 pub const LOG: u16 = 0x01;
+/// Entries that a replica has cut off its log and not proposed again yet.
+pub const CUT: u16 = 0x02;
+/// What entries above the high watermark have overwritten.
+pub const UNDO: u16 = 0x03;
 
 /// identity: username → claim.
 pub const USERNAME: u16 = 0x10;

@@ -34,19 +34,50 @@ impl Interests {
         wanted.tail
     }
 
-    /// One edge fewer follows `topic`. Until the home has been told, it feeds on, and its tail is kept for who comes back.
-    pub(crate) fn leave(&mut self, topic: Topic) {
-        let Some(wanted) = self.topics.get_mut(&topic) else {
-            return;
+    /// One edge fewer follows `topic`. Until the home has been told, it feeds on, and its tail is kept for who comes back. False when
+    /// nobody wants it here.
+    pub(crate) fn leave(&mut self, topic: Topic) -> bool {
+        let Some(wanted) = self.topics.get_mut(&topic).filter(|wanted| wanted.edges > 0) else {
+            return false;
         };
-        wanted.edges = wanted.edges.saturating_sub(1);
-        if wanted.edges > 0 {
-            return;
+        wanted.edges -= 1;
+        if wanted.edges == 0 {
+            self.drop_topic(topic);
         }
+        true
+    }
+
+    fn drop_topic(&mut self, topic: Topic) {
         if self.to_subscribe.remove(&topic) {
             self.topics.remove(&topic);
         } else {
             self.to_unsubscribe.insert(topic);
+        }
+    }
+
+    /// Takes out the topics that have another home now, each with the edges that want it.
+    pub(crate) fn take_out(&mut self, moved: impl Fn(&Topic) -> bool) -> Vec<(Topic, usize)> {
+        let wanted = self
+            .topics
+            .iter()
+            .filter(|(topic, wanted)| wanted.edges > 0 && moved(topic));
+        let taken: Vec<(Topic, usize)> = wanted.map(|(topic, wanted)| (*topic, wanted.edges)).collect();
+        for (topic, _) in &taken {
+            if let Some(wanted) = self.topics.get_mut(topic) {
+                wanted.edges = 0;
+            }
+            self.drop_topic(*topic);
+        }
+        taken
+    }
+
+    /// Takes in a topic that had another home before. Its edges are told what they missed by the new home's tail.
+    pub(crate) fn take_in(&mut self, topic: Topic, edges: usize) {
+        for _ in 0..edges {
+            self.join(topic);
+        }
+        if let Some(wanted) = self.topics.get_mut(&topic) {
+            wanted.tail = None;
         }
     }
 
@@ -90,9 +121,9 @@ impl Interests {
         (subscribe, unsubscribe)
     }
 
-    /// Any topic that is wanted: where the link leads.
-    pub(crate) fn any(&self) -> Option<Topic> {
-        self.topics.keys().next().copied()
+    /// Whether nothing is wanted.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.topics.is_empty()
     }
 
     /// How many topics are wanted.

@@ -78,14 +78,11 @@ impl Link {
 
     /// Follows the home until the stream ends; returns why.
     async fn follow(self: &Arc<Self>, route: &Route, topics: &Topics, clock: &Clock) -> Status {
-        let slot = loop {
-            if let Some(topic) = self.interests.lock().any() {
-                break topic.slot();
-            }
+        while self.interests.lock().is_empty() {
             self.changed.notified().await;
-        };
+        }
         let number = self.interests.lock().link_is_new();
-        let mut client = FeedClient::new(route.to(slot)).max_decoding_message_size(BATCH_BYTES_MAX);
+        let mut client = FeedClient::new(route.to_region(&self.home)).max_decoding_message_size(BATCH_BYTES_MAX);
         let mut batches = match client.follow(self.clone().outgoing(number)).await {
             Ok(response) => response.into_inner(),
             Err(status) => return status,

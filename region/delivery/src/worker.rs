@@ -56,23 +56,23 @@ struct Worker {
 }
 
 impl DeliveryWorker {
-    /// A worker that reaches homes by `route`.
+    /// A worker that reaches homes by `route`. Call it inside a tokio runtime.
     #[must_use]
     pub fn new(route: Route, clock: Clock, options: DeliveryOptions) -> Self {
         let topics = Topics::new(options.feed.clone());
         let links = Mutex::default();
         let (tasks, closing) = (TaskTracker::new(), CancellationToken::new());
-        Self {
-            worker: Arc::new(Worker {
-                route,
-                clock,
-                options,
-                topics,
-                links,
-                tasks,
-                closing,
-            }),
-        }
+        let worker = Arc::new(Worker {
+            route,
+            clock,
+            options,
+            topics,
+            links,
+            tasks,
+            closing,
+        });
+        worker.tasks.spawn(follow_table(worker.clone()));
+        Self { worker }
     }
 
     /// The tonic server.
@@ -124,9 +124,15 @@ impl Hop for Worker {
 
     fn left(self: &Arc<Self>, topics: &[Topic]) {
         for topic in topics {
-            let link = self.link_of(topic);
-            link.interests.lock().leave(*topic);
-            link.wake();
+            let now = self.link_of(topic);
+            // The table may have moved on since the topic was joined.
+            let links: Vec<Arc<Link>> = self.links.lock().values().cloned().collect();
+            let link = std::iter::once(now)
+                .chain(links)
+                .find(|link| link.interests.lock().leave(*topic));
+            if let Some(link) = link {
+                link.wake();
+            }
         }
         self.measure();
     }
@@ -153,9 +159,44 @@ impl Worker {
         link
     }
 
+    /// Follows each topic where its slot is homed now.
+    fn rehome(self: &Arc<Self>) {
+        let table = self.route.table().load();
+        let links: Vec<Arc<Link>> = self.links.lock().values().cloned().collect();
+        for link in links {
+            let moved = link
+                .interests
+                .lock()
+                .take_out(|topic| table.placement(topic.slot()).home != link.home);
+            if moved.is_empty() {
+                continue;
+            }
+            link.wake();
+            for (topic, edges) in moved {
+                let now = self.link_of(&topic);
+                now.interests.lock().take_in(topic, edges);
+                now.wake();
+            }
+        }
+    }
+
     fn measure(&self) {
         let count: usize = self.links.lock().values().map(|link| link.interests.lock().len()).sum();
         #[allow(clippy::cast_precision_loss, reason = "a count of topics")]
         metrics::gauge!("antiphon_delivery_topics").set(count as f64);
     }
+}
+
+/// Follows the directory's table.
+async fn follow_table(worker: Arc<Worker>) {
+    let watch = worker.route.table().clone();
+    let following = async {
+        let mut seen = watch.version();
+        loop {
+            seen = watch.changed(seen).await.version();
+            worker.rehome();
+        }
+    };
+    let closing = worker.closing.clone();
+    closing.run_until_cancelled(following).await;
 }

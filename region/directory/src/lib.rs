@@ -5,8 +5,15 @@
 
 #![forbid(unsafe_code)]
 
+pub mod domain;
+mod error;
+mod node;
+mod raft;
 mod route;
 mod table;
 
-pub use route::{Route, SlotRoute};
-pub use table::{Placement, Table, TableWatch};
+pub use error::{DirectoryError, StartError};
+pub use node::{DirectoryNode, DirectoryService, LeaseKeeper, LeaseOptions, NodeOptions, PeerStatus, Role, Status};
+pub use raft::{Dial, OptionsError, RaftOptions, RaftService};
+pub use route::{Detours, DevelopmentCa, Dialer, NodeTls, Route, SlotRoute, TlsError, serve_nodes};
+pub use table::{Placement, Table, TableRegion, TableWatch};

@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use antiphon_directory::DirectoryNode;
 use antiphon_kv::{Kv, KvError};
 use axum::{
     Json, Router,
@@ -21,7 +22,10 @@ use serde_json::json;
 use tokio::{net::TcpListener, task::JoinHandle, time};
 use tokio_util::sync::CancellationToken;
 
-use crate::metrics::observe_process;
+use crate::{
+    ctl::{self, api::Directory},
+    metrics::observe_process,
+};
 
 /// A store that has not answered a read of one key by then is not healthy.
 const STORE_ANSWER: Duration = Duration::from_secs(1);
@@ -36,6 +40,7 @@ pub(crate) struct Readiness {
 
 #[derive(Default)]
 struct ReadinessState {
+    directory: Directory,
     store: OnceLock<Kv>,
     slots_granted: AtomicBool,
     gateway_listens: AtomicBool,
@@ -46,6 +51,11 @@ impl Readiness {
     /// The store is open.
     pub(crate) fn store_opened(&self, kv: Kv) {
         let _ = self.state.store.set(kv);
+    }
+
+    /// This node is part of several regions.
+    pub(crate) fn directory_opened(&self, directory: DirectoryNode) {
+        let _ = self.state.directory.set(directory);
     }
 
     /// This node serves its slots.
@@ -115,6 +125,7 @@ impl Admin {
     /// Serves `/metrics`, `/healthz` and `/readyz` on `listener`.
     pub(crate) fn start(listener: TcpListener, readiness: Readiness, metrics: PrometheusHandle) -> Self {
         let stop = CancellationToken::new();
+        let directory = readiness.state.directory.clone();
         let shared = Shared {
             readiness,
             metrics: metrics.clone(),
@@ -124,7 +135,8 @@ impl Admin {
             .route("/metrics", get(render_metrics))
             .route("/healthz", get(health))
             .route("/readyz", get(ready))
-            .with_state(shared);
+            .with_state(shared)
+            .merge(ctl::api::routes(directory));
         let token = stop.clone();
         let task = tokio::spawn(async move {
             let server = axum::serve(listener, router).with_graceful_shutdown(token.clone().cancelled_owned());

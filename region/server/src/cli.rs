@@ -1,11 +1,11 @@
 //! The command line.
 
-use std::{env, io, io::Write as _, path::PathBuf};
+use std::{env, ffi::OsString, io, io::Write as _, path::PathBuf};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use clap::{Args, Parser, Subcommand};
 
-use crate::{chat, config, up};
+use crate::{chat, config, ctl, shutdown::Shutdown, up, world};
 
 /// An instant-messaging backend that runs in many regions at once.
 #[derive(Debug, Parser)]
@@ -35,11 +35,17 @@ struct CommonArgs {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run a node with everything in it
+    /// Run a node with everything in it, or a world of several regions
     #[command(after_help = UP_EXAMPLES)]
     Up(UpArgs),
+    /// Run one region of a world. Its supervisor starts it and holds its standard input.
+    #[command(hide = true)]
+    Node(world::node::ChildArgs),
     /// Talk in this terminal
     Chat(chat::ChatArgs),
+    /// See and change where slots live, over the admin port of any node
+    #[command(after_help = CTL_EXAMPLES)]
+    Ctl(ctl::CtlArgs),
     /// Print the effective configuration and where each value came from
     Config(ConfigArgs),
 }
@@ -47,8 +53,17 @@ enum Command {
 const UP_EXAMPLES: &str = "\
 Examples:
   antiphon up
+  antiphon up --regions us-east,eu-central,ap-northeast --wan
   antiphon up --data /var/lib/antiphon --base-port 9000
   antiphon up --set slot.queue_len_max=8192 --set telemetry.otlp_endpoint=http://127.0.0.1:4318";
+
+const CTL_EXAMPLES: &str = "\
+Examples:
+  antiphon ctl status
+  antiphon ctl slots --home us-east --json
+  antiphon ctl drain us-east --yes
+  antiphon ctl failover --region us-east
+  antiphon ctl --admin http://127.0.0.1:7501 rebalance";
 
 #[derive(Debug, Args)]
 struct UpArgs {
@@ -56,17 +71,21 @@ struct UpArgs {
     node: NodeArgs,
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 struct NodeArgs {
     /// Folder of everything that is stored [default: ./data]
     #[arg(long, value_name = "FOLDER")]
     data: Option<PathBuf>,
-    /// Port of HTTP and WebSocket; metrics and health are on the next one [default: 7400]
+    /// Port of HTTP and WebSocket; metrics and health are on the next one. Each further region has its ports 100 higher
+    /// [default: 7400]
     #[arg(long, value_name = "PORT")]
     base_port: Option<u16>,
-    /// Names of the regions to run, divided by commas; one for now [default: local]
+    /// Names of the regions to run, divided by commas: several run as a process each [default: local]
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     regions: Vec<String>,
+    /// Make links between regions as slow as between the places that their names stand for
+    #[arg(long)]
+    wan: bool,
 }
 
 #[derive(Debug, Args)]
@@ -85,11 +104,35 @@ impl Cli {
     /// What is to be said to the user, on one line.
     pub(crate) async fn run(self) -> Result<()> {
         match self.command {
-            Command::Up(args) => up::run(config::load(&sources(self.common, args.node)?)?.config).await,
+            Command::Up(args) => {
+                let passed = self.common.passed();
+                let config = config::load(&sources(self.common, args.node)?)?.config;
+                if config.world.regions.is_empty() {
+                    up::run(config, Shutdown::listen()?, None).await
+                } else {
+                    Box::pin(world::run(config, passed)).await
+                }
+            }
+            Command::Node(args) => {
+                let place = world::node::Place::find(&args)?;
+                let mut sources = sources(self.common, NodeArgs::default())?;
+                sources.flags.extend(place.settings()?);
+                world::node::run(config::load(&sources)?.config, place).await
+            }
             Command::Chat(args) => chat::run(args).await,
+            Command::Ctl(args) => ctl::run(args).await,
             Command::Config(args) if args.reference => print(&config::reference()),
             Command::Config(args) => print(&config::show(&config::load(&sources(self.common, args.node)?)?)),
         }
+    }
+}
+
+impl CommonArgs {
+    /// The same flags, for a process that is to have the same settings.
+    fn passed(&self) -> Vec<OsString> {
+        let file = self.config.iter().flat_map(|file| ["--config".into(), file.into()]);
+        let settings = self.set.iter().flat_map(|setting| ["--set".into(), setting.into()]);
+        file.chain(settings).collect()
     }
 }
 
@@ -117,8 +160,14 @@ fn sources(common: CommonArgs, node: NodeArgs) -> Result<config::Sources> {
     }
     match node.regions.as_slice() {
         [] => {}
-        [region] => flag("node.region", region.clone(), "--regions"),
-        several => bail!("--regions names {} regions, and this build runs one", several.len()),
+        [region] => {
+            flag("node.region", region.clone(), "--regions");
+            flag("world.regions", String::new(), "--regions");
+        }
+        several => flag("world.regions", several.join(","), "--regions"),
+    }
+    if node.wan {
+        flag("world.wan", true.to_string(), "--wan");
     }
     Ok(config::Sources {
         file: common.config,

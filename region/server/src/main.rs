@@ -6,13 +6,16 @@ mod admin;
 mod chat;
 mod cli;
 mod config;
+mod ctl;
 #[cfg(test)]
 mod docs_tests;
 mod metrics;
+mod regions;
 mod shutdown;
 mod telemetry;
 mod up;
 mod wiring;
+mod world;
 
 use std::{io, io::Write as _, process::ExitCode};
 

@@ -12,8 +12,8 @@ use antiphon_kv::{EmbeddedOptions, Kv};
 use antiphon_message::{FeedHome, MessageService};
 use antiphon_presence::{MaySee, PresenceService};
 use antiphon_proto::rpc::{PairExistsRequest, conversation_client::ConversationClient};
-use antiphon_slot::{CommitObserver, SlotOptions, Slots};
-use antiphon_types::Clock;
+use antiphon_slot::{CommitObserver, Hooks, Lease, ReplicaLog, SlotOptions, Slots, protocol::InSync};
+use antiphon_types::{Clock, Slot};
 use anyhow::{Context as _, Result};
 use rand::random;
 use tokio::{net::TcpListener, task::JoinHandle, time};
@@ -23,6 +23,8 @@ use tonic::service::Routes;
 use crate::{
     admin::Readiness,
     config::{Config, StoreEngine},
+    regions::{Regions, RegionsRunning},
+    world::Place,
 };
 
 /// How often it is looked whether a signing key is due.
@@ -34,6 +36,7 @@ const NO_KEYS: &str = r#"{"keys":[]}"#;
 pub(crate) struct Node {
     kv: Kv,
     slots: Slots,
+    regions: Option<RegionsRunning>,
     presence: PresenceService,
     delivery: DeliveryWorker,
     gateway: Gateway,
@@ -49,17 +52,25 @@ impl Node {
     /// What could not be started.
     pub(crate) async fn start(
         config: &Config,
-        folder: &Path,
+        (folder, place): (&Path, Option<&Place>),
         edge: TcpListener,
         readiness: &Readiness,
     ) -> Result<Self> {
         let region = &config.node.region;
-        let table = TableWatch::new(Table::single(region));
-        let route = Route::new(region, table);
-
         let clock = Clock::system();
         let kv = open_store(config, folder).await?;
         readiness.store_opened(kv.clone());
+        let regions = match place {
+            Some(place) => Some(Regions::open(place, folder, ReplicaLog::new(kv.clone()), &clock).await?),
+            None => None,
+        };
+        if let Some(regions) = &regions {
+            readiness.directory_opened(regions.directory.clone());
+        }
+        let route = match &regions {
+            Some(regions) => regions.route.clone(),
+            None => Route::new(region, TableWatch::new(Table::single(region))),
+        };
 
         // The feed observes the slots and reads from them, so it is there before them and hears of them after.
         let topics = Topics::new((&config.delivery).into());
@@ -73,8 +84,14 @@ impl Node {
             kv.clone(),
             SlotOptions::from(&config.slot),
             random(),
-            observers,
-            carriers,
+            Hooks {
+                observers,
+                carriers,
+                shipping: regions.as_ref().map(|regions| regions.home.shipping()),
+                lease: regions
+                    .as_ref()
+                    .map_or_else(Lease::endless, |regions| regions.lease.clone()),
+            },
         );
         feed.serve(slots.clone());
 
@@ -94,25 +111,25 @@ impl Node {
             Some(may_see(route.clone())),
         );
         let delivery = DeliveryWorker::new(route.clone(), clock.clone(), (&config.delivery).into());
-        route.serve(
-            Routes::new(identity.clone().into_server())
-                .add_service(conversation.into_server())
-                .add_service(message.into_server())
-                .add_service(feed.into_server())
-                .add_service(presence.clone().into_server())
-                .add_service(delivery.clone().into_server()),
-        );
+        let services = Routes::new(identity.clone().into_server())
+            .add_service(conversation.into_server())
+            .add_service(message.into_server())
+            .add_service(feed.into_server())
+            .add_service(presence.clone().into_server())
+            .add_service(delivery.clone().into_server());
+        route.serve(services.clone());
 
-        let placements = route.table().load();
-        for slot in placements.homed_in(region) {
-            slots.grant(slot, placements.placement(slot).epoch);
-        }
+        let regions = match regions {
+            Some(regions) => Some(regions.run(slots.clone(), services).await?),
+            None => {
+                Slot::all().for_each(|slot| slots.grant(slot, 1, InSync::alone()));
+                let opened = slots.recover().await;
+                let opened = opened.context("what the slots still have to carry cannot be read")?;
+                tracing::debug!(opened, "slots with something to carry");
+                None
+            }
+        };
         readiness.slots_granted();
-        let opened = slots
-            .recover()
-            .await
-            .context("what the slots still have to carry cannot be read")?;
-        tracing::debug!(opened, "slots with something to carry");
 
         let stop = CancellationToken::new();
         let keys = tokio::spawn(rotate_keys(identity, stop.clone()));
@@ -126,6 +143,7 @@ impl Node {
         Ok(Self {
             kv,
             slots,
+            regions,
             presence,
             delivery,
             gateway,
@@ -154,6 +172,9 @@ impl Node {
         }
         self.delivery.close().await;
         self.presence.close().await;
+        if let Some(regions) = self.regions {
+            regions.stop().await;
+        }
         self.slots.close().await;
         self.kv.close().await.context("the store could not be closed")
     }

@@ -13,13 +13,13 @@ use antiphon_proto::{
         GetAccountResponse, JwksRequest, JwksResponse, ListConversationsRequest, ListMembersRequest, LogInRequest,
         LogOutRequest, LogOutResponse, MemberEntry, MembershipEntry, OpenDirectRequest, OpenDirectResponse,
         RefreshRequest, RegisterRequest, RegisterResponse, RemoveMemberRequest, ResolveRequest, ResolveResponse,
-        RotateKeysRequest, RotateKeysResponse, Tokens,
+        RotateKeysRequest, RotateKeysResponse, SigningKeysRequest, SigningKeysResponse, Tokens,
         conversation_client::ConversationClient,
         conversation_server::ConversationServer,
         identity_server::{Identity, IdentityServer},
     },
 };
-use antiphon_slot::{SlotOptions, Slots};
+use antiphon_slot::{Hooks, SlotOptions, Slots, protocol::InSync};
 use antiphon_types::{Clock, ConversationId, Slot, UserId};
 use tonic::{Request, Response, Status, service::Routes};
 
@@ -69,8 +69,10 @@ impl World {
             kv,
             SlotOptions::default(),
             [owner; 16],
-            vec![],
-            vec![carrier(route.clone())],
+            Hooks {
+                carriers: vec![carrier(route.clone())],
+                ..Hooks::default()
+            },
         );
         grant_all(&slots);
         let identity = IdentityServer::new(Accounts);
@@ -187,7 +189,7 @@ impl World {
 
 pub fn grant_all(slots: &Slots) {
     for slot in Slot::all() {
-        slots.grant(slot, 1);
+        slots.grant(slot, 1, InSync::alone());
     }
 }
 
@@ -238,6 +240,9 @@ impl Identity for Accounts {
     }
     async fn jwks(&self, _: Request<JwksRequest>) -> Result<Response<JwksResponse>, Status> {
         Err(Status::unimplemented("jwks"))
+    }
+    async fn signing_keys(&self, _: Request<SigningKeysRequest>) -> Result<Response<SigningKeysResponse>, Status> {
+        Err(Status::unimplemented("signing_keys"))
     }
     async fn rotate_keys(&self, _: Request<RotateKeysRequest>) -> Result<Response<RotateKeysResponse>, Status> {
         Err(Status::unimplemented("rotate_keys"))

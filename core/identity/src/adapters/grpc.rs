@@ -1,7 +1,8 @@
 use antiphon_proto::rpc::{
     CreateAccountRequest, CreateAccountResponse, GetAccountRequest, GetAccountResponse, JwksRequest, JwksResponse,
     LogInRequest, LogOutRequest, LogOutResponse, RefreshRequest, RegisterRequest, RegisterResponse, ResolveRequest,
-    ResolveResponse, RotateKeysRequest, RotateKeysResponse, Tokens, identity_server,
+    ResolveResponse, RotateKeysRequest, RotateKeysResponse, SigningKeysRequest, SigningKeysResponse, Tokens,
+    identity_server,
 };
 use antiphon_types::{DeviceId, UserId, Username};
 use tonic::{Request, Response, Status, async_trait};
@@ -85,6 +86,11 @@ impl identity_server::Identity for Identity {
     async fn jwks(&self, _: Request<JwksRequest>) -> Result<Response<JwksResponse>, Status> {
         let jwks_json = app::jwks::jwks(self.inner()).await.map_err(|error| error.to_status())?;
         Ok(Response::new(JwksResponse { jwks_json }))
+    }
+
+    async fn signing_keys(&self, _: Request<SigningKeysRequest>) -> Result<Response<SigningKeysResponse>, Status> {
+        let keys = app::signing_keys::signing_keys(self.inner()).await;
+        Ok(Response::new(keys.map_err(|error| error.to_status())?))
     }
 
     async fn rotate_keys(&self, _: Request<RotateKeysRequest>) -> Result<Response<RotateKeysResponse>, Status> {

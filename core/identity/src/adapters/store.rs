@@ -94,7 +94,11 @@ pub(crate) fn end_family(txn: &SlotTxn, user_id: UserId, ended: &Ended) {
 
 /// Reads the signing keys; none when there are none yet.
 pub(crate) fn read_signing_keys(value: Option<Bytes>) -> Result<SigningKeys, SlotError> {
-    let stored: log::SigningKeys = read("the signing keys", value)?.unwrap_or_default();
+    signing_keys(&read("the signing keys", value)?.unwrap_or_default())
+}
+
+/// The signing keys of their stored form.
+pub(crate) fn signing_keys(stored: &log::SigningKeys) -> Result<SigningKeys, SlotError> {
     let keys = stored.keys.iter().map(|key| {
         SigningKey::read(&key.pkcs8, key.created_at_ms, key.active_from_ms, key.expires_at_ms)
             .map_err(|error| corrupt(&format!("the signing key {}", key.kid), &error))
@@ -102,7 +106,8 @@ pub(crate) fn read_signing_keys(value: Option<Bytes>) -> Result<SigningKeys, Slo
     Ok(SigningKeys::new(keys.collect::<Result<_, _>>()?))
 }
 
-pub(crate) fn set_signing_keys(txn: &SlotTxn, keys: &SigningKeys) {
+/// The signing keys in their stored form.
+pub(crate) fn stored_signing_keys(keys: &SigningKeys) -> log::SigningKeys {
     let stored = keys.iter().map(|key| {
         let (created_at_ms, active_from_ms, expires_at_ms) = key.times_ms();
         log::SigningKey {
@@ -113,7 +118,11 @@ pub(crate) fn set_signing_keys(txn: &SlotTxn, keys: &SigningKeys) {
             expires_at_ms,
         }
     });
-    write(txn, keys::signing_keys(), &log::SigningKeys { keys: stored.collect() });
+    log::SigningKeys { keys: stored.collect() }
+}
+
+pub(crate) fn set_signing_keys(txn: &SlotTxn, keys: &SigningKeys) {
+    write(txn, keys::signing_keys(), &stored_signing_keys(keys));
 }
 
 fn read_family(stored: &log::RefreshFamily) -> Result<Family, SlotError> {

@@ -13,7 +13,7 @@ use antiphon_proto::{
         RotateKeysRequest, Tokens, identity_client::IdentityClient,
     },
 };
-use antiphon_slot::{CommitObserver, CommittedEntry, SlotError, SlotOptions, Slots};
+use antiphon_slot::{CommitObserver, CommittedEntry, Hooks, SlotError, SlotOptions, Slots, protocol::InSync};
 use antiphon_types::{Clock, Slot, UserId, Username, kind};
 use foundationdb_tuple::pack;
 use parking_lot::Mutex;
@@ -90,10 +90,13 @@ impl World {
             kv.clone(),
             SlotOptions::default(),
             owner,
-            vec![revoked.clone()],
-            vec![carrier(route.clone())],
+            Hooks {
+                observers: vec![revoked.clone()],
+                carriers: vec![carrier(route.clone())],
+                ..Hooks::default()
+            },
         );
-        Slot::all().for_each(|slot| slots.grant(slot, 1));
+        Slot::all().for_each(|slot| slots.grant(slot, 1, InSync::alone()));
         let identity = Identity::new(slots.clone(), route.clone(), clock.clone(), options).unwrap();
         route.serve(Routes::new(identity.clone().into_server()));
         Self {

@@ -94,14 +94,15 @@ impl Home {
             };
             match tail {
                 Ok(seq) => return subscriber.offer(item(topic, feed_item::Body::Tail(seq), String::new())),
-                Err(error) if error.code().is_retryable() && pause <= TAIL_PAUSE_MAX => {
-                    debug!(?topic, %error, "the tail of a followed conversation is read again");
-                    sleep(pause).await;
-                    pause *= 2;
-                }
+                // Whatever is wrong, a follower without a tail would wait in silence: it is told one, or leaves.
                 Err(error) => {
                     metrics::counter!("antiphon_feed_tails_failed_total").increment(1);
-                    return warn!(?topic, %error, "the tail of a followed conversation could not be read");
+                    debug!(?topic, %error, "the tail of a followed conversation is read again");
+                    sleep(pause).await;
+                    pause = (pause * 2).min(TAIL_PAUSE_MAX);
+                    if !subscriber.follows(&topic) {
+                        return;
+                    }
                 }
             }
         }

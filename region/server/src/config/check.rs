@@ -1,7 +1,10 @@
+use std::collections::BTreeSet;
+
 use antiphon_kv::Limits;
 use serde_json::Value;
 
 use super::{ConfigError, Effective};
+use crate::world::{REGIONS_MAX, ports_end};
 
 /// Whole numbers that may be 0, which their docs say what it means; any other 0 would stop what it bounds.
 const MAY_BE_ZERO: [&str; 12] = [
@@ -32,12 +35,36 @@ pub(super) fn check(effective: &Effective) -> Result<(), ConfigError> {
             rule: rule.to_owned(),
         })
     };
-    let region = &config.node.region;
-    let of_name = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
     require(
         "node.region",
-        (1..=32).contains(&region.len()) && region.bytes().all(of_name),
+        is_name(&config.node.region),
         "must be 1 to 32 of a-z, 0-9 and '-'",
+    )?;
+    let regions = &config.world.regions;
+    require(
+        "world.regions",
+        regions.iter().all(|region| is_name(region)),
+        "must be names of 1 to 32 of a-z, 0-9 and '-' each",
+    )?;
+    require(
+        "world.regions",
+        regions.is_empty() || (2..=REGIONS_MAX).contains(&regions.len()),
+        "must name 2 to 9 regions; for one set node.region",
+    )?;
+    require(
+        "world.regions",
+        regions.iter().collect::<BTreeSet<_>>().len() == regions.len(),
+        "must not name a region twice",
+    )?;
+    require(
+        "world.wan",
+        !config.world.wan || !regions.is_empty(),
+        "must be false without world.regions: one region has no links",
+    )?;
+    require(
+        "node.base_port",
+        ports_end(config.node.base_port, regions.len()) <= u32::from(u16::MAX),
+        "must leave 100 ports for each of world.regions",
     )?;
     require(
         "node.base_port",
@@ -84,6 +111,11 @@ pub(super) fn check(effective: &Effective) -> Result<(), ConfigError> {
         require(&key, MAY_BE_ZERO.contains(&key.as_str()), "must be at least 1")?;
     }
     Ok(())
+}
+
+fn is_name(region: &str) -> bool {
+    let of_name = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    (1..=32).contains(&region.len()) && region.bytes().all(of_name)
 }
 
 fn zeros(effective: &Effective) -> Vec<String> {

@@ -124,13 +124,15 @@ struct Override {
 }
 
 impl Override {
-    /// Reads `text` as a number or a boolean if it looks like one, unless the key holds text.
+    /// Reads `text` as what the key holds: text, names divided by commas, or a number or a boolean if it looks like one.
     fn new(defaults: &Figment, key: String, text: &str, origin: String) -> Self {
-        let holds_text = defaults.find_value(&key).is_ok_and(|value| value.as_str().is_some());
-        let value = if holds_text {
-            Value::from(text)
-        } else {
-            text.parse().unwrap_or_else(|_| Value::from(text))
+        let value = match defaults.find_value(&key) {
+            Ok(Value::String(..)) => Value::from(text),
+            Ok(Value::Array(..)) => {
+                let names = text.split(',').map(str::trim).filter(|name| !name.is_empty());
+                Value::from(names.collect::<Vec<_>>())
+            }
+            Ok(_) | Err(_) => text.parse().unwrap_or_else(|_| Value::from(text)),
         };
         Self { key, value, origin }
     }

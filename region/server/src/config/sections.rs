@@ -29,6 +29,7 @@ pub(crate) struct Config {
     pub(crate) presence: PresenceSection,
     pub(crate) edge: EdgeSection,
     pub(crate) telemetry: TelemetrySection,
+    pub(crate) world: WorldSection,
 }
 
 /// Which node this is, what it listens on, where it keeps what it stores.
@@ -104,6 +105,28 @@ pub(crate) struct TelemetrySection {
     pub(crate) trace_ratio: f64,
     /// Which spans are recorded, in the syntax of `RUST_LOG`.
     pub(crate) trace_filter: String,
+}
+
+/// Several regions on one machine, a process each, with links between them that can be slowed and cut: `antiphon up --regions`.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct WorldSection {
+    /// Names of 2 to 9 regions; each has its ports 100 above the one before. Empty: one region, `node.region`, in this very process.
+    pub(crate) regions: Vec<String>,
+    /// Whether links begin with the delays between the places that the regions' names stand for.
+    pub(crate) wan: bool,
+    /// A region that died is started again after a wait; its limit doubles with each failure in a row, up to this one.
+    pub(crate) restart_wait_ms_max: u64,
+}
+
+impl Default for WorldSection {
+    fn default() -> Self {
+        Self {
+            regions: Vec::new(),
+            wan: false,
+            restart_wait_ms_max: 10_000,
+        }
+    }
 }
 
 /// How log lines look.

@@ -25,6 +25,8 @@ pub(crate) struct SlotSection {
     pub(crate) write_timeout_ms: u64,
     /// Log entries kept below what every cursor has passed.
     pub(crate) log_entries_kept: u64,
+    /// Log entries kept for a region that is behind; one further behind takes a copy of the slot.
+    pub(crate) log_entries_behind_max: u64,
     /// How long a slot is idle before it writes down cursors that moved since its last commit.
     pub(crate) flush_idle_ms: u64,
 }
@@ -38,6 +40,7 @@ impl Default for SlotSection {
             entry_bytes_max: options.entry_bytes_max,
             write_timeout_ms: ms(options.write_timeout),
             log_entries_kept: options.log_entries_kept,
+            log_entries_behind_max: options.log_entries_behind_max,
             flush_idle_ms: ms(options.flush_idle),
         }
     }
@@ -51,6 +54,7 @@ impl From<&SlotSection> for SlotOptions {
             entry_bytes_max: section.entry_bytes_max,
             write_timeout: Duration::from_millis(section.write_timeout_ms),
             log_entries_kept: section.log_entries_kept,
+            log_entries_behind_max: section.log_entries_behind_max,
             flush_idle: Duration::from_millis(section.flush_idle_ms),
         }
     }

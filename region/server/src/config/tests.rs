@@ -124,6 +124,12 @@ fn a_value_out_of_its_limits_is_named_with_its_limit() {
         ("telemetry.trace_ratio", "1.5"),
         ("slot.queue_len_max", "0"),
         ("node.base_port", "65535"),
+        ("world.regions", "a,B"),
+        ("world.regions", "a"),
+        ("world.regions", "a,b,a"),
+        ("world.regions", "a,b,c,d,e,f,g,h,i,j"),
+        ("world.wan", "true"),
+        ("world.restart_wait_ms_max", "0"),
         ("message.text_bytes_max", "65536"),
         ("identity.key_publish_ahead_s", "60"),
         ("edge.presence_interval_ms", "60000"),
@@ -134,6 +140,28 @@ fn a_value_out_of_its_limits_is_named_with_its_limit() {
         };
         let error = load(&sources).unwrap_err().to_string();
         assert!(error.contains(&format!("`{key}`")) && error.contains("must"), "{error}");
+    }
+}
+
+#[test]
+fn a_list_is_names_divided_by_commas_wherever_it_comes_from() {
+    let (_folder, mut sources) = with_file("[world]\nregions = [\"a\", \"b\"]\n");
+    let regions = |sources: &Sources| load(sources).unwrap().config.world.regions;
+    assert_eq!(regions(&sources), ["a", "b"]);
+    sources.environment = environment(&[("ANTIPHON_WORLD__REGIONS", "c, 7")]);
+    assert_eq!(regions(&sources), ["c", "7"]);
+    sources.flags = vec![flag("world.regions", "")];
+    assert!(regions(&sources).is_empty());
+}
+
+#[test]
+fn a_world_needs_room_for_its_ports() {
+    for (regions, port, fits) in [("a,b", "65335", true), ("a,b", "65336", false), ("", "65534", true)] {
+        let sources = Sources {
+            flags: vec![flag("world.regions", regions), flag("node.base_port", port)],
+            ..Sources::default()
+        };
+        assert_eq!(load(&sources).is_ok(), fits, "{regions} from {port}");
     }
 }
 

@@ -319,6 +319,9 @@ impl rpc::identity_server::Identity for Home {
     async fn get_account(&self, _: Request<rpc::GetAccountRequest>) -> Answer<rpc::GetAccountResponse> {
         Err(Status::unimplemented(""))
     }
+    async fn signing_keys(&self, _: Request<rpc::SigningKeysRequest>) -> Answer<rpc::SigningKeysResponse> {
+        Err(Status::unimplemented(""))
+    }
     async fn rotate_keys(&self, _: Request<rpc::RotateKeysRequest>) -> Answer<rpc::RotateKeysResponse> {
         Err(Status::unimplemented(""))
     }

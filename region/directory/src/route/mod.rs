@@ -1,18 +1,31 @@
+//! The one way to whoever serves a slot.
+//!
+//! Requests that this node passes on are served by the other node or refused: no node passes on what came from another, so two
+//! stale tables cannot bounce a request for ever.
+
+mod call;
+mod far;
+mod serve;
+mod tls;
+
 use std::{
     convert::Infallible,
-    future::{Ready, ready},
     sync::{Arc, OnceLock},
     task::{Context, Poll},
 };
 
-use antiphon_proto::refusal;
 use antiphon_types::Slot;
-use futures_util::future::Either;
+use futures_util::future::BoxFuture;
 use http::{Request, Response};
 use tonic::{body::Body, service::Routes};
 use tower::Service;
 
+use self::call::Target;
 use crate::TableWatch;
+
+pub use far::{Detours, Dialer};
+pub use serve::serve_nodes;
+pub use tls::{DevelopmentCa, NodeTls, TlsError};
 
 /// The way to every slot. Cheap to clone.
 ///
@@ -26,17 +39,30 @@ struct Shared {
     region: Arc<str>,
     table: TableWatch,
     local: OnceLock<Routes>,
+    far: Option<Dialer>,
 }
 
 impl Route {
-    /// The routing of a node in `region`. Requests wait for nothing: before [`Route::serve`] they are refused as unavailable.
+    /// The routing of a node in `region` that reaches no other. Requests wait for nothing: before [`Route::serve`] they are refused
+    /// as unavailable.
     #[must_use]
     pub fn new(region: &str, table: TableWatch) -> Self {
+        Self::with_far(region, table, None)
+    }
+
+    /// The routing of a node in `region` that reaches the others by `dialer`.
+    #[must_use]
+    pub fn between(region: &str, table: TableWatch, dialer: Dialer) -> Self {
+        Self::with_far(region, table, Some(dialer))
+    }
+
+    fn with_far(region: &str, table: TableWatch, far: Option<Dialer>) -> Self {
         Self {
             shared: Arc::new(Shared {
                 region: region.into(),
                 table,
                 local: OnceLock::new(),
+                far,
             }),
         }
     }
@@ -61,18 +87,25 @@ impl Route {
     /// A channel to whoever serves `slot`.
     #[must_use]
     pub fn to(&self, slot: Slot) -> SlotRoute {
-        SlotRoute {
-            route: self.clone(),
-            slot: Some(slot),
-        }
+        self.target(Target::Slot(slot))
+    }
+
+    /// A channel to a node of the region of this name.
+    #[must_use]
+    pub fn to_region(&self, name: &str) -> SlotRoute {
+        self.target(Target::Region(name.into()))
     }
 
     /// A channel to this region's own node (its delivery worker).
     #[must_use]
     pub fn here(&self) -> SlotRoute {
+        self.target(Target::Here)
+    }
+
+    fn target(&self, target: Target) -> SlotRoute {
         SlotRoute {
-            route: self.clone(),
-            slot: None,
+            shared: self.shared.clone(),
+            target,
         }
     }
 }
@@ -80,41 +113,21 @@ impl Route {
 /// A channel to the owner of one slot; see [`Route::to`].
 #[derive(Clone)]
 pub struct SlotRoute {
-    route: Route,
-    slot: Option<Slot>,
+    shared: Arc<Shared>,
+    target: Target,
 }
-
-type Answer = Result<Response<Body>, Infallible>;
 
 impl Service<Request<Body>> for SlotRoute {
     type Response = Response<Body>;
     type Error = Infallible;
-    type Future = Either<Ready<Answer>, <Routes as Service<Request<Body>>>::Future>;
+    type Future = BoxFuture<'static, Result<Response<Body>, Infallible>>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let shared = &self.route.shared;
-        if let Some(slot) = self.slot {
-            let table = shared.table.load();
-            let placement = table.placement(slot);
-            if *placement.home != *shared.region {
-                let message = format!(
-                    "{slot:?} is homed in {} and this node reaches {} alone",
-                    placement.home, shared.region
-                );
-                let status = refusal::not_home(message, Some(placement.home.to_string()), placement.epoch);
-                return Either::Left(ready(Ok(status.into_http())));
-            }
-        }
-        match shared.local.get() {
-            Some(services) => Either::Right(services.clone().call(request)),
-            None => {
-                let status = refusal::status("UNAVAILABLE", "the services of this node are starting", Some(100));
-                Either::Left(ready(Ok(status.into_http())))
-            }
-        }
+        let call = call::answer(self.shared.clone(), self.target.clone(), request);
+        Box::pin(async move { Ok(call.await) })
     }
 }

@@ -1,0 +1,494 @@
+//! A slot's log as a region keeps it that is not the slot's home: stored at once, applied up to the high watermark.
+
+use antiphon_kv::{Kv, KvError, KvPair, RangeRead, Txn};
+use antiphon_proto::log::{Entry, EpochStart, Header, Undo, Write};
+use antiphon_types::{Epoch, LogIndex, Slot};
+use bytes::Bytes;
+use prost::Message as _;
+
+use crate::{
+    SlotError,
+    batch::{BatchError, read_header},
+    keys,
+    protocol::{forget_epochs, wrote_from},
+};
+
+/// Entries of one transaction: with the write sets that they hold they stay below the port's limit.
+const TRANSACTION_BYTES_MAX: usize = 400_000;
+/// Entries read at once.
+const PAGE_LEN: usize = 64;
+/// Entries are trimmed in runs, so that trimming costs little per append.
+const TRIM_RUN: u64 = 64;
+
+/// The replicas' end of the slots in one store. Cheap to clone.
+///
+/// Every change reads the header and names the epoch it is made under: once a higher one was promised, nothing of a lower one is
+/// stored any more. Calls for one slot are made one after another.
+#[derive(Clone)]
+pub struct ReplicaLog {
+    kv: Kv,
+}
+
+/// What a home says of its log beside the entries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Bounds {
+    /// Entries below are trimmed at home.
+    pub first_index: LogIndex,
+    /// The home's cursor of what is carried to other slots.
+    pub carried_index: LogIndex,
+    /// The highest index that every in-sync region holds.
+    pub high_watermark: LogIndex,
+}
+
+impl ReplicaLog {
+    /// Over the store of this node.
+    #[must_use]
+    pub const fn new(kv: Kv) -> Self {
+        Self { kv }
+    }
+
+    /// What is stored of the slot; an empty log begins at index 1.
+    ///
+    /// # Errors
+    /// [`SlotError`] when the store fails.
+    pub async fn header(&self, slot: Slot) -> Result<Header, SlotError> {
+        self.transact(slot, |_, header| async move { Ok(header) }).await
+    }
+
+    /// Stores that nothing below `epoch` is taken any more, and takes the slot from whoever wrote it here.
+    ///
+    /// # Errors
+    /// [`SlotError::NotHome`] when a higher epoch was promised before; else the store's.
+    pub async fn promise(&self, slot: Slot, epoch: Epoch) -> Result<Header, SlotError> {
+        let promised = self.transact(slot, |txn, mut header| async move {
+            if header.epoch > epoch {
+                return Err(promised_higher(slot, &header));
+            }
+            if header.epoch < epoch || !header.owner.is_empty() {
+                (header.epoch, header.owner) = (epoch, Bytes::new());
+                txn.set(keys::header(slot), header.encode_to_vec());
+            }
+            Ok(header)
+        });
+        promised.await
+    }
+
+    /// Stores entries that follow `prev`, and applies what the high watermark has passed.
+    ///
+    /// # Errors
+    /// [`SlotError::NotHome`] under another epoch than the promised one, [`SlotError::Stale`] when `prev` is not the end of the
+    /// log; else the store's.
+    pub async fn append(
+        &self,
+        slot: Slot,
+        epoch: Epoch,
+        prev: LogIndex,
+        entries: &[Entry],
+        bounds: Bounds,
+    ) -> Result<Header, SlotError> {
+        let (mut rest, mut prev) = (entries, prev);
+        while !rest.is_empty() {
+            let (chunk, more) = rest.split_at(fitting(rest));
+            let header = self.append_chunk(slot, epoch, prev, chunk, bounds).await?;
+            (rest, prev) = (more, header.last_index);
+        }
+        self.apply_to(slot, epoch, bounds).await
+    }
+
+    async fn append_chunk(
+        &self,
+        slot: Slot,
+        epoch: Epoch,
+        prev: LogIndex,
+        chunk: &[Entry],
+        bounds: Bounds,
+    ) -> Result<Header, SlotError> {
+        let appended = self.transact(slot, |txn, mut header| async move {
+            expect_epoch(slot, epoch, &header)?;
+            if header.last_index != prev || header.copying {
+                let (expected, found) = (prev, header.last_index);
+                return Err(SlotError::Stale { slot, expected, found });
+            }
+            header.high_watermark = header.high_watermark.max(bounds.high_watermark);
+            for entry in chunk {
+                if entry.index != header.last_index + 1 {
+                    let (expected, found) = (header.last_index + 1, entry.index);
+                    return Err(SlotError::Stale { slot, expected, found });
+                }
+                txn.set(keys::log(slot, entry.index), entry.encode_to_vec());
+                if header.applied_index + 1 == entry.index && entry.index <= header.high_watermark {
+                    write_set(&txn, entry);
+                    header.applied_index = entry.index;
+                }
+                wrote_from(&mut header.epochs, entry.epoch, entry.index);
+                header.last_index = entry.index;
+                header.last_batch_id = entry.batch_id.clone();
+            }
+            trim(&txn, slot, &mut header, bounds);
+            trim_undo(&txn, slot, &mut header);
+            txn.set(keys::header(slot), header.encode_to_vec());
+            Ok(header)
+        });
+        appended.await
+    }
+
+    /// Applies write sets up to the high watermark.
+    ///
+    /// # Errors
+    /// As [`ReplicaLog::append`].
+    pub async fn apply_to(&self, slot: Slot, epoch: Epoch, bounds: Bounds) -> Result<Header, SlotError> {
+        loop {
+            let applied = self.transact(slot, |txn, mut header| async move {
+                expect_epoch(slot, epoch, &header)?;
+                let known = header.clone();
+                header.high_watermark = header.high_watermark.max(bounds.high_watermark);
+                let end = header.last_index.min(header.high_watermark);
+                if header.applied_index < end {
+                    for entry in entries(&txn, slot, header.applied_index + 1, end, PAGE_LEN).await? {
+                        write_set(&txn, &entry);
+                        header.applied_index = entry.index;
+                    }
+                }
+                trim(&txn, slot, &mut header, bounds);
+                if header.applied_index != known.applied_index || header.first_index != known.first_index {
+                    txn.set(keys::header(slot), header.encode_to_vec());
+                }
+                Ok((header, end))
+            });
+            let (header, end) = applied.await?;
+            if header.applied_index >= end {
+                return Ok(header);
+            }
+        }
+    }
+
+    /// Cuts the log behind `keep`, and takes back what cut entries had written. They are kept aside until
+    /// [`ReplicaLog::forget_cut`], so that their messages can be proposed again.
+    ///
+    /// # Errors
+    /// As [`ReplicaLog::append`]; [`SlotError::Corrupt`] when what a cut entry has overwritten is not known: take a copy then.
+    pub async fn cut(&self, slot: Slot, epoch: Epoch, keep: LogIndex) -> Result<Header, SlotError> {
+        loop {
+            let cut = self.transact(slot, |txn, mut header| async move {
+                expect_epoch(slot, epoch, &header)?;
+                if header.last_index <= keep {
+                    return Ok((header, true));
+                }
+                // From the end, so that the log has no hole whenever this stops. A page may hold less than was asked for.
+                let range = RangeRead {
+                    reverse: true,
+                    ..between(keys::log(slot, keep + 1), keys::log(slot, LogIndex::MAX), PAGE_LEN)
+                };
+                let mut start = keep + 1;
+                for entry in decoded(slot, txn.snapshot_range(range).await?.pairs)? {
+                    start = entry.index;
+                    if start <= header.applied_index {
+                        take_back(&txn, slot, start).await?;
+                    }
+                    txn.set(keys::cut(slot, start), entry.encode_to_vec());
+                    txn.clear(keys::log(slot, start));
+                }
+                header.last_index = start - 1;
+                header.applied_index = header.applied_index.min(header.last_index);
+                header.high_watermark = header.high_watermark.min(header.last_index);
+                header.carried_index = header.carried_index.min(header.last_index);
+                header.epochs.retain(|started| started.first_index < start);
+                header.last_batch_id = match entries(&txn, slot, start - 1, start - 1, 1).await?.pop() {
+                    Some(entry) => entry.batch_id,
+                    None => Bytes::new(),
+                };
+                txn.set(keys::header(slot), header.encode_to_vec());
+                Ok((header, start == keep + 1))
+            });
+            let (header, is_done) = cut.await?;
+            if is_done {
+                return Ok(header);
+            }
+        }
+    }
+
+    /// The entries that were cut and not forgotten yet, in the order of the log.
+    ///
+    /// # Errors
+    /// [`SlotError`] when the store fails.
+    pub async fn cut_entries(&self, slot: Slot) -> Result<Vec<Entry>, SlotError> {
+        let mut found: Vec<Entry> = Vec::new();
+        loop {
+            let from = found.last().map_or(0, |entry| entry.index + 1);
+            let page = self.transact(slot, |txn, _| async move {
+                let range = between(keys::cut(slot, from), keys::cut(slot, LogIndex::MAX), PAGE_LEN);
+                decoded(slot, txn.snapshot_range(range).await?.pairs)
+            });
+            let page = page.await?;
+            if page.is_empty() {
+                return Ok(found);
+            }
+            found.extend(page);
+        }
+    }
+
+    /// Stores a page of a copy.
+    ///
+    /// # Errors
+    /// As [`ReplicaLog::append`]; [`SlotError::ForeignKey`] for a key that is not the slot's.
+    pub async fn put(&self, slot: Slot, epoch: Epoch, pairs: &[Write]) -> Result<(), SlotError> {
+        let mut rest = pairs;
+        while !rest.is_empty() {
+            let mut bytes = 0;
+            let fitting = rest.iter().take_while(|write| {
+                bytes += write.encoded_len();
+                bytes <= TRANSACTION_BYTES_MAX
+            });
+            let (chunk, more) = rest.split_at(fitting.count().max(1));
+            let put = self.transact(slot, |txn, header| async move {
+                expect_epoch(slot, epoch, &header)?;
+                if !chunk.iter().all(|write| keys::is_service_key(slot, &write.key)) {
+                    return Err(SlotError::ForeignKey { slot });
+                }
+                apply(&txn, chunk);
+                Ok(())
+            });
+            put.await?;
+            rest = more;
+        }
+        Ok(())
+    }
+
+    /// Forgets the cut entries up to `index`: their messages were proposed again.
+    ///
+    /// # Errors
+    /// As [`ReplicaLog::append`].
+    pub async fn forget_cut(&self, slot: Slot, epoch: Epoch, index: LogIndex) -> Result<(), SlotError> {
+        let cleared = self.transact(slot, |txn, header| async move {
+            expect_epoch(slot, epoch, &header)?;
+            txn.clear_range(keys::cut(slot, 0), keys::cut(slot, index.saturating_add(1)));
+            Ok(())
+        });
+        cleared.await
+    }
+
+    /// Begins a copy of the whole slot: what is stored is dropped, and counts as nothing until [`ReplicaLog::copied`].
+    ///
+    /// # Errors
+    /// As [`ReplicaLog::append`].
+    pub async fn begin_copy(&self, slot: Slot, epoch: Epoch) -> Result<(), SlotError> {
+        let begun = self.transact(slot, |txn, header| async move {
+            expect_epoch(slot, epoch, &header)?;
+            let (start, end) = keys::services(slot);
+            txn.clear_range(start, end);
+            txn.clear_range(keys::log(slot, 0), keys::log(slot, LogIndex::MAX));
+            txn.clear_range(keys::undo(slot, 0), keys::undo(slot, LogIndex::MAX));
+            let header = Header {
+                epoch,
+                first_index: 1,
+                copying: true,
+                ..Header::default()
+            };
+            txn.set(keys::header(slot), header.encode_to_vec());
+            Ok(())
+        });
+        begun.await
+    }
+
+    /// Ends a copy that began when the home's log ended at `last_index`: entries after it are to be applied on top.
+    ///
+    /// # Errors
+    /// As [`ReplicaLog::append`].
+    pub async fn copied(
+        &self,
+        slot: Slot,
+        epoch: Epoch,
+        last_index: LogIndex,
+        carried_index: LogIndex,
+        epochs: Vec<EpochStart>,
+    ) -> Result<Header, SlotError> {
+        let copied = self.transact(slot, |txn, _| {
+            let epochs = epochs.clone();
+            async move {
+                let header = Header {
+                    epoch,
+                    last_index,
+                    first_index: last_index + 1,
+                    carried_index,
+                    epochs,
+                    applied_index: last_index,
+                    high_watermark: last_index,
+                    ..Header::default()
+                };
+                txn.set(keys::header(slot), header.encode_to_vec());
+                Ok(header)
+            }
+        });
+        copied.await
+    }
+
+    /// Entries of the log from `from` to `to`, encoded as they are stored, up to about `bytes_max`; at least one that is there.
+    ///
+    /// # Errors
+    /// [`SlotError`] when the store fails.
+    pub async fn entries(
+        &self,
+        slot: Slot,
+        from: LogIndex,
+        to: LogIndex,
+        bytes_max: usize,
+    ) -> Result<Vec<Bytes>, SlotError> {
+        let (mut found, mut bytes) = (Vec::new(), 0);
+        while bytes < bytes_max && from + (found.len() as u64) <= to {
+            let start = keys::log(slot, from + found.len() as u64);
+            let page = self.transact(slot, |txn, _| {
+                let range = between(start.clone(), keys::log(slot, to.saturating_add(1)), PAGE_LEN);
+                async move { Ok(txn.snapshot_range(range).await?.pairs) }
+            });
+            let page = page.await?;
+            if page.is_empty() {
+                break;
+            }
+            for pair in page {
+                if bytes >= bytes_max {
+                    break;
+                }
+                bytes += pair.value.len();
+                found.push(pair.value);
+            }
+        }
+        Ok(found)
+    }
+
+    /// Reads the header in a transaction and hands both to `body`.
+    async fn transact<T, Fut>(
+        &self,
+        slot: Slot,
+        body: impl Fn(Txn, Header) -> Fut + Send + Sync,
+    ) -> Result<T, SlotError>
+    where
+        T: Send,
+        Fut: Future<Output = Result<T, SlotError>> + Send,
+    {
+        let result = self.kv.transact(|txn| {
+            let body = &body;
+            async move {
+                let header = read_header(&txn, slot).await.map_err(unfenced)?;
+                let header = header.unwrap_or_else(|| Header {
+                    first_index: 1,
+                    ..Header::default()
+                });
+                body(txn, header).await
+            }
+        });
+        result.await
+    }
+}
+
+/// Reading the header judges nothing, so it fences nobody.
+fn unfenced(error: BatchError) -> SlotError {
+    match error {
+        BatchError::Kv(error) => SlotError::Kv(error),
+        BatchError::Slot(error) => error,
+        BatchError::Fenced(_) => SlotError::Kv(KvError::Conflict),
+    }
+}
+
+fn expect_epoch(slot: Slot, epoch: Epoch, header: &Header) -> Result<(), SlotError> {
+    if header.epoch == epoch && header.owner.is_empty() {
+        return Ok(());
+    }
+    Err(promised_higher(slot, header))
+}
+
+const fn promised_higher(slot: Slot, header: &Header) -> SlotError {
+    SlotError::NotHome {
+        slot,
+        epoch: header.epoch,
+    }
+}
+
+/// How many entries from the front fit into one transaction; at least one.
+fn fitting(entries: &[Entry]) -> usize {
+    let mut bytes = 0;
+    let fitting = entries.iter().take_while(|entry| {
+        bytes += entry.encoded_len();
+        bytes <= TRANSACTION_BYTES_MAX
+    });
+    fitting.count().max(1)
+}
+
+/// What the keys of an entry hold, to be put back should the entry be cut.
+pub(crate) async fn before(txn: &Txn, entry: &Entry) -> Result<Undo, KvError> {
+    let mut before = Vec::with_capacity(entry.writes.len());
+    for write in &entry.writes {
+        before.push(Write {
+            key: write.key.clone(),
+            value: txn.snapshot_get(&write.key).await?,
+        });
+    }
+    Ok(Undo { before })
+}
+
+pub(crate) fn write_set(txn: &Txn, entry: &Entry) {
+    apply(txn, &entry.writes);
+}
+
+fn apply(txn: &Txn, writes: &[Write]) {
+    for write in writes {
+        match &write.value {
+            Some(value) => txn.set(write.key.clone(), value.clone()),
+            None => txn.clear(write.key.clone()),
+        }
+    }
+}
+
+/// Puts back what the entry at `index` has overwritten.
+async fn take_back(txn: &Txn, slot: Slot, index: LogIndex) -> Result<(), SlotError> {
+    let key = keys::undo(slot, index);
+    let Some(stored) = txn.get(&key).await? else {
+        let what = format!("the undo record of entry {index} of {slot:?}");
+        let reason = "it is not there".to_owned();
+        return Err(SlotError::Corrupt { what, reason });
+    };
+    let undo = Undo::decode(stored).map_err(|error| SlotError::corrupt("an undo record", &error))?;
+    apply(txn, &undo.before);
+    txn.clear(key);
+    Ok(())
+}
+
+/// Follows the home's trimming as far as write sets are applied.
+fn trim(txn: &Txn, slot: Slot, header: &mut Header, bounds: Bounds) {
+    header.carried_index = header.carried_index.max(bounds.carried_index.min(header.last_index));
+    let first_index = bounds.first_index.min(header.applied_index + 1);
+    if first_index < header.first_index + TRIM_RUN {
+        return;
+    }
+    txn.clear_range(keys::log(slot, header.first_index), keys::log(slot, first_index));
+    header.first_index = first_index;
+    forget_epochs(&mut header.epochs, first_index);
+}
+
+/// Forgets what committed entries had overwritten when this region was home.
+fn trim_undo(txn: &Txn, slot: Slot, header: &mut Header) {
+    let end = header.high_watermark.min(header.applied_index) + 1;
+    if header.undo_first_index > 0 && header.undo_first_index < end {
+        txn.clear_range(keys::undo(slot, header.undo_first_index), keys::undo(slot, end));
+        header.undo_first_index = if end > header.applied_index { 0 } else { end };
+    }
+}
+
+async fn entries(txn: &Txn, slot: Slot, from: LogIndex, to: LogIndex, limit: usize) -> Result<Vec<Entry>, SlotError> {
+    let range = between(keys::log(slot, from), keys::log(slot, to.saturating_add(1)), limit);
+    decoded(slot, txn.snapshot_range(range).await?.pairs)
+}
+
+fn between(start: Bytes, end: Bytes, limit: usize) -> RangeRead {
+    RangeRead {
+        start,
+        end,
+        limit,
+        reverse: false,
+    }
+}
+
+fn decoded(slot: Slot, pairs: Vec<KvPair>) -> Result<Vec<Entry>, SlotError> {
+    let decode =
+        |value| Entry::decode(value).map_err(|error| SlotError::corrupt(format!("the log of {slot:?}"), &error));
+    pairs.into_iter().map(|pair| decode(pair.value)).collect()
+}

@@ -1,0 +1,148 @@
+//! What other nodes ask of this one.
+
+use std::fmt;
+
+use antiphon_proto::rpc::{
+    ChangeVotersReply, ChangeVotersRequest, Changed, Done, NotLeader, ProposeReply, ProposeRequest, ReadIndexReply,
+    ReadIndexRequest, RenewReply, RenewRequest, Renewed, change_voters_reply,
+    directory_server::{Directory, DirectoryServer},
+    propose_reply, read_index_reply, renew_reply,
+};
+use tonic::{Request, Response, Status};
+
+use super::{DirectoryNode, Shared, ask::Reach, voters::VoterChange};
+use crate::{
+    DirectoryError,
+    domain::{Command, RegionId},
+    raft::{
+        codec::{CodecError, decode, encode},
+        network::MESSAGE_BYTES_MAX,
+    },
+};
+
+/// The directory, as other nodes reach it by way of this one.
+#[derive(Clone)]
+pub struct DirectoryService {
+    node: DirectoryNode,
+}
+
+impl DirectoryService {
+    pub(super) fn new(node: DirectoryNode) -> Self {
+        Self { node }
+    }
+
+    /// The tonic service.
+    #[must_use]
+    pub fn into_server(self) -> DirectoryServer<Self> {
+        DirectoryServer::new(self)
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(MESSAGE_BYTES_MAX)
+    }
+
+    fn admit(&self, deployment: &str) -> Result<&Shared, Status> {
+        let shared = &self.node.shared;
+        if shared.options.deployment != deployment {
+            let message = format!(
+                "this is {:?} and the asker's deployment is {deployment:?}",
+                shared.options.deployment
+            );
+            return Err(Status::failed_precondition(message));
+        }
+        Ok(shared)
+    }
+}
+
+#[tonic::async_trait]
+impl Directory for DirectoryService {
+    async fn propose(&self, request: Request<ProposeRequest>) -> Result<Response<ProposeReply>, Status> {
+        let request = request.into_inner();
+        let shared = self.admit(&request.deployment)?;
+        let command: Command = decode("a command", &request.command).map_err(CodecError::malformed)?;
+        let result = match shared.propose(reach(request.passed_on), command).await {
+            Ok(Ok((applied, index))) => propose_reply::Result::Done(Done {
+                applied: encode("an answer", &applied).map_err(CodecError::internal)?,
+                index,
+            }),
+            Ok(Err(rejection)) => {
+                propose_reply::Result::Rejected(encode("a rejection", &rejection).map_err(CodecError::internal)?)
+            }
+            Err(DirectoryError::NotLeader { leader }) => propose_reply::Result::NotLeader(not_leader(leader)),
+            Err(error) => return Err(failed(&error)),
+        };
+        Ok(Response::new(ProposeReply { result: Some(result) }))
+    }
+
+    async fn renew(&self, request: Request<RenewRequest>) -> Result<Response<RenewReply>, Status> {
+        let request = request.into_inner();
+        let shared = self.admit(&request.deployment)?;
+        let region = RegionId(request.region);
+        let (reach, timeout) = (reach(request.passed_on), shared.options.lease.lease());
+        let result = match shared.renew(reach, timeout, region, request.incarnation).await {
+            Ok(applied_index) => renew_reply::Result::Renewed(Renewed { applied_index }),
+            Err(DirectoryError::LeaseRefused(why)) => renew_reply::Result::Refused(why),
+            Err(DirectoryError::NotLeader { leader }) => renew_reply::Result::NotLeader(not_leader(leader)),
+            Err(error) => return Err(failed(&error)),
+        };
+        Ok(Response::new(RenewReply { result: Some(result) }))
+    }
+
+    async fn read_index(&self, request: Request<ReadIndexRequest>) -> Result<Response<ReadIndexReply>, Status> {
+        let request = request.into_inner();
+        let shared = self.admit(&request.deployment)?;
+        let result = match shared.read_index(reach(request.passed_on)).await {
+            Ok(index) => read_index_reply::Result::Index(index),
+            Err(DirectoryError::NotLeader { leader }) => read_index_reply::Result::NotLeader(not_leader(leader)),
+            Err(error) => return Err(failed(&error)),
+        };
+        Ok(Response::new(ReadIndexReply { result: Some(result) }))
+    }
+
+    async fn change_voters(
+        &self,
+        request: Request<ChangeVotersRequest>,
+    ) -> Result<Response<ChangeVotersReply>, Status> {
+        let request = request.into_inner();
+        let shared = self.admit(&request.deployment)?;
+        let reach = reach(request.passed_on);
+        let result = match shared.change_voters(reach, &VoterChange::of_request(request)).await {
+            Ok(voters) => change_voters_reply::Result::Changed(Changed {
+                voters: voters.into_iter().map(|region| region.0).collect(),
+            }),
+            Err(DirectoryError::VotersRefused(why)) => change_voters_reply::Result::Refused(why),
+            Err(DirectoryError::NotLeader { leader }) => change_voters_reply::Result::NotLeader(not_leader(leader)),
+            Err(error) => return Err(failed(&error)),
+        };
+        Ok(Response::new(ChangeVotersReply { result: Some(result) }))
+    }
+}
+
+impl fmt::Debug for DirectoryService {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "DirectoryService({})", self.node.region().0)
+    }
+}
+
+fn reach(passed_on: bool) -> Reach {
+    if passed_on { Reach::Here } else { Reach::Anywhere }
+}
+
+fn not_leader(leader: Option<RegionId>) -> NotLeader {
+    NotLeader {
+        leader: leader.map(|region| region.0),
+    }
+}
+
+/// A failure as a status: the asker tells by it whether to try again.
+fn failed(error: &DirectoryError) -> Status {
+    let message = error.to_string();
+    match error {
+        DirectoryError::Rejected(_) | DirectoryError::VotersRefused(_) | DirectoryError::LeaseRefused(_) => {
+            Status::failed_precondition(message)
+        }
+        DirectoryError::TooLarge { .. } | DirectoryError::NotAccepted(_) => Status::invalid_argument(message),
+        DirectoryError::NotLeader { .. } | DirectoryError::NoQuorum { .. } | DirectoryError::Stopped(_) => {
+            Status::unavailable(message)
+        }
+        DirectoryError::Timeout { .. } => Status::deadline_exceeded(message),
+    }
+}

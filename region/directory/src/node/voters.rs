@@ -1,0 +1,196 @@
+//! Who votes. The state says which regions there are and the Raft group who votes; a change of both begins with the state, and the
+//! leader brings the voters after it if whoever asked has died in between.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use antiphon_proto::rpc::{ChangeVotersRequest, change_voters_reply, directory_client::DirectoryClient};
+use futures_util::FutureExt as _;
+use openraft::{ChangeMembers, async_runtime::watch::WatchReceiver as _};
+use tonic::transport::Channel;
+
+use super::{
+    DirectoryNode, Shared,
+    ask::{Attempt, Reach},
+};
+use crate::{
+    DirectoryError,
+    domain::{Addresses, Command, RegionId},
+    raft::StoredMembership,
+};
+
+impl DirectoryNode {
+    /// Takes a region into the directory and returns its id, under which its node is to be started and to join. A region of that
+    /// name and those addresses that is there already is returned as it is.
+    ///
+    /// # Errors
+    /// [`DirectoryError`], within `request_timeout_ms`.
+    pub async fn add_region(&self, name: &str, addresses: &Addresses) -> Result<RegionId, DirectoryError> {
+        let command = Command::AddRegion {
+            name: name.to_owned(),
+            addresses: addresses.clone(),
+        };
+        let applied = self.propose(command).await?;
+        let gone = || DirectoryError::VotersRefused(format!("region {name:?} was not given an id"));
+        applied.region.ok_or_else(gone)
+    }
+
+    /// Takes a region out of the directory and its voter out of the group, dead or alive. The state refuses while it is home or in an
+    /// in-sync set.
+    ///
+    /// # Errors
+    /// [`DirectoryError`].
+    pub async fn remove_region(&self, region: RegionId) -> Result<(), DirectoryError> {
+        match self.propose(Command::RemoveRegion { region }).await {
+            Ok(_) => {}
+            Err(error @ DirectoryError::Rejected(_)) => {
+                // An earlier attempt may have taken it out of the state.
+                let state = self.state_linearizable().await?;
+                if state.deployment.is_empty() || state.regions.contains_key(&region) || region > state.region_id_max {
+                    return Err(error);
+                }
+            }
+            Err(error) => return Err(error),
+        }
+        self.change_voters(&[], &[region]).await.map(drop)
+    }
+
+    /// Makes regions voters and takes the votes of others, in one change. A new voter first follows as a learner until it is level.
+    /// Returns who votes now.
+    ///
+    /// # Errors
+    /// [`DirectoryError`], within `voters_timeout_ms`. After [`DirectoryError::Timeout`] the same change may be asked for again.
+    pub async fn change_voters(
+        &self,
+        add: &[RegionId],
+        remove: &[RegionId],
+    ) -> Result<BTreeSet<RegionId>, DirectoryError> {
+        let change = VoterChange {
+            add: add.iter().copied().collect(),
+            remove: remove.iter().copied().collect(),
+        };
+        self.shared.change_voters(Reach::Anywhere, &change).await
+    }
+
+    /// Hands leadership over, to `to` or to a voter that is level; does nothing unless this node leads. Returns who leads then, if
+    /// anybody takes over in time.
+    pub async fn hand_over(&self, to: Option<RegionId>) -> Option<RegionId> {
+        let shared = &self.shared;
+        let metrics = shared.raft.metrics().borrow_watched().clone();
+        let replication = metrics.replication.as_ref()?;
+        let level = |id: &u64| {
+            replication
+                .get(id)
+                .is_some_and(|matched| matched.map(|log_id| log_id.index()) == metrics.last_log_index)
+        };
+        let voters = metrics.membership_config.voter_ids();
+        let mut others = voters.filter(|id| *id != shared.region.0 && to.is_none_or(|to| to.0 == *id));
+        let target = others.find(level)?;
+        shared.raft.trigger().transfer_leader(target).await.ok()?;
+        let taken = shared.raft.wait(Some(shared.options.raft.leaderless_max()));
+        let me = shared.region.0;
+        let taken = taken.metrics(
+            |metrics| metrics.current_leader.is_some_and(|leader| leader != me),
+            "handed over",
+        );
+        taken.await.ok()?.current_leader.map(RegionId)
+    }
+}
+
+/// A change of the voters.
+#[derive(Debug, Clone)]
+pub(super) struct VoterChange {
+    pub(super) add: BTreeSet<RegionId>,
+    pub(super) remove: BTreeSet<RegionId>,
+}
+
+impl Shared {
+    pub(super) async fn change_voters<'a>(
+        &'a self,
+        reach: Reach,
+        change: &'a VoterChange,
+    ) -> Result<BTreeSet<RegionId>, DirectoryError> {
+        self.at_leader(
+            reach,
+            Duration::from_millis(self.options.voters_timeout_ms),
+            || self.change_voters_here(change).boxed(),
+            |client| self.change_voters_there(client, change).boxed(),
+        )
+        .await
+    }
+
+    pub(super) async fn change_voters_here(&self, change: &VoterChange) -> Result<BTreeSet<RegionId>, Attempt> {
+        // The state that the change is judged by has to be the newest.
+        let index = self.read_index_here().await?;
+        self.applied_at_least(index).await;
+        let state = self.state();
+        let mut changes = Vec::new();
+        for id in &change.add {
+            let Some(region) = state.regions.get(id) else {
+                let message = format!("region {} is not in the directory", id.0);
+                return Err(Attempt::Final(DirectoryError::VotersRefused(message)));
+            };
+            if !self.membership().voter_ids().any(|voter| voter == id.0) {
+                self.raft.add_learner(id.0, region.addresses.clone(), true).await?;
+                changes.push(ChangeMembers::AddVoterIds(BTreeSet::from([id.0])));
+            }
+        }
+        let members = self.membership();
+        let (voters, learners): (BTreeSet<u64>, BTreeSet<u64>) = (
+            members.voter_ids().collect(),
+            members.membership().learner_ids().collect(),
+        );
+        let remove: BTreeSet<u64> = change.remove.iter().map(|id| id.0).collect();
+        if !voters.is_disjoint(&remove) {
+            // Those leave the members as well once the change is through.
+            changes.push(ChangeMembers::RemoveVoters(&voters & &remove));
+        }
+        if !learners.is_disjoint(&remove) {
+            changes.push(ChangeMembers::RemoveNodes(&learners & &remove));
+        }
+        if !changes.is_empty() || self.membership().get_joint_config().len() > 1 {
+            self.raft
+                .change_membership(ChangeMembers::Batch(changes), false)
+                .await?;
+        }
+        Ok(self.membership().voter_ids().map(RegionId).collect())
+    }
+
+    async fn change_voters_there(
+        &self,
+        mut client: DirectoryClient<Channel>,
+        change: &VoterChange,
+    ) -> Result<BTreeSet<RegionId>, Attempt> {
+        let request = change.to_request(&self.options.deployment, true);
+        match client.change_voters(request).await?.into_inner().result {
+            Some(change_voters_reply::Result::Changed(changed)) => {
+                Ok(changed.voters.into_iter().map(RegionId).collect())
+            }
+            Some(change_voters_reply::Result::Refused(why)) => Err(Attempt::Final(DirectoryError::VotersRefused(why))),
+            Some(change_voters_reply::Result::NotLeader(not_leader)) => Err(not_leader.into()),
+            None => Err(Attempt::Unknown),
+        }
+    }
+
+    /// The members as this node knows them; a change that is not committed counts.
+    pub(super) fn membership(&self) -> std::sync::Arc<StoredMembership> {
+        self.raft.metrics().borrow_watched().membership_config.clone()
+    }
+}
+
+impl VoterChange {
+    pub(super) fn to_request(&self, deployment: &str, passed_on: bool) -> ChangeVotersRequest {
+        ChangeVotersRequest {
+            deployment: deployment.to_owned(),
+            add: self.add.iter().map(|region| region.0).collect(),
+            remove: self.remove.iter().map(|region| region.0).collect(),
+            passed_on,
+        }
+    }
+
+    pub(super) fn of_request(request: ChangeVotersRequest) -> Self {
+        Self {
+            add: request.add.into_iter().map(RegionId).collect(),
+            remove: request.remove.into_iter().map(RegionId).collect(),
+        }
+    }
+}

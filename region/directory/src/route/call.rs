@@ -1,0 +1,250 @@
+//! One request, until it is answered.
+
+use std::{sync::Arc, time::Duration};
+
+use antiphon_proto::refusal;
+use antiphon_types::{Slot, trace};
+use bytes::Bytes;
+use http::{HeaderValue, Request, Response, request::Parts};
+use http_body_util::{BodyExt as _, Full};
+use tokio::time::{Instant, sleep, timeout_at};
+use tonic::{Status, body::Body};
+use tower::{Service as _, ServiceExt as _};
+use tracing::Span;
+
+use super::Shared;
+use crate::Placement;
+
+/// How long a request may take that says nothing of it.
+const TIMEOUT: Duration = Duration::from_secs(10);
+/// How long the sender waits: gRPC over HTTP/2, "Requests".
+const GRPC_TIMEOUT_HEADER: &str = "grpc-timeout";
+/// The longest pause before a request is sent again.
+const PAUSE_MAX: Duration = Duration::from_millis(200);
+/// Requests that may be sent twice: what they do is the same, however often. Others are sent again only when they were refused for
+/// the slot's sake, before anything was done.
+const IDEMPOTENT: [&str; 22] = [
+    "Message/Send",
+    "Message/History",
+    "Message/MoveInbox",
+    "Message/Summaries",
+    "Message/Typing",
+    "Conversation/OpenDirect",
+    "Conversation/CreateDirect",
+    "Conversation/ListMembers",
+    "Conversation/CheckMembers",
+    "Conversation/PairExists",
+    "Conversation/ListMembership",
+    "Conversation/ListConversations",
+    "Identity/Resolve",
+    "Identity/CreateAccount",
+    "Identity/GetAccount",
+    "Identity/Jwks",
+    "Identity/SigningKeys",
+    "Identity/LogOut",
+    "Presence/Report",
+    "Presence/Query",
+    "Directory/State",
+    "Directory/Renew",
+];
+
+/// Where a request goes.
+#[derive(Debug, Clone)]
+pub(super) enum Target {
+    Slot(Slot),
+    Region(Arc<str>),
+    Here,
+}
+
+/// What came of sending a request once.
+enum Sent {
+    Answer(Response<Body>),
+    /// The slot lives elsewhere; nothing was done.
+    NotHome(Response<Body>, u64),
+    /// The other region was not reached, or was lost on the way: whether anything was done is not known.
+    Lost(Status),
+}
+
+/// Takes the request to its target. Requests for slots are sent again when the slot has moved, until their time is over.
+pub(super) async fn answer(shared: Arc<Shared>, target: Target, request: Request<Body>) -> Response<Body> {
+    let (mut parts, body) = request.into_parts();
+    // Streams are passed on as they are: what has been said on one cannot be said again.
+    if parts.uri.path().ends_with("/Follow") {
+        return match shared.send(&target, Request::from_parts(parts, body)).await {
+            Sent::Answer(response) | Sent::NotHome(response, _) => response,
+            Sent::Lost(status) => status.into_http(),
+        };
+    }
+    let deadline = Instant::now() + timeout_of(&parts).unwrap_or(TIMEOUT);
+    let body = match body.collect().await {
+        Ok(body) => body.to_bytes(),
+        Err(status) => return status.into_http(),
+    };
+    let traceparent = trace::of(&Span::current());
+    if let Ok(value) = HeaderValue::from_str(&traceparent)
+        && !traceparent.is_empty()
+    {
+        parts.headers.insert("traceparent", value);
+    }
+    let is_idempotent = is_idempotent(parts.uri.path());
+    let mut pause = Duration::from_millis(10);
+    loop {
+        let seen = shared.table.version();
+        let sending = shared.send(&target, copy_of(&parts, &body, deadline));
+        let sent = match &target {
+            // A home that is lost may never answer; the next one will.
+            Target::Slot(slot) if is_idempotent => {
+                tokio::select! {
+                    sent = timeout_at(deadline, sending) => sent,
+                    () = shared.moves(*slot) => continue,
+                }
+            }
+            Target::Slot(_) | Target::Region(_) | Target::Here => timeout_at(deadline, sending).await,
+        };
+        let (response, reason) = match sent {
+            Err(_) => return too_late(&target).into_http(),
+            Ok(Sent::Answer(response)) => return response,
+            Ok(Sent::NotHome(response, epoch)) => {
+                let known =
+                    matches!(&target, Target::Slot(slot) if shared.table.load().placement(*slot).epoch >= epoch);
+                tracing::trace!(?target, epoch, known, "the slot is not where the table says");
+                (response, "not_home")
+            }
+            Ok(Sent::Lost(status)) if is_idempotent => (status.into_http(), "lost"),
+            Ok(Sent::Lost(status)) => return status.into_http(),
+        };
+        if !matches!(target, Target::Slot(_)) || Instant::now() + pause >= deadline {
+            return response;
+        }
+        metrics::counter!("antiphon_route_retries_total", "reason" => reason).increment(1);
+        // A newer table is the reason to hope; without one, full jitter.
+        tokio::select! {
+            _ = shared.table.changed(seen) => {}
+            () = sleep(pause.mul_f64(rand::random_range(0.5..1.0))) => pause = (pause * 2).min(PAUSE_MAX),
+        }
+    }
+}
+
+impl Shared {
+    async fn send(&self, target: &Target, request: Request<Body>) -> Sent {
+        let (region, address) = match target {
+            Target::Here => return self.near(request).await,
+            Target::Region(name) => match self.table.load().region_named(name) {
+                Some(region) => (region.name.clone(), region.addresses.rpc.clone()),
+                None => return Sent::Answer(Status::not_found(format!("there is no region {name}")).into_http()),
+            },
+            Target::Slot(slot) => {
+                let table = self.table.load();
+                let Placement { home_region, .. } = table.placement(*slot);
+                (home_region.name.clone(), home_region.addresses.rpc.clone())
+            }
+        };
+        if *region == *self.region {
+            return self.near(request).await;
+        }
+        let Some(mut channel) = self.far.as_ref().and_then(|far| far.channel(&region, &address)) else {
+            let message = format!("region {region} is not reached from here");
+            return Sent::Answer(refusal::status("UNAVAILABLE", message, Some(1_000)).into_http());
+        };
+        let sent = match channel.ready().await {
+            Ok(channel) => channel.call(request).await,
+            Err(error) => Err(error),
+        };
+        match sent {
+            Ok(response) => judged(response),
+            Err(error) => {
+                let message = format!("region {region} was not reached: {}", chain(&error));
+                Sent::Lost(refusal::status("UNAVAILABLE", message, Some(500)))
+            }
+        }
+    }
+
+    async fn near(&self, request: Request<Body>) -> Sent {
+        match self.local.get() {
+            Some(services) => {
+                let Ok(response) = services.clone().call(request).await;
+                judged(response)
+            }
+            None => {
+                let message = "the services of this node are starting";
+                Sent::Answer(refusal::status("UNAVAILABLE", message, Some(100)).into_http())
+            }
+        }
+    }
+
+    /// Waits until the slot has another home than now.
+    async fn moves(&self, slot: Slot) {
+        let mut table = self.table.load();
+        let epoch = table.placement(slot).epoch;
+        while table.placement(slot).epoch == epoch {
+            table = self.table.changed(table.version()).await;
+        }
+    }
+}
+
+fn judged(response: Response<Body>) -> Sent {
+    // A refusal comes without a body, its status among the headers.
+    let Some(status) = Status::from_header_map(response.headers()) else {
+        return Sent::Answer(response);
+    };
+    let refused = refusal::of(&status);
+    if refused.code == "NOT_HOME" {
+        return Sent::NotHome(response, refused.epoch.unwrap_or_default());
+    }
+    Sent::Answer(response)
+}
+
+fn is_idempotent(path: &str) -> bool {
+    let name = path.rsplit_once('.').map_or(path, |(_, name)| name);
+    IDEMPOTENT.contains(&name)
+}
+
+/// The request once more, with the time that it has left.
+fn copy_of(parts: &Parts, body: &Bytes, deadline: Instant) -> Request<Body> {
+    let mut request = Request::new(Body::new(Full::new(body.clone()).map_err(|never| match never {})));
+    *request.method_mut() = parts.method.clone();
+    *request.uri_mut() = parts.uri.clone();
+    *request.version_mut() = parts.version;
+    *request.headers_mut() = parts.headers.clone();
+    *request.extensions_mut() = parts.extensions.clone();
+    let left_ms = deadline
+        .saturating_duration_since(Instant::now())
+        .as_millis()
+        .min(99_999_999);
+    if let Ok(value) = HeaderValue::from_str(&format!("{left_ms}m")) {
+        request.headers_mut().insert(GRPC_TIMEOUT_HEADER, value);
+    }
+    request
+}
+
+/// The header `grpc-timeout`: up to eight digits and a unit.
+fn timeout_of(parts: &Parts) -> Option<Duration> {
+    let value = parts.headers.get(GRPC_TIMEOUT_HEADER)?.to_str().ok()?;
+    let (digits, unit) = value.split_at_checked(value.len().checked_sub(1)?)?;
+    let number: u64 = digits.parse().ok()?;
+    match unit {
+        "H" => Some(Duration::from_secs(number.saturating_mul(3_600))),
+        "M" => Some(Duration::from_secs(number.saturating_mul(60))),
+        "S" => Some(Duration::from_secs(number)),
+        "m" => Some(Duration::from_millis(number)),
+        "u" => Some(Duration::from_micros(number)),
+        "n" => Some(Duration::from_nanos(number)),
+        _ => None,
+    }
+}
+
+fn too_late(target: &Target) -> Status {
+    let message = format!("{target:?} has not answered in time; the outcome is unknown");
+    refusal::status("DEADLINE_EXCEEDED", message, None)
+}
+
+/// An error with its causes: the transport's own text says little.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}

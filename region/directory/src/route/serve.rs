@@ -1,0 +1,100 @@
+use std::{
+    convert::Infallible,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use antiphon_types::trace;
+use futures_util::future::BoxFuture;
+use http::{Request, Response};
+use tokio::net::TcpListener;
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::{
+    body::Body,
+    service::Routes,
+    transport::{Error, Server},
+};
+use tower::{Layer, Service};
+use tracing::Instrument as _;
+
+use super::{
+    NodeTls,
+    far::{CONNECTION_WINDOW_BYTES, STREAM_WINDOW_BYTES},
+};
+
+/// Streams of one connection: requests of a whole region share it.
+const STREAMS_MAX: u32 = 4_096;
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+const KEEP_ALIVE: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(5));
+
+/// Serves this node's services to the nodes of other regions until `shutdown` ends. A peer without a certificate of the deployment is
+/// refused in the handshake.
+///
+/// # Errors
+/// What the listener or the certificates are refused for.
+pub async fn serve_nodes(
+    listener: TcpListener,
+    services: Routes,
+    tls: &NodeTls,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), Error> {
+    Server::builder()
+        .tls_config(tls.server().timeout(HANDSHAKE_TIMEOUT))?
+        .tcp_nodelay(true)
+        .max_concurrent_streams(STREAMS_MAX)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .http2_keepalive_interval(Some(KEEP_ALIVE.0))
+        .http2_keepalive_timeout(Some(KEEP_ALIVE.1))
+        .layer(TraceLayer)
+        .add_routes(services)
+        .serve_with_incoming_shutdown(TcpListenerStream::new(listener), shutdown)
+        .await
+}
+
+/// Continues the trace of the request's sender.
+#[derive(Clone, Copy)]
+struct TraceLayer;
+
+impl<S> Layer<S> for TraceLayer {
+    type Service = Traced<S>;
+
+    fn layer(&self, inner: S) -> Traced<S> {
+        Traced { inner }
+    }
+}
+
+#[derive(Clone)]
+struct Traced<S> {
+    inner: S,
+}
+
+impl<S> Service<Request<Body>> for Traced<S>
+where
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
+    S::Future: Send + 'static,
+{
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Response<Body>, Infallible>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let traceparent = request
+            .headers()
+            .get("traceparent")
+            .and_then(|value| value.to_str().ok());
+        let span = match traceparent {
+            Some(traceparent) => {
+                let span = tracing::debug_span!("rpc", path = request.uri().path());
+                trace::continue_from(&span, traceparent);
+                span
+            }
+            None => tracing::Span::none(),
+        };
+        Box::pin(self.inner.call(request).instrument(span))
+    }
+}

@@ -1,0 +1,69 @@
+use std::{collections::HashSet, sync::Arc, time::Duration};
+
+use antiphon_proto::log::Entry;
+use antiphon_slot::{ReplicaLog, SlotError};
+use antiphon_types::{Epoch, Slot};
+use futures_util::future::BoxFuture;
+use parking_lot::Mutex;
+use tokio::time::sleep;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tonic::Status;
+
+/// Proposes again, at the slot's home of now, what a cut entry held; an error is tried again later.
+pub type Propose = Arc<dyn Fn(Entry) -> BoxFuture<'static, Result<usize, Status>> + Send + Sync>;
+
+/// The longest pause before an entry is tried again.
+const PAUSE_MAX: Duration = Duration::from_secs(5);
+
+/// Sees to entries that were cut off logs here, one task a slot, until each was proposed again.
+#[derive(Clone)]
+pub(crate) struct Salvage {
+    log: ReplicaLog,
+    propose: Propose,
+    busy: Arc<Mutex<HashSet<Slot>>>,
+    tasks: TaskTracker,
+    closing: CancellationToken,
+}
+
+impl Salvage {
+    pub(crate) fn new(log: ReplicaLog, propose: Propose, tasks: TaskTracker, closing: CancellationToken) -> Self {
+        Self {
+            log,
+            propose,
+            busy: Arc::default(),
+            tasks,
+            closing,
+        }
+    }
+
+    /// Begins with what the slot has, unless that is under way.
+    pub(crate) fn begin(&self, slot: Slot, epoch: Epoch) {
+        if !self.busy.lock().insert(slot) {
+            return;
+        }
+        let salvage = self.clone();
+        self.tasks.spawn(async move {
+            let working = salvage.closing.run_until_cancelled(salvage.work(slot, epoch));
+            if let Some(Err(error)) = working.await {
+                // Another epoch, most of the time: the next fetch begins again.
+                tracing::debug!(slot = slot.number(), %error, "what was cut is kept for now");
+            }
+            salvage.busy.lock().remove(&slot);
+        });
+    }
+
+    async fn work(&self, slot: Slot, epoch: Epoch) -> Result<(), SlotError> {
+        for entry in self.log.cut_entries(slot).await? {
+            let index = entry.index;
+            let mut pause = Duration::from_millis(100);
+            while let Err(status) = (self.propose)(entry.clone()).await {
+                tracing::debug!(slot = slot.number(), index, %status, "a cut entry has to be proposed again later");
+                sleep(pause.mul_f64(rand::random_range(0.5..1.0))).await;
+                pause = (pause * 2).min(PAUSE_MAX);
+            }
+            tracing::info!(slot = slot.number(), index, "what a cut entry held was proposed again");
+            self.log.forget_cut(slot, epoch, index).await?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,144 @@
+//! The home's end: a stream to each region that follows slots which are homed here.
+
+mod dirty;
+mod progress;
+mod recent;
+mod stream;
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use antiphon_proto::rpc::{
+    FollowerFrames, HomeFrames, follower_frame,
+    replication_server::{Replication, ReplicationServer},
+};
+use antiphon_slot::{CommittedEntry, ReplicaLog, Shipping, Slots, protocol::LogState};
+use antiphon_types::Slot;
+use futures_util::{StreamExt as _, stream::BoxStream};
+use parking_lot::RwLock;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tonic::{Request, Response, Status, Streaming, async_trait};
+
+pub(crate) use self::progress::Progress;
+use self::{dirty::Dirty, recent::Recent, stream::Follower};
+use crate::ReplicationOptions;
+
+/// Messages that may wait to be sent on one stream.
+const OUTGOING_MAX: usize = 4;
+
+/// The home's end of replication. Cheap to clone.
+#[derive(Clone)]
+pub struct ReplicationHome {
+    pub(crate) inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    slots: OnceLock<Slots>,
+    log: ReplicaLog,
+    recent: Recent,
+    streams: RwLock<HashMap<u64, Arc<Dirty>>>,
+    next_stream: AtomicU64,
+    pub(crate) progress: Progress,
+    tasks: TaskTracker,
+    closing: CancellationToken,
+}
+
+impl ReplicationHome {
+    /// Reads the logs of `log`; [`ReplicationHome::serve`] tells whose they are.
+    #[must_use]
+    pub fn new(log: ReplicaLog, options: &ReplicationOptions) -> Self {
+        let inner = Inner {
+            slots: OnceLock::new(),
+            log,
+            recent: Recent::new(options.recent_bytes_max),
+            streams: RwLock::default(),
+            next_stream: AtomicU64::new(0),
+            progress: Progress::default(),
+            tasks: TaskTracker::new(),
+            closing: CancellationToken::new(),
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// What the slots tell of their logs.
+    #[must_use]
+    pub fn shipping(&self) -> Arc<dyn Shipping> {
+        self.inner.clone()
+    }
+
+    /// Serves the logs of these slots from now on. Only the first call counts.
+    pub fn serve(&self, slots: Slots) {
+        let _ = self.inner.slots.set(slots);
+    }
+
+    /// The tonic server.
+    #[must_use]
+    pub fn into_server(self) -> ReplicationServer<Self> {
+        ReplicationServer::new(self).max_decoding_message_size(crate::MESSAGE_BYTES_MAX)
+    }
+
+    /// Ends every stream.
+    pub async fn close(&self) {
+        self.inner.closing.cancel();
+        self.inner.tasks.close();
+        self.inner.tasks.wait().await;
+    }
+}
+
+impl Shipping for Inner {
+    fn appended(&self, entry: &CommittedEntry) {
+        let streams = self.streams.read();
+        if streams.is_empty() {
+            return;
+        }
+        self.recent.insert(entry.slot, entry.index, entry.encoded.clone());
+        streams.values().for_each(|dirty| dirty.mark(entry.slot));
+    }
+
+    fn moved(&self, slot: Slot, _: &LogState) {
+        self.streams.read().values().for_each(|dirty| dirty.mark(slot));
+    }
+}
+
+#[async_trait]
+impl Replication for ReplicationHome {
+    type FollowStream = BoxStream<'static, Result<HomeFrames, Status>>;
+
+    async fn follow(
+        &self,
+        request: Request<Streaming<FollowerFrames>>,
+    ) -> Result<Response<Self::FollowStream>, Status> {
+        let inner = self.inner.clone();
+        let Some(slots) = inner.slots.get().cloned() else {
+            return Err(Status::unavailable("the slots of this node are not open yet"));
+        };
+        let mut incoming = request.into_inner();
+        let first = incoming.message().await?.unwrap_or_default();
+        let mut first = first.frames.into_iter();
+        let Some(follower_frame::Body::Hello(hello)) = first.next().and_then(|frame| frame.body) else {
+            return Err(Status::invalid_argument("the first frame of a stream is hello"));
+        };
+        let (outgoing, received) = mpsc::channel(OUTGOING_MAX);
+        let dirty = Arc::new(Dirty::default());
+        let id = inner.next_stream.fetch_add(1, Ordering::Relaxed);
+        inner.streams.write().insert(id, dirty.clone());
+        metrics::gauge!("antiphon_replication_followers").increment(1);
+        let follower = Follower::new(inner.clone(), slots, &hello, dirty, outgoing);
+        let closing = inner.closing.clone();
+        self.inner.tasks.spawn(async move {
+            closing
+                .run_until_cancelled(follower.run(first.collect(), incoming))
+                .await;
+            inner.streams.write().remove(&id);
+            metrics::gauge!("antiphon_replication_followers").decrement(1);
+        });
+        Ok(Response::new(ReceiverStream::new(received).boxed()))
+    }
+}

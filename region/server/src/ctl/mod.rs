@@ -1,0 +1,266 @@
+//! `antiphon ctl`: what an operator does with a deployment of several regions, over the admin port of any node.
+
+pub(crate) mod api;
+mod table;
+mod view;
+
+use std::{
+    io::{self, BufRead as _, IsTerminal as _},
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, bail};
+use clap::{Args, Subcommand};
+use reqwest::Method;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use tokio::time::sleep;
+
+use self::{
+    api::{Done, FailOver},
+    view::{SlotView, View},
+};
+use crate::cli::print;
+
+/// How often progress is looked at.
+const LOOK: Duration = Duration::from_millis(500);
+
+#[derive(Debug, Args)]
+pub(crate) struct CtlArgs {
+    /// The admin port of any node
+    #[arg(
+        long,
+        global = true,
+        value_name = "URL",
+        default_value = "http://127.0.0.1:7401",
+        env = "ANTIPHON_ADMIN"
+    )]
+    admin: String,
+    /// Print JSON, for scripts
+    #[arg(long, global = true)]
+    json: bool,
+    /// Do not ask before something dangerous
+    #[arg(long, global = true)]
+    yes: bool,
+    #[command(subcommand)]
+    command: CtlCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum CtlCommand {
+    /// The deployment at a glance
+    Status,
+    /// The regions, and what each is home of
+    Regions,
+    /// The slots, and where each lives
+    Slots {
+        /// Of this home alone
+        #[arg(long, value_name = "REGION")]
+        home: Option<String>,
+    },
+    /// Move every home out of a region, slot by slot, without a failed send
+    Drain {
+        /// Which
+        region: String,
+    },
+    /// Let a region be home again
+    Undrain {
+        /// Which
+        region: String,
+    },
+    /// Give homes away without asking them: for a home that hangs
+    Failover {
+        /// All slots that are homed in this region
+        #[arg(long, value_name = "REGION", required_unless_present = "slot")]
+        region: Option<String>,
+        /// This slot; may be repeated
+        #[arg(long, value_name = "NUMBER")]
+        slot: Vec<u16>,
+        /// To this region, which has to be in sync
+        #[arg(long, value_name = "REGION")]
+        to: Option<String>,
+    },
+    /// Even the homes out, and bring slots back to where they are preferred
+    Rebalance,
+    /// Show the regions again and again until interrupted
+    Watch,
+}
+
+/// Does what the command says.
+///
+/// # Errors
+/// What the node refuses, or that it cannot be reached.
+pub(crate) async fn run(args: CtlArgs) -> Result<()> {
+    let ctl = Ctl {
+        http: reqwest::Client::builder().timeout(Duration::from_secs(30)).build()?,
+        admin: args.admin.trim_end_matches('/').to_owned(),
+        json: args.json,
+        yes: args.yes,
+    };
+    match args.command {
+        CtlCommand::Status => {
+            let view: View = ctl.get("/directory").await?;
+            ctl.show(&view, || table::status(&view))
+        }
+        CtlCommand::Regions => {
+            let view: View = ctl.get("/directory").await?;
+            ctl.show(&view.regions, || table::regions(&view))
+        }
+        CtlCommand::Slots { home } => {
+            let path = match home {
+                Some(home) => format!("/directory/slots?home={home}"),
+                None => "/directory/slots".to_owned(),
+            };
+            let slots: Vec<SlotView> = ctl.get(&path).await?;
+            ctl.show(&slots, || table::slots(&slots))
+        }
+        CtlCommand::Drain { region } => ctl.drain(&region).await,
+        CtlCommand::Undrain { region } => {
+            let path = format!("/directory/regions/{region}/undrain");
+            let done: Done = ctl.post(&path, &Value::Null).await?;
+            ctl.show(&done, || {
+                format!("{region} may be home again; `antiphon ctl rebalance` gives it homes\n")
+            })
+        }
+        CtlCommand::Failover { region, slot, to } => {
+            ctl.fail_over(FailOver {
+                region,
+                slots: slot,
+                to,
+            })
+            .await
+        }
+        CtlCommand::Rebalance => ctl.rebalance().await,
+        CtlCommand::Watch => loop {
+            let view: View = ctl.get("/directory").await?;
+            ctl.show(&view, || table::regions(&view))?;
+            sleep(LOOK * 2).await;
+        },
+    }
+}
+
+struct Ctl {
+    http: reqwest::Client,
+    admin: String,
+    json: bool,
+    yes: bool,
+}
+
+impl Ctl {
+    async fn drain(&self, region: &str) -> Result<()> {
+        let view: View = self.get("/directory").await?;
+        let homes = view.region(region).map_or(0, |region| region.homes);
+        self.agree(&format!(
+            "{region} hands over the {homes} slots that it is home of, and becomes home of none"
+        ))?;
+        let _: Done = self
+            .post(&format!("/directory/regions/{region}/drain"), &Value::Null)
+            .await?;
+        loop {
+            let view: View = self.get("/directory").await?;
+            let Some(now) = view.region(region) else {
+                bail!("region {region} is gone");
+            };
+            if now.homes == 0 {
+                return self.show(now, || format!("{region} is home of no slot any more\n"));
+            }
+            if now.status != "draining" {
+                bail!(
+                    "{region} is {} now and no longer drains; it is home of {} slots",
+                    now.status,
+                    now.homes
+                );
+            }
+            self.progress(&format!("{region}: {} of {homes} slots to go", now.homes))?;
+            sleep(LOOK).await;
+        }
+    }
+
+    async fn fail_over(&self, asked: FailOver) -> Result<()> {
+        let what = match &asked.region {
+            Some(region) => format!("every slot that is homed in {region}"),
+            None => format!("{} slots", asked.slots.len()),
+        };
+        self.agree(&format!(
+            "{what} get another home at once, without asking the present one: what it has not replicated is cut there"
+        ))?;
+        let done: Done = self.post("/directory/failover", &serde_json::to_value(&asked)?).await?;
+        self.show(&done, || table::done("slots have another home", &done))
+    }
+
+    async fn rebalance(&self) -> Result<()> {
+        let mut moved = 0;
+        loop {
+            let done: Done = self.post("/directory/rebalance", &Value::Null).await?;
+            moved += done.slots;
+            let view: View = self.get("/directory").await?;
+            if done.slots == 0 && view.moving == 0 {
+                return self.show(&view.regions, || {
+                    format!("{moved} slots moved\n{}", table::regions(&view))
+                });
+            }
+            self.progress(&format!("{moved} slots asked to move, {} under way", view.moving))?;
+            sleep(LOOK).await;
+        }
+    }
+
+    /// Says what is about to happen, and asks.
+    fn agree(&self, what: &str) -> Result<()> {
+        if self.yes {
+            return Ok(());
+        }
+        if !io::stdin().is_terminal() {
+            bail!("{what}; say so with --yes");
+        }
+        print(&format!("{what}.\nGo on? [y/N] "))?;
+        let mut answer = String::new();
+        io::stdin().lock().read_line(&mut answer)?;
+        if answer.trim().eq_ignore_ascii_case("y") {
+            return Ok(());
+        }
+        bail!("nothing was done")
+    }
+
+    fn progress(&self, line: &str) -> Result<()> {
+        if self.json {
+            return Ok(());
+        }
+        print(&format!("{line}\n"))
+    }
+
+    fn show<T: serde::Serialize>(&self, value: &T, text: impl FnOnce() -> String) -> Result<()> {
+        if self.json {
+            return print(&format!("{}\n", serde_json::to_string(value)?));
+        }
+        print(&text())
+    }
+
+    async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
+        self.ask(Method::GET, path, None).await
+    }
+
+    async fn post<T: DeserializeOwned>(&self, path: &str, body: &Value) -> Result<T> {
+        self.ask(Method::POST, path, (!body.is_null()).then_some(body)).await
+    }
+
+    async fn ask<T: DeserializeOwned>(&self, method: Method, path: &str, body: Option<&Value>) -> Result<T> {
+        let url = format!("{}{path}", self.admin);
+        let mut request = self.http.request(method, &url);
+        if let Some(body) = body {
+            request = request.json(body);
+        }
+        let answer = request.send().await;
+        let answer = answer.with_context(|| format!("no node answers at {} (--admin)", self.admin))?;
+        let status = answer.status();
+        let text = answer.text().await?;
+        if !status.is_success() {
+            let error = serde_json::from_str::<Value>(&text).ok();
+            let error = error
+                .as_ref()
+                .and_then(|error| error["error"].as_str())
+                .unwrap_or(&text);
+            bail!("{error}");
+        }
+        serde_json::from_str(&text).with_context(|| format!("what {url} answers is not understood"))
+    }
+}

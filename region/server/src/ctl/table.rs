@@ -1,0 +1,111 @@
+//! Tables for people.
+
+use std::fmt::Write as _;
+
+use super::{
+    api::Done,
+    view::{SlotView, View},
+};
+
+/// Refused slots that are named.
+const NAMED_MAX: usize = 10;
+
+pub(crate) fn status(view: &View) -> String {
+    let leader = view.leader.as_deref().unwrap_or("nobody");
+    let mut text = format!(
+        "directory   led by {leader}, term {}, version {}; voters {}\nanswered by {} ({})\npolicy      {} durability, {} in-sync copies, writes with {} or more\n",
+        view.term,
+        view.version,
+        view.voters.join(", "),
+        view.region,
+        view.role,
+        view.durability,
+        view.in_sync_copies,
+        view.min_in_sync,
+    );
+    let _ = writeln!(
+        text,
+        "slots       {} moving, {} that refuse writes",
+        view.moving, view.refusing
+    );
+    format!("{text}\n{}", regions(view))
+}
+
+pub(crate) fn regions(view: &View) -> String {
+    let head = ["region", "id", "status", "homes", "in sync", "observes", "edge"];
+    let rows = view.regions.iter().map(|region| {
+        [
+            region.name.clone(),
+            region.id.to_string(),
+            region.status.clone(),
+            region.homes.to_string(),
+            region.in_sync.to_string(),
+            region.observes.to_string(),
+            region.edge.clone(),
+        ]
+    });
+    table(head, rows)
+}
+
+pub(crate) fn slots(slots: &[SlotView]) -> String {
+    let head = ["slot", "home", "in sync", "observers", "epoch", "version", "moving to"];
+    let rows = slots.iter().map(|slot| {
+        [
+            slot.slot.to_string(),
+            slot.home.clone(),
+            slot.in_sync.join(","),
+            slot.observers.join(","),
+            slot.epoch.to_string(),
+            slot.version.to_string(),
+            slot.moving_to.clone().unwrap_or_default(),
+        ]
+    });
+    table(head, rows)
+}
+
+pub(crate) fn done(what: &str, done: &Done) -> String {
+    let mut text = format!("{} {what}\n", done.slots);
+    for (slot, why) in done.refused.iter().take(NAMED_MAX) {
+        let _ = writeln!(text, "slot {slot}: {why}");
+    }
+    if done.refused.len() > NAMED_MAX {
+        let _ = writeln!(text, "and {} more", done.refused.len() - NAMED_MAX);
+    }
+    text
+}
+
+fn table<const N: usize>(head: [&str; N], rows: impl Iterator<Item = [String; N]>) -> String {
+    let mut all = vec![head.map(str::to_owned)];
+    all.extend(rows);
+    let width = |column: usize| {
+        all.iter()
+            .filter_map(|row| row.get(column))
+            .map(|cell| cell.chars().count())
+            .max()
+    };
+    let widths: Vec<usize> = (0..N).map(|column| width(column).unwrap_or(0)).collect();
+    let mut text = String::new();
+    for row in &all {
+        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
+        let line = cells.collect::<Vec<_>>().join("  ");
+        let _ = writeln!(text, "{}", line.trim_end());
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_are_as_wide_as_their_widest_cell() {
+        let rows = [
+            ["a".to_owned(), "12345".to_owned()],
+            ["long-name".to_owned(), "1".to_owned()],
+        ];
+        assert_eq!(
+            table(["name", "no"], rows.into_iter()),
+            "name       no\na          12345\nlong-name  1\n"
+        );
+    }
+}

@@ -1,0 +1,210 @@
+//! What a node has to do with the other regions: the directory, replication, the port between nodes.
+
+use std::{collections::HashMap, path::Path, pin::pin, sync::Arc, time::Duration};
+
+use antiphon_directory::{
+    Detours, DevelopmentCa, Dialer, DirectoryNode, LeaseKeeper, NodeOptions, NodeTls, Route,
+    domain::{Addresses, Policy, RegionId},
+    serve_nodes,
+};
+use antiphon_message::Salvager;
+use antiphon_replication::{Followers, Homing, Propose, ReplicationHome, ReplicationOptions};
+use antiphon_slot::{Lease, ReplicaLog, Slots};
+use antiphon_types::Clock;
+use anyhow::{Context as _, Result};
+use tokio::{net::TcpListener, task::JoinHandle};
+use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
+
+use crate::world::Place;
+
+/// How long the directory may take to hand its leadership over when this node ends.
+const LEADERSHIP_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The parts that a node of several regions has besides those that every node has.
+pub(crate) struct Regions {
+    pub(crate) directory: DirectoryNode,
+    pub(crate) route: Route,
+    pub(crate) home: ReplicationHome,
+    pub(crate) lease: Lease,
+    followers: Followers,
+    log: ReplicaLog,
+    keeper: LeaseKeeper,
+    tls: NodeTls,
+    listener: TcpListener,
+    founded: Vec<(String, Addresses)>,
+    options: ReplicationOptions,
+}
+
+/// As [`Regions`], at work.
+pub(crate) struct RegionsRunning {
+    directory: DirectoryNode,
+    _keeper: LeaseKeeper,
+    home: ReplicationHome,
+    followers: Followers,
+    stop_homing: CancellationToken,
+    homing: JoinHandle<()>,
+    stop_serving: CancellationToken,
+    serving: JoinHandle<()>,
+}
+
+impl Regions {
+    /// Opens the directory's store in `folder` and the port between nodes.
+    ///
+    /// # Errors
+    /// What could not be opened.
+    pub(crate) async fn open(place: &Place, folder: &Path, log: ReplicaLog, clock: &Clock) -> Result<Self> {
+        let tls = DevelopmentCa::in_folder(&place.data.join("tls")).node(&place.name)?;
+        let detours: Detours = place
+            .peers
+            .iter()
+            .map(|peer| (peer.name.clone(), peer.rpc.to_string()))
+            .collect();
+        let dialer = Dialer::new(tls.clone(), detours);
+        let me = id(place.index);
+        let names: HashMap<RegionId, String> = place
+            .peers
+            .iter()
+            .map(|peer| (id(peer.index), peer.name.clone()))
+            .collect();
+        let dial = {
+            let dialer = dialer.clone();
+            Arc::new(move |region: &RegionId, addresses: &Addresses| {
+                let name = names
+                    .get(region)
+                    .cloned()
+                    .unwrap_or_else(|| format!("region-{}", region.0));
+                let nowhere = || tonic::transport::Endpoint::from_static("http://127.0.0.1:1").connect_lazy();
+                dialer.channel(&name, &addresses.rpc).unwrap_or_else(nowhere)
+            })
+        };
+        let listener = TcpListener::bind(place.rpc)
+            .await
+            .with_context(|| format!("the port between nodes {} cannot be opened", place.rpc))?;
+        let directory = DirectoryNode::start(NodeOptions::new("development"), me, folder, dial).await?;
+        let keeper = directory.keep_lease(clock.now_ms());
+        let lease = {
+            let keeper = keeper.clone();
+            let changes = keeper.watch();
+            Lease::new(move || keeper.is_valid(), changes)
+        };
+        let route = Route::between(&place.name, directory.table(), dialer);
+        let options = ReplicationOptions::default();
+        let mut founded: Vec<(u16, String, Addresses)> = place
+            .peers
+            .iter()
+            .map(|peer| {
+                let addresses = Addresses {
+                    rpc: peer.listens.to_string(),
+                    edge: peer.edge.clone(),
+                };
+                (peer.index, peer.name.clone(), addresses)
+            })
+            .collect();
+        let own = Addresses {
+            rpc: place.rpc.to_string(),
+            edge: format!("http://127.0.0.1:{}", place.http_port),
+        };
+        founded.push((place.index, place.name.clone(), own));
+        founded.sort_by_key(|(index, ..)| *index);
+        Ok(Self {
+            home: ReplicationHome::new(log.clone(), &options),
+            followers: Followers::new(me.0, route.clone(), log.clone(), propose(&route), options.clone()),
+            founded: founded
+                .into_iter()
+                .map(|(_, name, addresses)| (name, addresses))
+                .collect(),
+            directory,
+            route,
+            lease,
+            log,
+            keeper,
+            tls,
+            listener,
+            options,
+        })
+    }
+
+    /// Serves the other nodes, founds the deployment or finds it, and takes up what the directory gives this region.
+    ///
+    /// # Errors
+    /// When the deployment was founded otherwise.
+    pub(crate) async fn run(self, slots: Slots, services: Routes) -> Result<RegionsRunning> {
+        let (raft, directory) = self.directory.clone().into_server();
+        let services = services
+            .add_service(raft)
+            .add_service(directory)
+            .add_service(self.home.clone().into_server());
+        self.home.serve(slots.clone());
+        let stop_serving = CancellationToken::new();
+        let serving = tokio::spawn({
+            let (stop, tls, listener) = (stop_serving.clone(), self.tls.clone(), self.listener);
+            async move {
+                if let Err(error) = serve_nodes(listener, services, &tls, stop.cancelled_owned()).await {
+                    tracing::error!(%error, "the port between nodes failed");
+                }
+            }
+        });
+        let regions = u8::try_from(self.founded.len()).unwrap_or(u8::MAX);
+        let policy = Policy {
+            in_sync_copies: regions.min(2),
+            min_in_sync: regions.min(2),
+            ..Policy::default()
+        };
+        self.directory.found(&self.founded, &policy).await?;
+        let stop_homing = CancellationToken::new();
+        let homing = Homing::new(
+            self.directory.clone(),
+            slots,
+            self.home.clone(),
+            self.followers.clone(),
+            self.options,
+        );
+        let homing = tokio::spawn(homing.run(stop_homing.clone()));
+        // Without a lease nothing that is homed here is answered.
+        let mut lease = self.keeper.watch();
+        let _ = lease.wait_for(|valid| *valid).await;
+        drop(self.log);
+        Ok(RegionsRunning {
+            directory: self.directory,
+            _keeper: self.keeper,
+            home: self.home,
+            followers: self.followers,
+            stop_homing,
+            homing,
+            stop_serving,
+            serving,
+        })
+    }
+}
+
+impl RegionsRunning {
+    /// Ends what takes part in other regions' work. The slots are closed after it.
+    pub(crate) async fn stop(self) {
+        let mut handing_over = pin!(self.directory.hand_over(None));
+        let _ = tokio::time::timeout(LEADERSHIP_TIMEOUT, &mut handing_over).await;
+        self.stop_homing.cancel();
+        let _ = self.homing.await;
+        self.followers.close().await;
+        self.home.close().await;
+        self.directory.close().await;
+        self.stop_serving.cancel();
+        let abort = self.serving.abort_handle();
+        if tokio::time::timeout(LEADERSHIP_TIMEOUT, self.serving).await.is_err() {
+            abort.abort();
+        }
+    }
+}
+
+/// What a returning region had to cut is proposed again by the service whose it is.
+fn propose(route: &Route) -> Propose {
+    let salvager = Salvager::new(route.clone());
+    Arc::new(move |entry| {
+        let salvager = salvager.clone();
+        Box::pin(async move { salvager.salvage(&entry).await })
+    })
+}
+
+fn id(index: u16) -> RegionId {
+    RegionId(u64::from(index) + 1)
+}

@@ -1,0 +1,27 @@
+//! A world of regions on one machine: a real process for each region, and between them links that can be slowed and cut.
+//!
+//! `supervisor` runs it: `plan` says who is in it and on which ports, `link` is the network, `region` the life of one
+//! region and `process` its process, `api` the admin port, `control` what speaks to that. `node` is the other side: a
+//! region as the process that was started.
+
+mod api;
+#[cfg_attr(
+    not(test),
+    expect(dead_code, reason = "what an operator's commands will speak through")
+)]
+mod control;
+mod greeting;
+mod link;
+pub(crate) mod node;
+mod places;
+mod plan;
+mod process;
+mod region;
+mod supervisor;
+
+#[cfg(test)]
+mod tests;
+
+pub(crate) use node::Place;
+pub(crate) use plan::{REGIONS_MAX, ports_end};
+pub(crate) use supervisor::run;

@@ -1,0 +1,71 @@
+//! Speaks to the admin port of a running world.
+
+use std::net::SocketAddr;
+
+use anyhow::{Context as _, Result, bail};
+use reqwest::{Client, RequestBuilder};
+use serde::de::DeserializeOwned;
+
+use super::{
+    api::{Down, WorldView},
+    link::{LinkChange, LinkView},
+    region::Action,
+};
+
+/// A running world on this machine.
+pub(crate) struct Control {
+    base: String,
+    client: Client,
+}
+
+impl Control {
+    /// The world whose admin port is at `address`; see [`world_admin`](super::plan::world_admin).
+    pub(crate) fn of(address: SocketAddr) -> Self {
+        Self {
+            base: format!("http://{address}"),
+            client: Client::new(),
+        }
+    }
+
+    /// Its regions.
+    ///
+    /// # Errors
+    /// When nothing answers; so for the others.
+    pub(crate) async fn world(&self) -> Result<WorldView> {
+        self.ask(self.client.get(self.url("world"))).await
+    }
+
+    /// All links.
+    pub(crate) async fn links(&self) -> Result<Vec<LinkView>> {
+        self.ask(self.client.get(self.url("links"))).await
+    }
+
+    /// Changes what bytes from one region to another meet.
+    pub(crate) async fn change_link(&self, from: &str, to: &str, change: &LinkChange) -> Result<LinkView> {
+        let url = self.url(&format!("links/{from}/{to}"));
+        self.ask(self.client.put(url).json(change)).await
+    }
+
+    /// Does something to a region's process; `down_ms` is how long it stays away after a kill or a restart.
+    pub(crate) async fn act(&self, region: &str, action: Action, down_ms: Option<u64>) -> Result<()> {
+        let action = serde_json::to_value(action)?;
+        let url = self.url(&format!("regions/{region}/{}", action.as_str().unwrap_or_default()));
+        let request = self.client.post(url).json(&Down { down_ms });
+        self.ask::<serde_json::Value>(request).await.map(drop)
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("{}/{path}", self.base)
+    }
+
+    async fn ask<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<T> {
+        let answer = request.send().await;
+        let answer = answer.with_context(|| format!("no world answers at {}", self.base))?;
+        let is_success = answer.status().is_success();
+        let body = answer.text().await.context("the world's answer broke off")?;
+        if !is_success {
+            bail!("{}", body.trim());
+        }
+        serde_json::from_str(&body).with_context(|| format!("the world answers {body:?}"))
+    }
+}

@@ -1,0 +1,210 @@
+//! The wide-area network between the regions of one machine: every connection from one region to another goes through a
+//! forwarder in user space, whose delay, jitter, bandwidth and cuts can be changed while it runs.
+//!
+//! A [`Path`] is what bytes meet on their way from one region to another, whichever of the two dialled; a connection that
+//! `a` dialled to `b` therefore has two: `a` to `b` for what it asks, `b` to `a` for what it is answered. A cut of one
+//! path alone is a one-way cut.
+//!
+//! What it does not do: the kernel completes the handshake of TCP before this process hears of it, so to the dialler a
+//! connection over a cut link is made and silent, and one to a region that does not run is made and reset at once; and
+//! while one path is cut the other one carries on, where real TCP would stop for want of acknowledgements.
+
+mod connection;
+mod listener;
+mod path;
+mod pump;
+mod wire;
+
+#[cfg(test)]
+mod tests;
+
+use std::{collections::BTreeMap, io, net::SocketAddr, sync::Arc};
+
+use path::Path;
+use serde::{Deserialize, Serialize};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+/// The longest delay and the widest jitter that can be set, in milliseconds.
+pub(crate) const DELAY_MS_MAX: u32 = 60_000;
+
+/// What bytes from one region to another meet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct LinkSettings {
+    /// One way, in milliseconds.
+    pub(crate) delay_ms: u32,
+    /// Up to so many milliseconds more, drawn anew for each piece; bytes of a connection keep their order.
+    pub(crate) jitter_ms: u32,
+    /// Shared by all connections. 0: what the machine gives.
+    pub(crate) bits_per_s: u64,
+    pub(crate) state: LinkState,
+}
+
+/// Whether bytes pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum LinkState {
+    /// They do.
+    #[default]
+    Up,
+    /// Nothing passes and nobody is told. What is in flight arrives after the link has come back.
+    Blackhole,
+    /// Connections of the pair are reset and new ones refused, whichever side dials: a connection needs both ways.
+    Reset,
+}
+
+/// What to change; the rest stays.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct LinkChange {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) delay_ms: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) jitter_ms: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) bits_per_s: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) state: Option<LinkState>,
+}
+
+/// One link as it is now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct LinkView {
+    pub(crate) from: String,
+    pub(crate) to: String,
+    /// Where `from` dials to reach `to`.
+    pub(crate) listen: SocketAddr,
+    #[serde(flatten)]
+    pub(crate) settings: LinkSettings,
+    /// Bytes that have arrived at `to`, whichever side dialled.
+    pub(crate) carried_bytes: u64,
+    /// Connections that `from` dialled and that are there.
+    pub(crate) connections: u64,
+}
+
+/// A link to make.
+#[derive(Debug, Clone)]
+pub(crate) struct LinkPlan {
+    pub(crate) from: String,
+    pub(crate) to: String,
+    /// Where `from` dials.
+    pub(crate) listen: SocketAddr,
+    /// Where `to` listens.
+    pub(crate) target: SocketAddr,
+    pub(crate) settings: LinkSettings,
+}
+
+/// Why a link cannot be changed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum LinkError {
+    #[error("there is no link from {from} to {to}; the links are {known}")]
+    Unknown { from: String, to: String, known: String },
+    #[error("{what} is {value}, above the limit of {DELAY_MS_MAX} ms")]
+    TooLong { what: &'static str, value: u32 },
+}
+
+/// The running links. Dropping it aborts them.
+pub(crate) struct Network {
+    links: Links,
+    listeners: JoinSet<()>,
+    stop: CancellationToken,
+}
+
+impl Network {
+    /// Listens for every link of `plans`. A pair of regions is planned both ways, or the way back is an open road.
+    ///
+    /// # Errors
+    /// When one of the ports cannot be had; the message names it.
+    pub(crate) fn start(plans: Vec<LinkPlan>) -> io::Result<Self> {
+        let mut known = BTreeMap::new();
+        for plan in &plans {
+            let link = Link {
+                listen: plan.listen,
+                path: Arc::new(Path::new(plan.settings)),
+            };
+            known.insert((plan.from.clone(), plan.to.clone()), link);
+        }
+        let links = Links(Arc::new(known));
+        let stop = CancellationToken::new();
+        let mut listeners = JoinSet::new();
+        for plan in plans {
+            let listener = listener::bind(plan.listen)?;
+            let road = connection::Road {
+                out: links.path(&plan.from, &plan.to),
+                back: links.path(&plan.to, &plan.from),
+                target: plan.target,
+            };
+            listeners.spawn(listener::serve(listener, plan.listen, road, stop.clone()));
+        }
+        Ok(Self { links, listeners, stop })
+    }
+
+    /// The handle to look at links and to change them.
+    pub(crate) fn links(&self) -> Links {
+        self.links.clone()
+    }
+
+    /// Resets every connection and listens no more.
+    pub(crate) async fn stop(mut self) {
+        self.stop.cancel();
+        while self.listeners.join_next().await.is_some() {}
+    }
+}
+
+/// All links, by who sends and who receives. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Links(Arc<BTreeMap<(String, String), Link>>);
+
+struct Link {
+    listen: SocketAddr,
+    path: Arc<Path>,
+}
+
+impl Links {
+    /// All links, by name.
+    pub(crate) fn all(&self) -> Vec<LinkView> {
+        self.0.iter().map(|((from, to), link)| view(from, to, link)).collect()
+    }
+
+    /// Changes what bytes from `from` to `to` meet from now on; what is in flight keeps its moment of arrival.
+    ///
+    /// # Errors
+    /// [`LinkError`]; nothing has changed then.
+    pub(crate) fn change(&self, from: &str, to: &str, change: LinkChange) -> Result<LinkView, LinkError> {
+        for (what, value) in [("delayMs", change.delay_ms), ("jitterMs", change.jitter_ms)] {
+            if let Some(value) = value.filter(|value| *value > DELAY_MS_MAX) {
+                return Err(LinkError::TooLong { what, value });
+            }
+        }
+        let Some(link) = self.0.get(&(from.to_owned(), to.to_owned())) else {
+            let known: Vec<String> = self.0.keys().map(|(from, to)| format!("{from}/{to}")).collect();
+            return Err(LinkError::Unknown {
+                from: from.to_owned(),
+                to: to.to_owned(),
+                known: known.join(", "),
+            });
+        };
+        link.path.change(change);
+        Ok(view(from, to, link))
+    }
+
+    fn path(&self, from: &str, to: &str) -> Arc<Path> {
+        self.0.get(&(from.to_owned(), to.to_owned())).map_or_else(
+            || Arc::new(Path::new(LinkSettings::default())),
+            |link| link.path.clone(),
+        )
+    }
+}
+
+fn view(from: &str, to: &str, link: &Link) -> LinkView {
+    LinkView {
+        from: from.to_owned(),
+        to: to.to_owned(),
+        listen: link.listen,
+        settings: link.path.settings(),
+        carried_bytes: link.path.carried_bytes(),
+        connections: link.path.connections(),
+    }
+}

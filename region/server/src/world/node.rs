@@ -1,0 +1,182 @@
+//! One region of a world, as the process that the supervisor starts: `antiphon node --world FILE --region NAME --index I`.
+//!
+//! Its standard input is its lifeline: when it ends, the supervisor is gone, and the region drains.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use anyhow::{Context as _, Result, bail};
+use clap::Args;
+
+use super::plan::{World, loopback};
+use crate::{config::Config, shutdown::Shutdown, up};
+
+/// Which region of which world.
+#[derive(Debug, Args)]
+pub(crate) struct ChildArgs {
+    /// File of the world, in its data folder
+    #[arg(long, value_name = "FILE")]
+    pub(crate) world: PathBuf,
+    /// Name of the region
+    #[arg(long, value_name = "NAME")]
+    pub(crate) region: String,
+    /// Its index in the world
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) index: u16,
+}
+
+/// A region's place in its world.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub(crate) name: String,
+    /// 0 to 8, never given to another region of the world.
+    pub(crate) index: u16,
+    /// Folder of the world; the region's own is the one of its name in it.
+    pub(crate) data: PathBuf,
+    /// HTTP and WebSocket; admin is on the port after it.
+    pub(crate) http_port: u16,
+    /// Where it listens for the nodes of other regions.
+    pub(crate) rpc: SocketAddr,
+    /// The other regions.
+    pub(crate) peers: Vec<Peer>,
+}
+
+/// Another region, as this one reaches it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Peer {
+    pub(crate) name: String,
+    pub(crate) index: u16,
+    /// Of its nodes, through the link emulator: different for each region that dials.
+    pub(crate) rpc: SocketAddr,
+    /// Where its nodes listen themselves.
+    pub(crate) listens: SocketAddr,
+    /// Base URL of its edge, as devices reach it.
+    pub(crate) edge: String,
+}
+
+impl Place {
+    /// Looks the region up in the world file.
+    ///
+    /// # Errors
+    /// When the file is not there, or knows no such region under that index.
+    pub(crate) fn find(args: &ChildArgs) -> Result<Self> {
+        let world = World::read(&args.world)?;
+        let Some(own) = world.region(&args.region).filter(|own| own.index == args.index) else {
+            bail!(
+                "the world file {} knows no region {} with index {}; its regions are {}",
+                args.world.display(),
+                args.region,
+                args.index,
+                world.names().join(",")
+            );
+        };
+        let peers = world.regions.iter().filter(|peer| peer.index != own.index);
+        let peers = peers.map(|peer| {
+            let link = own.links.get(&peer.name);
+            let link =
+                link.with_context(|| format!("the world file names no link from {} to {}", own.name, peer.name))?;
+            Ok(Peer {
+                name: peer.name.clone(),
+                index: peer.index,
+                rpc: loopback(*link),
+                listens: loopback(peer.rpc_port),
+                edge: format!("http://{}", loopback(peer.http_port)),
+            })
+        });
+        Ok(Self {
+            name: own.name.clone(),
+            index: own.index,
+            data: args.world.parent().map(PathBuf::from).unwrap_or_default(),
+            http_port: own.http_port,
+            rpc: loopback(own.rpc_port),
+            peers: peers.collect::<Result<_>>()?,
+        })
+    }
+
+    /// The settings that the place decides: key, value and what decided it, as the command line has them.
+    ///
+    /// # Errors
+    /// When the folder's name is no text.
+    pub(crate) fn settings(&self) -> Result<Vec<(String, String, String)>> {
+        let data = self.data.to_str().context("the world's folder is not UTF-8")?;
+        let port = self.http_port.to_string();
+        let settings = [
+            ("node.region", self.name.as_str()),
+            ("node.data", data),
+            ("node.base_port", &port),
+            ("world.regions", ""),
+            ("world.wan", "false"),
+        ];
+        let flag = |(key, text): (&str, &str)| (key.to_owned(), text.to_owned(), "of the world".to_owned());
+        Ok(settings.map(flag).to_vec())
+    }
+}
+
+/// Runs the region until it is asked to end or its supervisor is gone.
+///
+/// # Errors
+/// What kept it from starting.
+pub(crate) async fn run(config: Config, place: Place) -> Result<()> {
+    let shutdown = Shutdown::of_child()?;
+    let pid_file = place.data.join(&place.name).join("pid");
+    let ended = up::run(config, shutdown, Some(&place)).await;
+    // Without a supervisor nobody else would, and the number may be given to another process.
+    let own = std::process::id().to_string();
+    if std::fs::read_to_string(&pid_file).is_ok_and(|pid| pid.trim() == own) {
+        let _ = std::fs::remove_file(&pid_file);
+    }
+    ended
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn world() -> (tempfile::TempDir, PathBuf) {
+        let folder = tempfile::tempdir().unwrap();
+        let names = ["us-east", "eu-central", "ap-northeast"].map(str::to_owned);
+        let world = World::find(folder.path(), &names, 7400).unwrap();
+        let file = world.keep(folder.path()).unwrap();
+        (folder, file)
+    }
+
+    fn find(world: &std::path::Path, region: &str, index: u16) -> Result<Place> {
+        Place::find(&ChildArgs {
+            world: world.to_owned(),
+            region: region.to_owned(),
+            index,
+        })
+    }
+
+    #[test]
+    fn a_region_reaches_the_others_through_links_of_its_own() {
+        let (folder, file) = world();
+        let place = find(&file, "eu-central", 1).unwrap();
+        assert_eq!((place.http_port, place.rpc.port()), (7500, 7504));
+        assert_eq!(place.data, folder.path());
+        let peers: Vec<(&str, u16, u16, &str)> = place
+            .peers
+            .iter()
+            .map(|peer| (peer.name.as_str(), peer.index, peer.rpc.port(), peer.edge.as_str()))
+            .collect();
+        assert_eq!(
+            peers,
+            [
+                ("us-east", 0, 7550, "http://127.0.0.1:7400"),
+                ("ap-northeast", 2, 7552, "http://127.0.0.1:7600"),
+            ]
+        );
+    }
+
+    #[test]
+    fn a_region_that_the_world_does_not_know_is_refused() {
+        let (_folder, file) = world();
+        for (region, index) in [("eu-central", 2), ("mars", 0)] {
+            let error = find(&file, region, index).unwrap_err().to_string();
+            assert!(
+                error.contains(region) && error.contains("us-east,eu-central"),
+                "{error}"
+            );
+        }
+        assert!(find(&file.with_extension("gone"), "us-east", 0).is_err());
+    }
+}

@@ -1,0 +1,314 @@
+//! Who is in a world and on which ports; written down at its first start.
+//!
+//! Region `i` (0 to 8) has the hundred of ports from `base_port + 100·i`:
+//!
+//! | offset | |
+//! |---|---|
+//! | 0 | HTTP and WebSocket |
+//! | 1 | admin: metrics, health |
+//! | 2, 3 | kept for further transports of devices |
+//! | 4 | between nodes of any region (mTLS) |
+//! | 50 + j | what region `i` dials to reach region `j` |
+//! | 99 | of region 0 only: admin of the world |
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    io::{self, Write as _},
+    net::{Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, Result, bail};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    link::{LinkPlan, LinkSettings},
+    places,
+};
+
+/// Regions of one world.
+pub(crate) const REGIONS_MAX: usize = 9;
+const PORTS_PER_REGION: u16 = 100;
+const ADMIN: u16 = 1;
+const RPC: u16 = 4;
+const LINKS: u16 = 50;
+const WORLD: u16 = 99;
+
+/// The file's name in the data folder.
+pub(crate) const WORLD_FILE: &str = "world.toml";
+const HEAD: &str = "\
+# The regions of the world in this folder, written by its first start. What they hold depends on each other,
+# so the regions stay; to have others, start a new world in another folder.
+";
+
+/// A world, as its file says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct World {
+    pub(crate) base_port: u16,
+    /// Admin port of the world itself.
+    pub(crate) admin_port: u16,
+    /// In the order of their indexes.
+    pub(crate) regions: Vec<RegionPlan>,
+}
+
+/// One region of a world.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RegionPlan {
+    pub(crate) name: String,
+    /// 0 for the first; never given to another region of the world.
+    pub(crate) index: u16,
+    /// HTTP and WebSocket.
+    pub(crate) http_port: u16,
+    pub(crate) admin_port: u16,
+    /// Between nodes.
+    pub(crate) rpc_port: u16,
+    /// By name of another region: the port to dial to reach its nodes.
+    pub(crate) links: BTreeMap<String, u16>,
+}
+
+/// The first port that a world of so many regions does not use.
+pub(crate) fn ports_end(base_port: u16, regions: usize) -> u32 {
+    let ports = u32::from(PORTS_PER_REGION) * u32::try_from(regions).unwrap_or(u32::MAX / 200);
+    u32::from(base_port) + ports
+}
+
+/// Where something of a world listens that no other machine is to reach.
+pub(crate) fn loopback(port: u16) -> SocketAddr {
+    SocketAddr::from((Ipv4Addr::LOCALHOST, port))
+}
+
+/// Where the world's own admin port is.
+pub(crate) fn world_admin(base_port: u16) -> SocketAddr {
+    loopback(base_port.saturating_add(WORLD))
+}
+
+impl World {
+    /// The world of `names`, which get their indexes in this order. At most [`REGIONS_MAX`], and ports up to [`ports_end`].
+    fn new(names: &[String], base_port: u16) -> Self {
+        let indexes = || (0_u16..).zip(names);
+        let region = |index: u16, name: &String| {
+            let first = base_port.saturating_add(PORTS_PER_REGION.saturating_mul(index));
+            let others = indexes().filter(|(other, _)| *other != index);
+            RegionPlan {
+                name: name.clone(),
+                index,
+                http_port: first,
+                admin_port: first.saturating_add(ADMIN),
+                rpc_port: first.saturating_add(RPC),
+                links: others
+                    .map(|(other, name)| (name.clone(), first.saturating_add(LINKS + other)))
+                    .collect(),
+            }
+        };
+        Self {
+            base_port,
+            admin_port: world_admin(base_port).port(),
+            regions: indexes().map(|(index, name)| region(index, name)).collect(),
+        }
+    }
+
+    /// The world in `data`, which must be the one asked for; without one there, the one that [`World::keep`] is to write.
+    ///
+    /// # Errors
+    /// When the folder holds another world, or its file cannot be read.
+    pub(crate) fn find(data: &Path, names: &[String], base_port: u16) -> Result<Self> {
+        let path = data.join(WORLD_FILE);
+        if !path.exists() {
+            return Ok(Self::new(names, base_port));
+        }
+        let world = Self::read(&path)?;
+        let here: BTreeSet<&str> = world.regions.iter().map(|region| region.name.as_str()).collect();
+        let asked: BTreeSet<&str> = names.iter().map(String::as_str).collect();
+        if here != asked {
+            bail!(
+                "the world in {} has the regions {here}, not {asked}: start it with --regions {here}, or a new world with \
+                 --data ANOTHER_FOLDER",
+                data.display(),
+                here = world.names().join(","),
+                asked = names.join(","),
+            );
+        }
+        if world.base_port != base_port {
+            bail!(
+                "the world in {} has its ports from {here} on, not from {base_port}: start it with --base-port {here}, or a \
+                 new world with --data ANOTHER_FOLDER",
+                data.display(),
+                here = world.base_port,
+            );
+        }
+        Ok(world)
+    }
+
+    /// Writes the world down in `data`, if it is not there yet, and returns the file's path.
+    ///
+    /// # Errors
+    /// When the folder cannot be written.
+    pub(crate) fn keep(&self, data: &Path) -> Result<PathBuf> {
+        let path = data.join(WORLD_FILE);
+        if !path.exists() {
+            self.write(&path).with_context(|| {
+                format!(
+                    "{} cannot be written (setting `node.data`, flag --data)",
+                    path.display()
+                )
+            })?;
+        }
+        Ok(path)
+    }
+
+    /// The world in a file.
+    ///
+    /// # Errors
+    /// When it is not there or not whole.
+    pub(crate) fn read(path: &Path) -> Result<Self> {
+        let read = fs::read_to_string(path).map_err(anyhow::Error::from);
+        read.and_then(|text| Ok(toml::from_str(&text)?))
+            .with_context(|| format!("the world file {} cannot be read", path.display()))
+    }
+
+    /// Whole or not at all: a start that is killed leaves no half of a file.
+    fn write(&self, path: &Path) -> Result<()> {
+        let text = format!("{HEAD}\n{}", toml::to_string(self)?);
+        let draft = path.with_extension("toml.new");
+        let written = || -> io::Result<()> {
+            let mut file = fs::File::create(&draft)?;
+            file.write_all(text.as_bytes())?;
+            file.sync_all()?;
+            fs::rename(&draft, path)
+        };
+        Ok(written()?)
+    }
+
+    pub(crate) fn names(&self) -> Vec<String> {
+        self.regions.iter().map(|region| region.name.clone()).collect()
+    }
+
+    pub(crate) fn region(&self, name: &str) -> Option<&RegionPlan> {
+        self.regions.iter().find(|region| region.name == name)
+    }
+
+    /// One link for each ordered pair. With `wan` each is as long as half the round trip between the two places.
+    pub(crate) fn links(&self, wan: bool) -> Vec<LinkPlan> {
+        let pairs = self.regions.iter().flat_map(|from| {
+            let ports = from.links.iter();
+            ports.filter_map(move |(to, port)| Some((from, self.region(to)?, *port)))
+        });
+        pairs
+            .map(|(from, to, port)| LinkPlan {
+                from: from.name.clone(),
+                to: to.name.clone(),
+                listen: loopback(port),
+                target: loopback(to.rpc_port),
+                settings: if wan {
+                    far(&from.name, &to.name)
+                } else {
+                    LinkSettings::default()
+                },
+            })
+            .collect()
+    }
+}
+
+impl RegionPlan {
+    /// The region's folder in the folder of the world.
+    pub(crate) fn folder(&self, data: &Path) -> PathBuf {
+        data.join(&self.name)
+    }
+}
+
+/// Jitter is a twentieth of the delay: backbones between data centres are steady.
+fn far(from: &str, to: &str) -> LinkSettings {
+    let delay_ms = places::rtt_ms(from, to).div_ceil(2);
+    LinkSettings {
+        delay_ms,
+        jitter_ms: delay_ms / 20,
+        ..LinkSettings::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(names: &[&str]) -> Vec<String> {
+        names.iter().map(|name| (*name).to_owned()).collect()
+    }
+
+    #[test]
+    fn no_two_ports_of_the_largest_world_are_the_same() {
+        let many: Vec<String> = (0..REGIONS_MAX).map(|at| format!("r{at}")).collect();
+        let world = World::new(&many, 7400);
+        let mut ports = vec![world.admin_port];
+        for region in &world.regions {
+            let first = 7400 + 100 * region.index;
+            assert_eq!((region.http_port, region.rpc_port), (first, first + 4));
+            // Offsets 0 to 4 are the region's own, whether it listens on them today or not.
+            ports.extend(first..=first + 4);
+            ports.extend(region.links.values());
+        }
+        let distinct: BTreeSet<u16> = ports.iter().copied().collect();
+        assert_eq!(distinct.len(), ports.len());
+        assert_eq!(ports.len(), 1 + 9 * 5 + 9 * 8);
+        let last = ports.iter().copied().max().unwrap();
+        assert!(u32::from(last) < ports_end(7400, REGIONS_MAX), "{last}");
+    }
+
+    #[test]
+    fn each_ordered_pair_has_a_link_to_the_port_between_nodes() {
+        let world = World::new(&names(&["us-east", "eu-central", "ap-northeast"]), 9000);
+        let near = world.links(false);
+        assert_eq!(near.len(), 6);
+        assert!(near.iter().all(|link| link.settings == LinkSettings::default()));
+        let far = world.links(true);
+        let link = far
+            .iter()
+            .find(|link| (link.from.as_str(), link.to.as_str()) == ("us-east", "ap-northeast"));
+        let link = link.unwrap();
+        assert_eq!((link.listen.port(), link.target.port()), (9052, 9204));
+        assert_eq!((link.settings.delay_ms, link.settings.jitter_ms), (75, 3));
+        assert!(
+            far.iter()
+                .all(|link| link.listen.ip().is_loopback() && link.target.ip().is_loopback())
+        );
+    }
+
+    #[test]
+    fn a_world_is_found_again_whatever_the_order_of_its_regions() {
+        let folder = tempfile::tempdir().unwrap();
+        let made = World::find(folder.path(), &names(&["a", "b", "c"]), 7400).unwrap();
+        made.keep(folder.path()).unwrap();
+        let again = World::find(folder.path(), &names(&["c", "a", "b"]), 7400).unwrap();
+        assert_eq!(made, again);
+        assert_eq!(again.region("c").unwrap().index, 2);
+    }
+
+    #[test]
+    fn another_world_than_the_one_that_is_there_is_refused_with_what_to_do() {
+        let folder = tempfile::tempdir().unwrap();
+        World::new(&names(&["a", "b"]), 7400).keep(folder.path()).unwrap();
+        for (asked, port, advice) in [
+            (&["a", "b", "c"][..], 7400, "--regions a,b,"),
+            (&["a"], 7400, "--regions a,b,"),
+            (&["a", "c"], 7400, "--regions a,b,"),
+            (&["a", "b"], 9000, "--base-port 7400,"),
+        ] {
+            let error = World::find(folder.path(), &names(asked), port).unwrap_err().to_string();
+            assert!(error.contains(advice) && error.contains("--data"), "{error}");
+            assert!(error.contains(folder.path().to_str().unwrap()), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_world_file_that_cannot_be_read_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join(WORLD_FILE), "base_port = 1\nbase").unwrap();
+        let error = format!(
+            "{:#}",
+            World::find(folder.path(), &names(&["a", "b"]), 7400).unwrap_err()
+        );
+        assert!(error.contains(WORLD_FILE), "{error}");
+    }
+}
