@@ -3,12 +3,12 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use antiphon_directory::{
     DirectoryError, DirectoryNode, Placement, Table, TableRegion,
-    domain::{Applied, Command, Durability, RegionId, RegionStatus},
+    domain::{Applied, Command, Durability, RegionId, RegionStatus, State, wanted_in_sync},
 };
 use antiphon_slot::{
     Slots,
@@ -16,13 +16,14 @@ use antiphon_slot::{
 };
 use antiphon_types::{Epoch, Slot};
 use futures_util::{StreamExt as _, stream};
-use tokio::time::{sleep, timeout};
+use parking_lot::Mutex;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use crate::{
     Followers, ReplicationHome, ReplicationOptions,
-    keeping::{Copy, Rules, wanted},
+    keeping::{Copy, Rules, nearest, wanted},
 };
 
 /// Slots that are handed over at once.
@@ -42,7 +43,7 @@ pub struct Homing {
     followers: Followers,
     options: ReplicationOptions,
     /// Regions that the home has asked the directory to add to an in-sync set: they count until it is known what became of that.
-    adding: HashMap<Slot, Adding>,
+    adding: Mutex<HashMap<Slot, Adding>>,
 }
 
 struct Adding {
@@ -67,36 +68,40 @@ impl Homing {
             home,
             followers,
             options,
-            adding: HashMap::new(),
+            adding: Mutex::default(),
         }
     }
 
-    /// Runs until `closing`.
-    pub async fn run(mut self, closing: CancellationToken) {
+    /// Runs until `closing`. The table is followed whatever the directory takes its time to answer.
+    pub async fn run(self, closing: CancellationToken) {
+        let work = async { tokio::join!(self.follow_table(), self.keep_in_sync(), self.hand_over_asked()) };
+        closing.run_until_cancelled(work).await;
+    }
+
+    async fn follow_table(&self) {
         let watch = self.directory.table();
-        let (mut table, mut seen) = (watch.load(), None);
-        let mut look = tokio::time::interval(self.options.keep_interval);
-        look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut table = watch.load();
         loop {
-            if seen != Some(table.version()) {
-                seen = Some(table.version());
-                self.take(&table);
-            }
-            tokio::select! {
-                () = closing.cancelled() => return,
-                newer = watch.changed(table.version()) => table = newer,
-                _ = look.tick() => {
-                    tokio::select! {
-                        () = closing.cancelled() => return,
-                        () = self.keep(&table) => {}
-                    }
-                    tokio::select! {
-                        () = closing.cancelled() => return,
-                        () = self.hand_over(&table) => {}
-                    }
-                    table = watch.load();
-                }
-            }
+            self.take(&table);
+            table = watch.changed(table.version()).await;
+        }
+    }
+
+    async fn keep_in_sync(&self) {
+        let mut look = interval(self.options.keep_interval);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            look.tick().await;
+            self.keep().await;
+        }
+    }
+
+    async fn hand_over_asked(&self) {
+        let mut look = interval(self.options.keep_interval);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            look.tick().await;
+            self.hand_over().await;
         }
     }
 
@@ -105,7 +110,7 @@ impl Homing {
     }
 
     /// Grants, withdraws and follows slots as the table says.
-    fn take(&mut self, table: &Table) {
+    fn take(&self, table: &Table) {
         let me = self.me();
         let mut follow: BTreeMap<Arc<str>, BTreeMap<Slot, Epoch>> = BTreeMap::new();
         let mut homed = 0_u32;
@@ -116,7 +121,7 @@ impl Homing {
                 self.grant(slot, placement);
                 continue;
             }
-            self.adding.remove(&slot);
+            self.adding.lock().remove(&slot);
             self.slots.withdraw(slot, placement.epoch);
             if copies(placement).any(|region| region.id == me) {
                 follow
@@ -129,18 +134,18 @@ impl Homing {
         self.followers.follow(follow);
     }
 
-    fn grant(&mut self, slot: Slot, placement: &Placement) {
+    fn grant(&self, slot: Slot, placement: &Placement) {
         let mut others: BTreeSet<u64> = placement.in_sync.iter().map(|region| region.id.0).collect();
         others.remove(&self.me().0);
-        match self.adding.get(&slot) {
-            Some(adding) if (adding.epoch, adding.version) == (placement.epoch, placement.version) => {
+        let mut all_adding = self.adding.lock();
+        if let Some(adding) = all_adding.get(&slot) {
+            if (adding.epoch, adding.version) == (placement.epoch, placement.version) {
                 others.extend(&adding.regions);
+            } else {
+                all_adding.remove(&slot);
             }
-            Some(_) => {
-                self.adding.remove(&slot);
-            }
-            None => {}
         }
+        drop(all_adding);
         let in_sync = InSync {
             others,
             confirmed: placement.in_sync.len(),
@@ -153,33 +158,33 @@ impl Homing {
         self.slots.grant(slot, placement.epoch, in_sync);
     }
 
-    /// Asks the directory for other in-sync sets where members lag or are missing.
-    async fn keep(&mut self, table: &Table) {
+    /// Asks the directory for other in-sync sets where members lag, are missing, or are not the ones wanted.
+    async fn keep(&self) {
         let (me, now) = (self.me(), Instant::now());
+        let (state, table) = (self.directory.state(), self.directory.table().load());
         let mut changes = Vec::new();
         for slot in Slot::all() {
             let placement = table.placement(slot);
             if placement.home_region.id != me || copies(placement).count() < 2 {
                 continue;
             }
-            let Some(set) = self.wanted(slot, placement, now) else {
+            let Some(set) = self.wanted(&state, slot, placement, now) else {
                 continue;
             };
             let known: BTreeSet<RegionId> = placement.in_sync.iter().map(|region| region.id).collect();
-            let regions: BTreeSet<u64> = set
-                .iter()
-                .filter(|region| !known.contains(region))
-                .map(|region| region.0)
-                .collect();
+            let new = set.iter().filter(|region| !known.contains(region));
             let (epoch, version) = (placement.epoch, placement.version);
-            // Those of an earlier proposal of the same version may have been added.
-            let adding = self.adding.entry(slot).or_insert(Adding {
-                epoch,
-                version,
-                regions: BTreeSet::new(),
-            });
-            (adding.epoch, adding.version) = (epoch, version);
-            adding.regions.extend(regions);
+            {
+                let mut all_adding = self.adding.lock();
+                // Those of an earlier proposal of the same version may have been added.
+                let adding = all_adding.entry(slot).or_insert(Adding {
+                    epoch,
+                    version,
+                    regions: BTreeSet::new(),
+                });
+                (adding.epoch, adding.version) = (epoch, version);
+                adding.regions.extend(new.map(|region| region.0));
+            }
             self.grant(slot, placement);
             let set = std::iter::once(me).chain(set).collect();
             changes.push((slot, epoch, version, set));
@@ -200,7 +205,7 @@ impl Homing {
         }
     }
 
-    fn wanted(&self, slot: Slot, placement: &Placement, now: Instant) -> Option<Vec<RegionId>> {
+    fn wanted(&self, state: &State, slot: Slot, placement: &Placement, now: Instant) -> Option<Vec<RegionId>> {
         let log = self.slots.log_state(slot).ok()?.borrow().clone();
         if log.epoch != placement.epoch {
             return None;
@@ -214,35 +219,24 @@ impl Homing {
                 is_level: held.is_level(now) && region.status != RegionStatus::Down,
             }
         };
-        let members: Vec<Copy> = placement
-            .in_sync
-            .iter()
-            .filter(|region| region.id != self.me())
-            .map(copy)
-            .collect();
+        let others = placement.in_sync.iter().filter(|region| region.id != self.me());
+        let members: Vec<Copy> = others.map(copy).collect();
         let observers: Vec<Copy> = placement.observers.iter().map(copy).collect();
         let rules = Rules {
             in_sync_copies: placement.in_sync_copies.into(),
             min_in_sync: placement.min_in_sync.into(),
             lag_max: self.options.lag_max,
         };
-        let wanted = wanted(&members, &observers, rules, now);
-        let to = placement.moving_to.as_ref().map(|region| region.id);
-        let joins = observers.iter().find(|copy| Some(copy.region) == to && copy.is_level);
-        match (wanted, joins) {
-            (wanted, None) => wanted,
-            (Some(set), Some(joins)) if set.contains(&joins.region) => Some(set),
-            (wanted, Some(joins)) => {
-                let mut set = wanted.unwrap_or_else(|| members.iter().map(|copy| copy.region).collect());
-                set.push(joins.region);
-                Some(set)
-            }
-        }
+        let present: Vec<RegionId> = members.iter().map(|copy| copy.region).collect();
+        let nearest = nearest(&self.home.inner.progress.round_trips(), &present);
+        let mut target = wanted_in_sync(state, slot, &nearest);
+        target.retain(|region| *region != self.me());
+        wanted(&members, &observers, &target, rules, now)
     }
 
     /// Hands over what the directory asks for.
-    async fn hand_over(&self, table: &Table) {
-        let me = self.me();
+    async fn hand_over(&self) {
+        let (me, table) = (self.me(), self.directory.table().load());
         let asked = Slot::all().filter_map(|slot| {
             let placement = table.placement(slot);
             let to = placement.moving_to.as_ref()?;

@@ -3,7 +3,7 @@
 use std::{
     collections::{HashMap, HashSet, VecDeque},
     sync::Arc,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use antiphon_directory::Route;
@@ -12,7 +12,10 @@ use antiphon_slot::{ReplicaLog, SlotError};
 use antiphon_types::{Epoch, Slot};
 use futures_util::{StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
 use prost::Message as _;
-use tokio::{sync::watch, time::sleep};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep},
+};
 use tonic::{Status, Streaming};
 use tracing::{debug, info, warn};
 
@@ -177,7 +180,7 @@ impl Followed {
             home_frame::Body::Cut(cut) => cut.slot,
             home_frame::Body::CopyPage(page) => page.slot,
             home_frame::Body::Refused(refused) => refused.slot,
-            home_frame::Body::Pong(_) => return,
+            home_frame::Body::Ping(number) => return self.outgoing.pong(*number),
         };
         let Some(slot) = u16::try_from(number).ok().and_then(Slot::new) else {
             return;
@@ -272,7 +275,7 @@ async fn carry_out(mut slot: FollowedSlot, work: Work) -> Done {
                 home_frame::Body::Append(append) => slot.append(append).await,
                 home_frame::Body::Cut(cut) => slot.cut(cut).await,
                 home_frame::Body::CopyPage(page) => slot.copy(page).await,
-                home_frame::Body::Refused(_) | home_frame::Body::Pong(_) => Ok(None),
+                home_frame::Body::Refused(_) | home_frame::Body::Ping(_) => Ok(None),
             }
         }
     };
@@ -284,6 +287,6 @@ fn size(body: &home_frame::Body) -> u64 {
     match body {
         home_frame::Body::Append(append) => append.entries.iter().map(|entry| entry.len() as u64).sum(),
         home_frame::Body::CopyPage(page) => page.encoded_len() as u64,
-        home_frame::Body::Cut(_) | home_frame::Body::Refused(_) | home_frame::Body::Pong(_) => 0,
+        home_frame::Body::Cut(_) | home_frame::Body::Refused(_) | home_frame::Body::Ping(_) => 0,
     }
 }

@@ -24,6 +24,7 @@ struct Untold {
     fetch: BTreeMap<u32, Fetch>,
     held: BTreeMap<u32, Held>,
     credit: u64,
+    pong: Option<u64>,
     /// The stream is gone.
     ended: bool,
 }
@@ -67,6 +68,10 @@ impl Outgoing {
         }
     }
 
+    pub(crate) fn pong(&self, number: u64) {
+        self.tell(|untold| untold.pong = Some(number));
+    }
+
     /// Ends the stream.
     pub(crate) fn end(&self) {
         self.tell(|untold| untold.ended = true);
@@ -100,7 +105,8 @@ impl Outgoing {
         let fetch = untold.fetch.into_values().map(Body::Fetch);
         let held = untold.held.into_values().map(Body::Held);
         let credit = (untold.credit > 0).then_some(Body::Credit(Credit { bytes: untold.credit }));
-        let bodies = hello.chain(leave).chain(fetch).chain(held).chain(credit);
+        let pong = untold.pong.map(Body::Pong);
+        let bodies = hello.chain(leave).chain(fetch).chain(held).chain(credit).chain(pong);
         let frames: Vec<_> = bodies.map(|body| FollowerFrame { body: Some(body) }).collect();
         Some((!frames.is_empty()).then_some(FollowerFrames { frames }))
     }

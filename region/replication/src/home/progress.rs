@@ -1,16 +1,21 @@
 use std::{
-    collections::HashMap,
-    time::{Duration, Instant},
+    collections::{BTreeMap, HashMap, VecDeque},
+    time::Duration,
 };
 
 use antiphon_slot::protocol::Replica;
 use antiphon_types::{Epoch, LogIndex, Slot};
 use parking_lot::Mutex;
+use tokio::time::Instant;
 
-/// What followers have said that they hold, and when they were last level with their home.
+/// Round trips that are remembered of each follower: the least of them is the distance, as the others have waited for something else.
+const ROUND_TRIPS: usize = 16;
+
+/// What followers have said that they hold, when they were last level with their home, and how far away they are.
 #[derive(Default)]
 pub(crate) struct Progress {
     held: Mutex<HashMap<(Slot, Replica), Held>>,
+    round_trips: Mutex<BTreeMap<Replica, VecDeque<Duration>>>,
 }
 
 /// What one follower holds of one slot.
@@ -81,6 +86,21 @@ impl Progress {
         self.held.lock().remove(&(slot, replica));
     }
 
+    /// A follower has answered after this time.
+    pub(crate) fn answered(&self, replica: Replica, round_trip: Duration) {
+        let mut all = self.round_trips.lock();
+        let of_replica = all.entry(replica).or_default();
+        of_replica.truncate(ROUND_TRIPS - 1);
+        of_replica.push_front(round_trip);
+    }
+
+    /// How far away each follower is that has answered.
+    pub(crate) fn round_trips(&self) -> Vec<(Replica, Duration)> {
+        let all = self.round_trips.lock();
+        let least = |(replica, measured): (&Replica, &VecDeque<Duration>)| Some((*replica, *measured.iter().min()?));
+        all.iter().filter_map(least).collect()
+    }
+
     /// The stream of a follower has ended.
     pub(crate) fn ended(&self, replica: Replica) {
         for ((_, other), held) in self.held.lock().iter_mut() {
@@ -144,5 +164,17 @@ mod tests {
         progress.holds(slot, 2, 2, 99);
         assert_eq!(progress.look((slot, 1), 2, 9, now).index, Some(9));
         assert_eq!(progress.look((slot, 2), 2, 9, now).index, None);
+    }
+
+    #[test]
+    fn the_distance_is_the_least_of_the_last_round_trips() {
+        let progress = Progress::default();
+        let ms = Duration::from_millis;
+        for round_trip in [90, 71, 300] {
+            progress.answered(2, ms(round_trip));
+        }
+        assert_eq!(progress.round_trips(), [(2, ms(71))]);
+        (0..16).for_each(|_| progress.answered(2, ms(140)));
+        assert_eq!(progress.round_trips(), [(2, ms(140))]);
     }
 }

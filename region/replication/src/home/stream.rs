@@ -1,6 +1,6 @@
 //! One stream to one follower: takes what it asks for and holds, ships what it lacks.
 
-use std::{collections::HashMap, sync::Arc, time::Instant};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use antiphon_proto::{
     log::Write,
@@ -13,7 +13,10 @@ use antiphon_slot::{SlotError, Slots, protocol::LogState};
 use antiphon_types::{LogIndex, Slot};
 use bytes::Bytes;
 use prost::Message as _;
-use tokio::sync::{mpsc, watch};
+use tokio::{
+    sync::{mpsc, watch},
+    time::{Instant, interval},
+};
 use tonic::{Status, Streaming};
 use tracing::{debug, info};
 
@@ -24,6 +27,8 @@ use crate::parting::parts_behind;
 const MESSAGE_BYTES: usize = 256 << 10;
 /// Bytes of entries of one slot before it is another's turn, about.
 const TURN_BYTES: usize = 64 << 10;
+/// How often the distance to the follower is measured.
+const PING_INTERVAL: Duration = Duration::from_secs(1);
 /// Frames of the follower that wait while a message is being made.
 const INCOMING_MAX: usize = 64;
 
@@ -37,6 +42,8 @@ pub(crate) struct Follower {
     credit: u64,
     /// Goes out with the next message; at most one for each frame of the follower.
     pending: Vec<home_frame::Body>,
+    /// Pings hold microseconds since then.
+    began: Instant,
 }
 
 /// One slot as this follower has it.
@@ -77,6 +84,7 @@ impl Follower {
             followed: HashMap::new(),
             credit: hello.credit_bytes,
             pending: Vec::new(),
+            began: Instant::now(),
         }
     }
 
@@ -84,6 +92,7 @@ impl Follower {
         info!(region = self.region, "a region follows");
         let (frames, mut received) = mpsc::channel(INCOMING_MAX);
         let reading = read(incoming, frames);
+        let mut ping = interval(PING_INTERVAL);
         let serving = async {
             for frame in first {
                 if self.take(frame).is_err() {
@@ -99,6 +108,10 @@ impl Follower {
                         None => return,
                     },
                     () = std::future::ready(()), if has_work => if self.ship().await.is_none() { return },
+                    _ = ping.tick() => {
+                        let ping = u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX);
+                        self.pending.push(home_frame::Body::Ping(ping));
+                    }
                     () = self.dirty.changed() => {}
                     () = self.outgoing.closed() => return,
                 }
@@ -137,8 +150,9 @@ impl Follower {
                 self.inner.progress.left(slot, self.region);
             }
             follower_frame::Body::Credit(credit) => self.credit = self.credit.saturating_add(credit.bytes),
-            follower_frame::Body::Ping(number) => {
-                self.pending.push(home_frame::Body::Pong(number));
+            follower_frame::Body::Pong(ping) => {
+                let round_trip = self.began.elapsed().saturating_sub(Duration::from_micros(ping));
+                self.inner.progress.answered(self.region, round_trip);
             }
         }
         Ok(())
