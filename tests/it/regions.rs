@@ -226,3 +226,28 @@ async fn a_home_that_sleeps_past_its_lease_acknowledges_nothing_when_it_wakes() 
     assert_eq!(texts, ["before", "while-it-sleeps", "to-the-sleeping-home", "after"]);
     assert_eq!(history(&world, THREE[0], &people[0], &talk).await, seen);
 }
+
+#[tokio::test]
+async fn sends_that_are_pipelined_to_a_far_home_keep_their_order_while_it_moves() {
+    let world = World::start(&THREE).await;
+    let people = trio(&world).await;
+    let talk = people[0].group("trio", &[&people[1], &people[2]]).await;
+    let mut far = RawSession::open(world.port(THREE[2]), &people[2], &[]).await;
+    let draining = command(&world, THREE[2], "/regions/us-east/drain", &Value::Null);
+    let sending = async {
+        let mut seq = 0;
+        while homes(&world, THREE[1], THREE[0]).await != Some(0) || seq < 200 {
+            let mut asked = Vec::new();
+            for number in seq..seq + 50 {
+                let body = json!({"conversationId": talk, "clientMsgId": format!("m-{number}"), "text": "in a pipe"});
+                asked.push(far.ask("send", &body).await);
+            }
+            for id in &asked {
+                let reply = far.reply(id).await;
+                seq += 1;
+                assert_eq!(number(&reply["sent"]["seq"]), seq, "{reply}");
+            }
+        }
+    };
+    tokio::join!(sending, draining);
+}

@@ -38,6 +38,14 @@ pub enum Rejection {
     /// Both ways at once.
     #[error("afterSeq and beforeSeq exclude each other")]
     BothWays,
+    /// More messages than one request may send.
+    #[error("{count} messages are over the limit of {limit}")]
+    TooManyMessages {
+        /// How many came.
+        count: usize,
+        /// The bound.
+        limit: usize,
+    },
     /// More conversations than one request may name.
     #[error("{count} conversations are over the limit of {limit}")]
     TooManyConversations {
@@ -61,6 +69,7 @@ impl Rejection {
             Self::EmptyText
             | Self::BeyondTail { .. }
             | Self::BothWays
+            | Self::TooManyMessages { .. }
             | Self::TooManyConversations { .. }
             | Self::MixedSlots => ErrorCode::InvalidArgument,
         }

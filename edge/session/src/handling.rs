@@ -32,8 +32,12 @@ impl Session {
             (State::Live { .. }, Asked::Reauth(access_token)) => {
                 self.hand_out(id, |ticket| Output::Reauth { ticket, access_token });
             }
-            (State::Live { told_expired: true, .. }, Asked::Request(_)) => {
+            (State::Live { told_expired: true, .. }, Asked::Send(_) | Asked::Request(_)) => {
                 self.refuse_request(id, ErrorCode::TokenExpired, "the access token has expired; send reauth");
+            }
+            (State::Live { .. }, Asked::Send(send)) => {
+                self.asked_at_ms = now_ms;
+                self.hand_out(id, |ticket| Output::Send { ticket, send });
             }
             (State::Live { .. }, Asked::Request(request)) => {
                 self.asked_at_ms = now_ms;

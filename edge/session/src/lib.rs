@@ -26,5 +26,5 @@ pub use codec::{Codec, FrameFault, Incoming};
 pub use options::SessionOptions;
 pub use outbox::Push;
 pub use output::{Accepted, CloseReason, HelloRequest, Output, Refusal, Ticket};
-pub use request::Request;
+pub use request::{Request, Send};
 pub use session::{Counts, Session};

@@ -2,7 +2,7 @@ use antiphon_proto::client::{self, Resumed, server_frame};
 use antiphon_types::{ConversationId, DeviceId, ErrorCode, Seq, TimestampMs, UserId};
 use bytes::Bytes;
 
-use crate::Request;
+use crate::{Request, Send};
 
 /// What the shell is to do next.
 #[derive(Debug)]
@@ -17,6 +17,13 @@ pub enum Output {
         ticket: Ticket,
         /// The new token.
         access_token: String,
+    },
+    /// Store this message behind those that came before it, then call [`crate::Session::reply`].
+    Send {
+        /// Hands the answer back.
+        ticket: Ticket,
+        /// What is sent.
+        send: Send,
     },
     /// Carry this out, then call [`crate::Session::reply`].
     Request {

@@ -6,18 +6,20 @@ use crate::{HelloRequest, Refusal, SessionOptions};
 /// Users that one request may ask the presence of.
 pub(crate) const PRESENCE_USERS_MAX: usize = 100;
 
-/// A request of a device with its fields read: once it exists, its form is right.
+/// A message that a device sends; answered with `sent`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Send {
+    /// Where to.
+    pub conversation_id: ConversationId,
+    /// The idempotency key.
+    pub client_msg_id: ClientMsgId,
+    /// The text.
+    pub text: String,
+}
+
+/// Any other request of a device with its fields read: once it exists, its form is right.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Request {
-    /// Send a message; answered with `sent`.
-    Send {
-        /// Where to.
-        conversation_id: ConversationId,
-        /// The idempotency key.
-        client_msg_id: ClientMsgId,
-        /// The text.
-        text: String,
-    },
     /// Everything up to this seq is on the device; answered with `ok`.
     Ack {
         /// Of which conversation.
@@ -67,7 +69,6 @@ impl Request {
     #[must_use]
     pub const fn name(&self) -> &'static str {
         match self {
-            Self::Send { .. } => "send",
             Self::Ack { .. } => "ack",
             Self::Read { .. } => "read",
             Self::Fetch { .. } => "fetch",
@@ -83,6 +84,7 @@ pub(crate) enum Asked {
     Hello(Hello),
     Reauth(String),
     Ping,
+    Send(Send),
     Request(Request),
 }
 
@@ -100,11 +102,11 @@ pub(crate) fn read(body: Body, text_bytes_max: usize) -> Result<Asked, Refusal> 
                 );
                 return Err(Refusal::new(ErrorCode::TooLarge, message));
             }
-            Request::Send {
+            return Ok(Asked::Send(Send {
                 conversation_id: conversation(&send.conversation_id)?,
                 client_msg_id: ClientMsgId::parse(&send.client_msg_id).map_err(|error| invalid_name(&error))?,
                 text: send.text,
-            }
+            }));
         }
         Body::Ack(ack) => Request::Ack {
             conversation_id: conversation(&ack.conversation_id)?,

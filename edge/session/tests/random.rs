@@ -132,7 +132,7 @@ impl Shell {
                 self.hello = Some(ticket);
             }
             Output::Reauth { ticket, .. } => self.reauth.push(ticket),
-            Output::Request { ticket, .. } => self.requests.push(ticket),
+            Output::Send { ticket, .. } | Output::Request { ticket, .. } => self.requests.push(ticket),
             Output::Close(reason) => self.closed = Some(reason),
         }
         true

@@ -65,7 +65,7 @@ fn drain(session: &mut Session) -> (Vec<ServerFrame>, Option<CloseReason>) {
         match output {
             Output::Frame(frame) => frames.push(serde_json::from_slice(&frame).unwrap()),
             Output::Close(reason) => closed = Some(reason),
-            other @ (Output::Hello(..) | Output::Reauth { .. } | Output::Request { .. }) => {
+            other @ (Output::Hello(..) | Output::Reauth { .. } | Output::Send { .. } | Output::Request { .. }) => {
                 panic!("{other:?}")
             }
         }

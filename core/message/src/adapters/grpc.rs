@@ -1,13 +1,18 @@
 use std::time::Instant;
 
 use antiphon_feed::Topic;
-use antiphon_proto::rpc::{
-    HistoryRequest, HistoryResponse, MoveInboxRequest, MoveInboxResponse, SendRequest, SendResponse, SummariesRequest,
-    SummariesResponse, TypingRequest, TypingResponse,
-    message_server::{Message, MessageServer},
+use antiphon_proto::{
+    refusal,
+    rpc::{
+        HistoryRequest, HistoryResponse, MoveInboxRequest, MoveInboxResponse, NewMessage, NotStored, SendRequest,
+        SendResponse, SendResult, Stored, SummariesRequest, SummariesResponse, TypingRequest, TypingResponse,
+        message_server::{Message, MessageServer},
+        send_result,
+    },
 };
 use antiphon_slot::Slots;
-use antiphon_types::{ClientMsgId, Clock, ConversationId, UserId};
+use antiphon_types::{ClientMsgId, Clock, ConversationId, ErrorCode, UserId};
+use futures_util::future::join_all;
 use sha2::{Digest as _, Sha256};
 use tonic::{Request, Response, Status};
 
@@ -19,6 +24,9 @@ use crate::{
 
 /// Conversations of one request for summaries.
 const SUMMARIES_MAX: usize = 100;
+
+/// Messages of one request to send.
+const SENDS_MAX: usize = 1_000;
 
 /// Bytes of a message of this service's, in and out: a page of history and its envelope.
 const MESSAGE_BYTES_MAX: usize = 4 << 20;
@@ -43,6 +51,37 @@ impl MessageService {
         }
     }
 
+    async fn store(
+        &self,
+        conversation: ConversationId,
+        sender: UserId,
+        message: NewMessage,
+    ) -> Result<Stored, MessageError> {
+        let started = Instant::now();
+        domain::check_text(&message.text, self.options.text_bytes_max)?;
+        let sending = Sending {
+            conversation,
+            sender,
+            client_msg_id: ClientMsgId::parse(&message.client_msg_id)?,
+            text_hash: Sha256::digest(&message.text).into(),
+            text: message.text,
+            now_ms: self.clock.now_ms(),
+        };
+        let sent = app::send(&self.slots, sending).await?;
+        metrics::histogram!("antiphon_write_seconds").record(started.elapsed().as_secs_f64());
+        let counter = if sent.is_duplicate {
+            "antiphon_sends_duplicate_total"
+        } else {
+            "antiphon_messages_total"
+        };
+        metrics::counter!(counter).increment(1);
+        Ok(Stored {
+            seq: sent.seq,
+            sent_at_ms: sent.sent_at_ms,
+            duplicate: sent.is_duplicate,
+        })
+    }
+
     /// The tonic server.
     #[must_use]
     pub fn into_server(self) -> MessageServer<Self> {
@@ -56,30 +95,34 @@ impl MessageService {
 impl Message for MessageService {
     #[tracing::instrument(name = "message.send", level = "debug", skip_all)]
     async fn send(&self, request: Request<SendRequest>) -> Result<Response<SendResponse>, Status> {
-        let started = Instant::now();
-        let request = request.into_inner();
-        domain::check_text(&request.text, self.options.text_bytes_max).map_err(refused)?;
-        let sending = Sending {
-            conversation: conversation(&request.conversation_id)?,
-            sender: user("senderId", &request.sender_id)?,
-            client_msg_id: ClientMsgId::parse(&request.client_msg_id).map_err(refused)?,
-            text_hash: Sha256::digest(&request.text).into(),
-            text: request.text,
-            now_ms: self.clock.now_ms(),
-        };
-        let sent = app::send(&self.slots, sending).await.map_err(refused)?;
-        metrics::histogram!("antiphon_write_seconds").record(started.elapsed().as_secs_f64());
-        let counter = if sent.is_duplicate {
-            "antiphon_sends_duplicate_total"
-        } else {
-            "antiphon_messages_total"
-        };
-        metrics::counter!(counter).increment(1);
-        Ok(Response::new(SendResponse {
-            seq: sent.seq,
-            sent_at_ms: sent.sent_at_ms,
-            duplicate: sent.is_duplicate,
-        }))
+        let SendRequest {
+            conversation_id,
+            sender_id,
+            messages,
+        } = request.into_inner();
+        let (conversation, sender) = (conversation(&conversation_id)?, user("senderId", &sender_id)?);
+        if messages.len() > SENDS_MAX {
+            return Err(refused(Rejection::TooManyMessages {
+                count: messages.len(),
+                limit: SENDS_MAX,
+            }));
+        }
+        // Each is in the slot's queue before the next is looked at.
+        let sends = messages
+            .into_iter()
+            .map(|message| self.store(conversation, sender, message));
+        let mut results = Vec::new();
+        for stored in join_all(sends).await {
+            results.push(SendResult {
+                result: Some(match stored {
+                    Ok(stored) => send_result::Result::Stored(stored),
+                    // Whoever asks finds the home, and sends all again.
+                    Err(error) if error.code() == ErrorCode::NotHome => return Err(refused(error)),
+                    Err(error) => not_stored(error),
+                }),
+            });
+        }
+        Ok(Response::new(SendResponse { results }))
     }
 
     async fn history(&self, request: Request<HistoryRequest>) -> Result<Response<HistoryResponse>, Status> {
@@ -156,6 +199,14 @@ impl Message for MessageService {
         self.feed.typing(topic, conversation, user);
         Ok(Response::new(TypingResponse {}))
     }
+}
+
+fn not_stored(error: MessageError) -> send_result::Result {
+    let status = refused(error);
+    send_result::Result::NotStored(NotStored {
+        refusal: Some(refusal::of(&status)),
+        message: status.message().to_owned(),
+    })
 }
 
 fn refused(error: impl Into<MessageError>) -> Status {

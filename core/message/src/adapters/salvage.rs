@@ -2,7 +2,7 @@ use antiphon_directory::Route;
 use antiphon_proto::{
     log::{Entry, StoredMessage, event},
     refusal,
-    rpc::{SendRequest, message_client::MessageClient},
+    rpc::{NewMessage, NotStored, Refusal, SendRequest, SendResponse, message_client::MessageClient, send_result},
 };
 use antiphon_types::{ConversationId, ErrorCode};
 use prost::Message as _;
@@ -36,20 +36,31 @@ impl Salvager {
                 continue;
             };
             let mut home = MessageClient::new(self.route.to(conversation.slot()));
-            match home.send(request).await {
-                Ok(_) => salvaged += 1,
-                Err(status) => {
-                    let code = ErrorCode::parse(&refusal::of(&status).code);
-                    if code.is_retryable() || code == ErrorCode::NotHome {
-                        return Err(status);
-                    }
-                    tracing::warn!(%conversation, %code, "a message that was cut is not taken again");
-                    metrics::counter!("antiphon_salvage_refused_total").increment(1);
-                }
+            let refused = match home.send(request).await {
+                Ok(response) => not_stored(response.into_inner()),
+                Err(status) => Some((refusal::of(&status), status.message().to_owned())),
+            };
+            let Some((refused, message)) = refused else {
+                salvaged += 1;
+                continue;
+            };
+            let code = ErrorCode::parse(&refused.code);
+            if code.is_retryable() || code == ErrorCode::NotHome {
+                return Err(refusal::status(&refused.code, message, refused.retry_after_ms));
             }
+            tracing::warn!(%conversation, %code, "a message that was cut is not taken again");
+            metrics::counter!("antiphon_salvage_refused_total").increment(1);
         }
         metrics::counter!("antiphon_salvaged_total").increment(salvaged as u64);
         Ok(salvaged)
+    }
+}
+
+/// Why the one message was not stored.
+fn not_stored(response: SendResponse) -> Option<(Refusal, String)> {
+    match response.results.into_iter().next()?.result? {
+        send_result::Result::Stored(_) => None,
+        send_result::Result::NotStored(NotStored { refusal, message }) => Some((refusal.unwrap_or_default(), message)),
     }
 }
 
@@ -66,8 +77,10 @@ fn requests(entry: &Entry) -> impl Iterator<Item = SendRequest> + '_ {
         Some(SendRequest {
             conversation_id: sent.conversation_id.clone(),
             sender_id: stored.sender_id,
-            client_msg_id: stored.client_msg_id,
-            text: stored.text,
+            messages: vec![NewMessage {
+                client_msg_id: stored.client_msg_id,
+                text: stored.text,
+            }],
         })
     })
 }

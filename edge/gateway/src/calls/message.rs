@@ -2,14 +2,14 @@ use std::collections::BTreeMap;
 
 use antiphon_directory::SlotRoute;
 use antiphon_proto::rpc::{
-    HistoryRequest, HistoryResponse, MoveInboxRequest, MoveInboxResponse, SendRequest, SendResponse, SummariesRequest,
-    Summary, TypingRequest, message_client::MessageClient,
+    self, HistoryRequest, HistoryResponse, MoveInboxRequest, MoveInboxResponse, NewMessage, NotStored, SendRequest,
+    Stored, SummariesRequest, Summary, TypingRequest, message_client::MessageClient, send_result,
 };
 use antiphon_session::Refusal;
-use antiphon_types::{ClientMsgId, ConversationId, Seq, Slot, UserId};
+use antiphon_types::{ConversationId, ErrorCode, Seq, Slot, UserId};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
-use super::{ANSWER_BYTES_MAX, Calls, conversation};
+use super::{ANSWER_BYTES_MAX, Calls, as_clients_read, conversation};
 
 /// Conversations that one Summaries may name.
 const SUMMARIES_MAX: usize = 100;
@@ -28,21 +28,40 @@ pub(crate) enum HistoryRange {
 }
 
 impl Calls {
+    /// Stores messages in one conversation, in their order; a result for each.
     pub(crate) async fn send(
         &self,
         id: ConversationId,
         sender: UserId,
-        client_msg_id: &ClientMsgId,
-        text: String,
-    ) -> Result<SendResponse, Refusal> {
+        messages: Vec<NewMessage>,
+    ) -> Result<Vec<Result<Stored, Refusal>>, Refusal> {
+        let count = messages.len();
         let request = SendRequest {
             conversation_id: id.to_bytes(),
             sender_id: sender.to_bytes(),
-            client_msg_id: client_msg_id.to_string(),
-            text,
+            messages,
         };
         let mut client = self.message(id.slot());
-        self.answer(client.send(request)).await
+        let results = self.answer(client.send(request)).await?.results;
+        if results.len() != count {
+            tracing::error!(
+                count,
+                results = results.len(),
+                "a service has not answered every message"
+            );
+            return Err(Refusal::new(
+                ErrorCode::Internal,
+                "the request failed inside the server",
+            ));
+        }
+        let results = results.into_iter().map(|result| match result.result {
+            Some(send_result::Result::Stored(stored)) => Ok(stored),
+            Some(send_result::Result::NotStored(NotStored { refusal, message })) => {
+                Err(as_clients_read(refusal.unwrap_or_default(), &message))
+            }
+            None => Err(as_clients_read(rpc::Refusal::default(), "no result")),
+        });
+        Ok(results.collect())
     }
 
     /// Reads history, for a member or, without one, for the feed of this edge.

@@ -8,7 +8,7 @@ mod presence;
 use std::{future::Future, time::Duration};
 
 use antiphon_directory::Route;
-use antiphon_proto::refusal;
+use antiphon_proto::{refusal, rpc};
 use antiphon_session::Refusal;
 use antiphon_types::{ConversationId, ErrorCode, IdError, UserId};
 use bytes::Bytes;
@@ -52,21 +52,24 @@ impl Calls {
     }
 }
 
-/// A status as clients read it: where a slot lives and what went wrong inside is not for them.
 fn refusal_of(status: &Status) -> Refusal {
-    let refusal = refusal::of(status);
+    as_clients_read(refusal::of(status), status.message())
+}
+
+/// A refusal as clients read it: where a slot lives and what went wrong inside is not for them.
+fn as_clients_read(refusal: rpc::Refusal, message: &str) -> Refusal {
     let code = ErrorCode::parse(&refusal.code);
     if code == ErrorCode::NotHome {
         let message = "the place where this is kept is moving; try again";
         return Refusal::new(ErrorCode::Unavailable, message).retry_after(refusal.retry_after_ms.unwrap_or(200));
     }
     if code == ErrorCode::Internal {
-        tracing::error!(code = refusal.code, status = %status, "a service failed");
+        tracing::error!(code = refusal.code, message, "a service failed");
         return Refusal::new(ErrorCode::Internal, "the request failed inside the server");
     }
     Refusal {
         code,
-        message: status.message().to_owned(),
+        message: message.to_owned(),
         retry_after_ms: refusal.retry_after_ms,
     }
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use antiphon_proto::rpc::NewMessage;
 use antiphon_types::{ClientMsgId, ErrorCode, Seq, TimestampMs};
 use axum::{Json, extract::State, http::StatusCode};
 use serde::{Deserialize, Serialize};
@@ -98,7 +99,12 @@ pub(super) async fn send(
         );
         return Err(Problem::new(ErrorCode::TooLarge, detail));
     }
-    let sent = shared.calls.send(id, who, &client_msg_id, body.text).await?;
+    let message = NewMessage {
+        client_msg_id: client_msg_id.to_string(),
+        text: body.text,
+    };
+    let mut results = shared.calls.send(id, who, vec![message]).await?;
+    let sent = results.remove(0)?;
     let status = if sent.duplicate {
         StatusCode::OK
     } else {

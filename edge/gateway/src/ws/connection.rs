@@ -2,16 +2,16 @@
 
 use std::{sync::Arc, time::Duration};
 
-use antiphon_proto::client::server_frame::Body;
-use antiphon_session::{CloseReason, Codec, HelloRequest, Incoming, Output, Refusal, Session, Ticket};
-use antiphon_types::{ErrorCode, TimestampMs};
+use antiphon_proto::{client::server_frame::Body, rpc::NewMessage};
+use antiphon_session::{CloseReason, Codec, HelloRequest, Incoming, Output, Refusal, Send, Session, Ticket};
+use antiphon_types::{ConversationId, ErrorCode, TimestampMs, UserId};
 use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket};
 use bytes::Bytes;
 use futures_util::{FutureExt as _, SinkExt as _, StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
 use tokio::time::{Instant, Sleep, timeout};
 use tokio_tungstenite::tungstenite;
 
-use super::{catch_up, hello, requests};
+use super::{catch_up, hello, requests, sends::Sends};
 use crate::{
     hub::{SessionHandle, Task},
     shared::Shared,
@@ -23,6 +23,8 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 /// What a future of the session has come to.
 pub(super) enum Done {
     Reply(Ticket, Result<Body, Refusal>),
+    /// Messages of this user in a conversation were answered.
+    Sent(UserId, ConversationId, Vec<(Ticket, Result<Body, Refusal>)>),
     Reauth(Ticket, Result<TimestampMs, Refusal>),
     /// A session was brought up in a conversation.
     CaughtUp,
@@ -40,6 +42,7 @@ pub(super) async fn run(shared: Arc<Shared>, socket: WebSocket, codec: Codec) {
         socket,
         handle,
         work: Work::new(),
+        sends: Sends::new(),
         opened: None,
     };
     let reason = connection.run().await;
@@ -51,6 +54,7 @@ struct Connection {
     socket: WebSocket,
     handle: Arc<SessionHandle>,
     work: Work,
+    sends: Sends<Ticket>,
     /// Set once Hello was accepted.
     opened: Option<hello::Opened>,
 }
@@ -117,10 +121,17 @@ impl Connection {
                 Output::Reauth { ticket, access_token } => {
                     self.work.push(self.reauth(ticket, access_token));
                 }
-                Output::Request { ticket, request } => {
-                    let answer = requests::carry_out(&self.shared, &self.handle, request);
-                    self.work.push(answer.map(|answer| Done::Reply(ticket, answer)).boxed());
-                }
+                Output::Send { ticket, send } => match requests::admit(&self.shared, &self.handle) {
+                    Ok(who) => self.send(who, ticket, send),
+                    Err(refusal) => self.handle.with(|session| session.reply(ticket, Err(refusal))),
+                },
+                Output::Request { ticket, request } => match requests::admit(&self.shared, &self.handle) {
+                    Ok(who) => {
+                        let answer = requests::carry_out(&self.shared, &self.handle, who, request);
+                        self.work.push(answer.map(|answer| Done::Reply(ticket, answer)).boxed());
+                    }
+                    Err(refusal) => self.handle.with(|session| session.reply(ticket, Err(refusal))),
+                },
                 Output::Close(reason) => {
                     self.close(reason).await;
                     return Some(reason);
@@ -194,6 +205,25 @@ impl Connection {
         async move { Done::Reauth(ticket, hello::reauth(&shared, &handle, &access_token).await) }.boxed()
     }
 
+    fn send(&mut self, who: UserId, ticket: Ticket, send: Send) {
+        let message = NewMessage {
+            client_msg_id: send.client_msg_id.to_string(),
+            text: send.text,
+        };
+        if let Some(sends) = self.sends.add(send.conversation_id, ticket, message) {
+            self.start_sends(who, send.conversation_id, sends);
+        }
+    }
+
+    fn start_sends(&self, who: UserId, conversation: ConversationId, sends: Vec<(Ticket, NewMessage)>) {
+        let answers = requests::send(&self.shared, who, conversation, sends);
+        self.work.push(
+            answers
+                .map(move |answers| Done::Sent(who, conversation, answers))
+                .boxed(),
+        );
+    }
+
     /// Starts what others have given this session to do.
     fn take_tasks(&mut self) {
         for task in self.handle.take_tasks() {
@@ -217,6 +247,16 @@ impl Connection {
         let now_ms = self.shared.clock.now_ms();
         match done {
             Done::Reply(ticket, answer) => self.handle.with(|session| session.reply(ticket, answer)),
+            Done::Sent(who, conversation, answers) => {
+                if let Some(sends) = self.sends.answered(conversation) {
+                    self.start_sends(who, conversation, sends);
+                }
+                self.handle.with(|session| {
+                    for (ticket, answer) in answers {
+                        session.reply(ticket, answer);
+                    }
+                });
+            }
             Done::Reauth(ticket, Ok(expires_at_ms)) => {
                 self.handle
                     .with(|session| session.reauthenticated(ticket, expires_at_ms));

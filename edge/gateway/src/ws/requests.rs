@@ -2,46 +2,69 @@
 
 use std::{future::Future, sync::Arc};
 
-use antiphon_proto::client::{Ok as Done, Page, PresenceList, Sent, server_frame::Body};
+use antiphon_proto::{
+    client::{Ok as Done, Page, PresenceList, Sent, server_frame::Body},
+    rpc::{NewMessage, Stored},
+};
 use antiphon_session::{Refusal, Request};
-use antiphon_types::{ErrorCode, UserId};
+use antiphon_types::{ConversationId, ErrorCode, UserId};
 use tracing::Instrument as _;
 
 use crate::{calls::HistoryRange, hub::SessionHandle, listing, shared::Shared};
 
-/// The answer to a request; nothing is done before it is polled but taking its tokens.
+/// Who asks, if they may ask now.
+pub(super) fn admit(shared: &Shared, handle: &SessionHandle) -> Result<UserId, Refusal> {
+    let owner = handle.owner().map(|owner| owner.user_id);
+    let who = owner.ok_or_else(|| Refusal::new(ErrorCode::Internal, "the session has no user"))?;
+    shared.limits.sessions.take(&handle.key)?;
+    shared.limits.users.take(&who)?;
+    Ok(who)
+}
+
+/// The answers to messages of one conversation, in their order.
+pub(super) fn send<T: Send + 'static>(
+    shared: &Arc<Shared>,
+    who: UserId,
+    conversation: ConversationId,
+    sends: Vec<(T, NewMessage)>,
+) -> impl Future<Output = Vec<(T, Result<Body, Refusal>)>> + Send + 'static {
+    let shared = shared.clone();
+    let (tickets, messages): (Vec<T>, Vec<NewMessage>) = sends.into_iter().unzip();
+    let span = tracing::info_span!("request", name = "send");
+    async move {
+        let count = messages.len();
+        let results = shared.calls.send(conversation, who, messages).await;
+        let results = results.unwrap_or_else(|refusal| vec![Err(refusal); count]);
+        let sent = |stored: Stored| {
+            Body::Sent(Sent {
+                seq: stored.seq,
+                sent_at_ms: stored.sent_at_ms,
+            })
+        };
+        tickets
+            .into_iter()
+            .zip(results.into_iter().map(|result| result.map(sent)))
+            .collect()
+    }
+    .instrument(span)
+}
+
+/// The answer to any other request; nothing is done before it is polled.
 pub(super) fn carry_out(
     shared: &Arc<Shared>,
     handle: &Arc<SessionHandle>,
+    who: UserId,
     request: Request,
 ) -> impl Future<Output = Result<Body, Refusal>> + Send + 'static {
     let (shared, handle) = (shared.clone(), handle.clone());
     let name = request.name();
     let span = tracing::info_span!("request", name);
-    async move {
-        let owner = handle.owner().map(|owner| owner.user_id);
-        let who = owner.ok_or_else(|| Refusal::new(ErrorCode::Internal, "the session has no user"))?;
-        shared.limits.sessions.take(&handle.key)?;
-        shared.limits.users.take(&who)?;
-        answer(&shared, &handle, who, request).await
-    }
-    .instrument(span)
+    async move { answer(&shared, &handle, who, request).await }.instrument(span)
 }
 
 async fn answer(shared: &Shared, handle: &Arc<SessionHandle>, who: UserId, request: Request) -> Result<Body, Refusal> {
     let calls = &shared.calls;
     match request {
-        Request::Send {
-            conversation_id,
-            client_msg_id,
-            text,
-        } => {
-            let sent = calls.send(conversation_id, who, &client_msg_id, text).await?;
-            Ok(Body::Sent(Sent {
-                seq: sent.seq,
-                sent_at_ms: sent.sent_at_ms,
-            }))
-        }
         Request::Ack {
             conversation_id,
             delivered_seq,

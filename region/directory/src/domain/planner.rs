@@ -103,7 +103,9 @@ pub fn wanted_in_sync(state: &State, slot: Slot, nearest: &[RegionId]) -> Vec<Re
     // Stable: within a rank they stay in the order of nearness.
     ranked.sort_by_key(|(rank, _)| *rank);
     // Whoever is to take the slot over has to be in sync, even where the policy asks for the home's copy alone.
-    let moves = ranked.first().is_some_and(|(_, first)| placement.moving_to == Some(*first));
+    let moves = ranked
+        .first()
+        .is_some_and(|(_, first)| placement.moving_to == Some(*first));
     let copies = usize::from(state.policy.in_sync_copies).max(1 + usize::from(moves));
     let others = ranked.into_iter().map(|(_, region)| region);
     [placement.home].into_iter().chain(others).take(copies).collect()

@@ -117,11 +117,16 @@ impl rpc::message_server::Message for Home {
         if !is_member {
             return Err(not_found());
         }
-        let seq = self.0.send(id, sender, &request.text, false);
-        Ok(Response::new(rpc::SendResponse {
-            seq,
+        let stored = |message: rpc::NewMessage| rpc::Stored {
+            seq: self.0.send(id, sender, &message.text, false),
             sent_at_ms: 1,
             duplicate: false,
+        };
+        let results = request.messages.into_iter().map(|message| rpc::SendResult {
+            result: Some(rpc::send_result::Result::Stored(stored(message))),
+        });
+        Ok(Response::new(rpc::SendResponse {
+            results: results.collect(),
         }))
     }
 
