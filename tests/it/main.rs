@@ -8,6 +8,7 @@ mod chat;
 mod checker_tests;
 mod complaints;
 mod crowd;
+mod deployment;
 mod groups;
 mod operations;
 mod presence;

@@ -5,7 +5,7 @@ use std::{env, ffi::OsString, io, io::Write as _, path::PathBuf};
 use anyhow::{Context as _, Result};
 use clap::{Args, Parser, Subcommand};
 
-use crate::{chat, config, ctl, shutdown::Shutdown, up, world};
+use crate::{chat, config, ctl, deployment::Membership, shutdown::Shutdown, up, world};
 
 /// An instant-messaging backend that runs in many regions at once.
 #[derive(Debug, Parser)]
@@ -108,7 +108,8 @@ impl Cli {
                 let passed = self.common.passed();
                 let config = config::load(&sources(self.common, args.node)?)?.config;
                 if config.world.regions.is_empty() {
-                    up::run(config, Shutdown::listen()?, None).await
+                    let membership = Membership::of_config(&config)?;
+                    Box::pin(up::run(config, Shutdown::listen()?, membership)).await
                 } else {
                     Box::pin(world::run(config, passed)).await
                 }
@@ -117,7 +118,7 @@ impl Cli {
                 let place = world::node::Place::find(&args)?;
                 let mut sources = sources(self.common, NodeArgs::default())?;
                 sources.flags.extend(place.settings()?);
-                world::node::run(config::load(&sources)?.config, place).await
+                Box::pin(world::node::run(config::load(&sources)?.config, place)).await
             }
             Command::Chat(args) => chat::run(args).await,
             Command::Ctl(args) => ctl::run(args).await,

@@ -7,6 +7,7 @@ mod chat;
 mod cli;
 mod config;
 mod ctl;
+mod deployment;
 #[cfg(test)]
 mod docs_tests;
 mod metrics;

@@ -3,7 +3,7 @@
 use std::{collections::HashMap, path::Path, pin::pin, sync::Arc, time::Duration};
 
 use antiphon_directory::{
-    Detours, DevelopmentCa, Dialer, DirectoryNode, LeaseKeeper, NodeOptions, NodeTls, Route,
+    Dialer, DirectoryNode, LeaseKeeper, NodeOptions, NodeTls, Route,
     domain::{Addresses, Policy, RegionId},
     serve_nodes,
 };
@@ -16,7 +16,7 @@ use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
-use crate::world::Place;
+use crate::deployment::Membership;
 
 /// How long the directory may take to hand its leadership over when this node ends.
 const LEADERSHIP_TIMEOUT: Duration = Duration::from_secs(2);
@@ -32,7 +32,8 @@ pub(crate) struct Regions {
     keeper: LeaseKeeper,
     tls: NodeTls,
     listener: TcpListener,
-    founded: Vec<(String, Addresses)>,
+    founding: Vec<(String, Addresses)>,
+    policy: Policy,
     options: ReplicationOptions,
 }
 
@@ -53,22 +54,24 @@ impl Regions {
     ///
     /// # Errors
     /// What could not be opened.
-    pub(crate) async fn open(place: &Place, folder: &Path, log: ReplicaLog, clock: &Clock) -> Result<Self> {
-        let tls = DevelopmentCa::in_folder(&place.data.join("tls")).node(&place.name)?;
-        let detours: Detours = place
-            .peers
-            .iter()
-            .map(|peer| (peer.name.clone(), peer.rpc.to_string()))
-            .collect();
+    pub(crate) async fn open(membership: Membership, folder: &Path, log: ReplicaLog, clock: &Clock) -> Result<Self> {
+        let Membership {
+            deployment,
+            name,
+            id,
+            listens,
+            tls,
+            detours,
+            founding,
+            policy,
+        } = membership;
         let dialer = Dialer::new(tls.clone(), detours);
-        let me = id(place.index);
-        let names: HashMap<RegionId, String> = place
-            .peers
-            .iter()
-            .map(|peer| (id(peer.index), peer.name.clone()))
-            .collect();
         let dial = {
             let dialer = dialer.clone();
+            let names: HashMap<RegionId, String> = (1..)
+                .map(RegionId)
+                .zip(founding.iter().map(|(name, _)| name.clone()))
+                .collect();
             Arc::new(move |region: &RegionId, addresses: &Addresses| {
                 let name = names
                     .get(region)
@@ -78,42 +81,23 @@ impl Regions {
                 dialer.channel(&name, &addresses.rpc).unwrap_or_else(nowhere)
             })
         };
-        let listener = TcpListener::bind(place.rpc)
+        let listener = TcpListener::bind(listens)
             .await
-            .with_context(|| format!("the port between nodes {} cannot be opened", place.rpc))?;
-        let directory = DirectoryNode::start(NodeOptions::new("development"), me, folder, dial).await?;
+            .with_context(|| format!("the port between nodes {listens} cannot be opened"))?;
+        let directory = DirectoryNode::start(NodeOptions::new(&deployment), id, folder, dial).await?;
         let keeper = directory.keep_lease(clock.now_ms());
         let lease = {
             let keeper = keeper.clone();
             let changes = keeper.watch();
             Lease::new(move || keeper.is_valid(), changes)
         };
-        let route = Route::between(&place.name, directory.table(), dialer);
+        let route = Route::between(&name, directory.table(), dialer);
         let options = ReplicationOptions::default();
-        let mut founded: Vec<(u16, String, Addresses)> = place
-            .peers
-            .iter()
-            .map(|peer| {
-                let addresses = Addresses {
-                    rpc: peer.listens.to_string(),
-                    edge: peer.edge.clone(),
-                };
-                (peer.index, peer.name.clone(), addresses)
-            })
-            .collect();
-        let own = Addresses {
-            rpc: place.rpc.to_string(),
-            edge: format!("http://127.0.0.1:{}", place.http_port),
-        };
-        founded.push((place.index, place.name.clone(), own));
-        founded.sort_by_key(|(index, ..)| *index);
         Ok(Self {
             home: ReplicationHome::new(log.clone(), &options),
-            followers: Followers::new(me.0, route.clone(), log.clone(), propose(&route), options.clone()),
-            founded: founded
-                .into_iter()
-                .map(|(_, name, addresses)| (name, addresses))
-                .collect(),
+            followers: Followers::new(id.0, route.clone(), log.clone(), propose(&route), options.clone()),
+            founding,
+            policy,
             directory,
             route,
             lease,
@@ -135,7 +119,7 @@ impl Regions {
             .add_service(raft)
             .add_service(directory)
             .add_service(self.home.clone().into_server());
-        self.home.serve(slots.clone());
+        self.home.serve(slots.clone(), self.directory.table());
         let stop_serving = CancellationToken::new();
         let serving = tokio::spawn({
             let (stop, tls, listener) = (stop_serving.clone(), self.tls.clone(), self.listener);
@@ -145,13 +129,7 @@ impl Regions {
                 }
             }
         });
-        let regions = u8::try_from(self.founded.len()).unwrap_or(u8::MAX);
-        let policy = Policy {
-            in_sync_copies: regions.min(2),
-            min_in_sync: regions.min(2),
-            ..Policy::default()
-        };
-        self.directory.found(&self.founded, &policy).await?;
+        self.directory.found(&self.founding, &self.policy).await?;
         let stop_homing = CancellationToken::new();
         let homing = Homing::new(
             self.directory.clone(),
@@ -203,8 +181,4 @@ fn propose(route: &Route) -> Propose {
         let salvager = salvager.clone();
         Box::pin(async move { salvager.salvage(&entry).await })
     })
-}
-
-fn id(index: u16) -> RegionId {
-    RegionId(u64::from(index) + 1)
 }

@@ -17,17 +17,17 @@ use crate::{
     admin::{Admin, Readiness},
     cli::print,
     config::Config,
+    deployment::Membership,
     shutdown::Shutdown,
     telemetry::Telemetry,
     wiring::Node,
-    world::Place,
 };
 
-/// Runs until `shutdown` asks for its end: alone, or in its place among other regions.
+/// Runs until `shutdown` asks for its end: alone, or among other regions.
 ///
 /// # Errors
 /// What kept it from starting: a port, the folder, the store.
-pub(crate) async fn run(config: Config, shutdown: Shutdown, place: Option<&Place>) -> Result<()> {
+pub(crate) async fn run(config: Config, shutdown: Shutdown, membership: Option<Membership>) -> Result<()> {
     let telemetry = Telemetry::start(&config)?;
     let folder = Folder::take(&config.node.data, &config.node.region)?;
     let edge = listen(&config, 0).await?;
@@ -36,7 +36,7 @@ pub(crate) async fn run(config: Config, shutdown: Shutdown, place: Option<&Place
 
     let readiness = Readiness::default();
     let admin = Admin::start(admin, readiness.clone(), telemetry.metrics().clone());
-    let starting = Node::start(&config, (&folder.path, place), edge, &readiness);
+    let starting = Node::start(&config, (&folder.path, membership), edge, &readiness);
     let mut asked = pin!(shutdown.asked());
     let node = tokio::select! {
         node = said_when_slow("opening the store", starting) => node?,

@@ -23,8 +23,8 @@ use tonic::service::Routes;
 use crate::{
     admin::Readiness,
     config::{Config, StoreEngine},
+    deployment::Membership,
     regions::{Regions, RegionsRunning},
-    world::Place,
 };
 
 /// How often it is looked whether a signing key is due.
@@ -52,7 +52,7 @@ impl Node {
     /// What could not be started.
     pub(crate) async fn start(
         config: &Config,
-        (folder, place): (&Path, Option<&Place>),
+        (folder, membership): (&Path, Option<Membership>),
         edge: TcpListener,
         readiness: &Readiness,
     ) -> Result<Self> {
@@ -60,8 +60,8 @@ impl Node {
         let clock = Clock::system();
         let kv = open_store(config, folder).await?;
         readiness.store_opened(kv.clone());
-        let regions = match place {
-            Some(place) => Some(Regions::open(place, folder, ReplicaLog::new(kv.clone()), &clock).await?),
+        let regions = match membership {
+            Some(membership) => Some(Regions::open(membership, folder, ReplicaLog::new(kv.clone()), &clock).await?),
             None => None,
         };
         if let Some(regions) = &regions {

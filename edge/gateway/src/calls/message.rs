@@ -57,9 +57,9 @@ impl Calls {
         let results = results.into_iter().map(|result| match result.result {
             Some(send_result::Result::Stored(stored)) => Ok(stored),
             Some(send_result::Result::NotStored(NotStored { refusal, message })) => {
-                Err(as_clients_read(refusal.unwrap_or_default(), &message))
+                Err(as_clients_read(&refusal.unwrap_or_default(), &message))
             }
-            None => Err(as_clients_read(rpc::Refusal::default(), "no result")),
+            None => Err(as_clients_read(&rpc::Refusal::default(), "no result")),
         });
         Ok(results.collect())
     }

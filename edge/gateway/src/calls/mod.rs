@@ -53,11 +53,11 @@ impl Calls {
 }
 
 fn refusal_of(status: &Status) -> Refusal {
-    as_clients_read(refusal::of(status), status.message())
+    as_clients_read(&refusal::of(status), status.message())
 }
 
 /// A refusal as clients read it: where a slot lives and what went wrong inside is not for them.
-fn as_clients_read(refusal: rpc::Refusal, message: &str) -> Refusal {
+fn as_clients_read(refusal: &rpc::Refusal, message: &str) -> Refusal {
     let code = ErrorCode::parse(&refusal.code);
     if code == ErrorCode::NotHome {
         let message = "the place where this is kept is moving; try again";

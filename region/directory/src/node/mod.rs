@@ -37,6 +37,7 @@ use crate::{
 
 pub use lease::{LeaseKeeper, LeaseOptions};
 pub use service::DirectoryService;
+pub(crate) use service::check_peer;
 pub use status::{PeerStatus, Role, Status};
 
 /// How a node of the directory runs; the same at every node of a deployment.

@@ -8,12 +8,13 @@ use antiphon_proto::rpc::{
     directory_server::{Directory, DirectoryServer},
     propose_reply, read_index_reply, renew_reply,
 };
+use http::Extensions;
 use tonic::{Request, Response, Status};
 
 use super::{DirectoryNode, Shared, ask::Reach, voters::VoterChange};
 use crate::{
-    DirectoryError,
-    domain::{Command, RegionId},
+    DirectoryError, PeerRegion,
+    domain::{Command, RegionId, State},
     raft::{
         codec::{CodecError, decode, encode},
         network::MESSAGE_BYTES_MAX,
@@ -55,9 +56,12 @@ impl DirectoryService {
 #[tonic::async_trait]
 impl Directory for DirectoryService {
     async fn propose(&self, request: Request<ProposeRequest>) -> Result<Response<ProposeReply>, Status> {
-        let request = request.into_inner();
+        let (_, extensions, request) = request.into_parts();
         let shared = self.admit(&request.deployment)?;
         let command: Command = decode("a command", &request.command).map_err(CodecError::malformed)?;
+        if let Command::ChangeInSync { home, .. } | Command::MoveHome { home, .. } = &command {
+            check_peer(&shared.state(), &extensions, *home)?;
+        }
         let result = match shared.propose(reach(request.passed_on), command).await {
             Ok(Ok((applied, index))) => propose_reply::Result::Done(Done {
                 applied: encode("an answer", &applied).map_err(CodecError::internal)?,
@@ -73,9 +77,10 @@ impl Directory for DirectoryService {
     }
 
     async fn renew(&self, request: Request<RenewRequest>) -> Result<Response<RenewReply>, Status> {
-        let request = request.into_inner();
+        let (_, extensions, request) = request.into_parts();
         let shared = self.admit(&request.deployment)?;
         let region = RegionId(request.region);
+        check_peer(&shared.state(), &extensions, region)?;
         let (reach, timeout) = (reach(request.passed_on), shared.options.lease.lease());
         let result = match shared.renew(reach, timeout, region, request.incarnation).await {
             Ok(applied_index) => renew_reply::Result::Renewed(Renewed { applied_index }),
@@ -114,6 +119,17 @@ impl Directory for DirectoryService {
         };
         Ok(Response::new(ChangeVotersReply { result: Some(result) }))
     }
+}
+
+/// Refuses a node that speaks for a region which its certificate does not name. A region that this node does not know yet has no name
+/// to compare.
+pub(crate) fn check_peer(state: &State, extensions: &Extensions, region: RegionId) -> Result<(), Status> {
+    let named = state.regions.get(&region);
+    if named.is_none_or(|named| PeerRegion::may_speak_for(extensions, &named.name)) {
+        return Ok(());
+    }
+    let message = format!("the certificate is not that of region {}", region.0);
+    Err(Status::permission_denied(message))
 }
 
 impl fmt::Debug for DirectoryService {

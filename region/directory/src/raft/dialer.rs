@@ -7,7 +7,7 @@ use tonic::transport::Channel;
 
 use super::store::{self, Identity, Image};
 use crate::{
-    domain::{Addresses, RegionId},
+    domain::{Addresses, RegionId, State},
     error::StartError,
 };
 
@@ -57,6 +57,11 @@ impl Peers {
             links: Mutex::default(),
             stores: Mutex::new(stores),
         })
+    }
+
+    /// The state, as far as this node has applied the log.
+    pub(crate) fn state(&self) -> Arc<State> {
+        self.images.borrow().state.clone()
     }
 
     /// The connection to a region: at the addresses that the directory has for it, else at `otherwise`.

@@ -8,6 +8,7 @@ use antiphon_proto::rpc::{
     snapshot_part,
 };
 use bytes::BytesMut;
+use http::Extensions;
 use openraft::{async_runtime::watch::WatchReceiver as _, type_config::alias::SnapshotOf};
 use serde::{Serialize, de::DeserializeOwned};
 use tonic::{Request, Response, Status, Streaming};
@@ -18,6 +19,7 @@ use super::{
     dialer::Peers,
     network::MESSAGE_BYTES_MAX,
 };
+use crate::{domain::RegionId, node::check_peer};
 
 /// Bytes of a snapshot: the state stays under a megabyte.
 const SNAPSHOT_BYTES_MAX: u64 = 16 << 20;
@@ -46,8 +48,9 @@ impl RaftService {
     }
 
     /// Refuses what was meant for somebody else, and whom this node must not hear.
-    async fn admit(&self, envelope: Option<&RaftEnvelope>) -> Result<(), Status> {
+    async fn admit(&self, extensions: &Extensions, envelope: Option<&RaftEnvelope>) -> Result<(), Status> {
         let envelope = envelope.ok_or_else(|| Status::invalid_argument("the envelope is missing"))?;
+        check_peer(&self.peers.state(), extensions, RegionId(envelope.from))?;
         let identity = &self.peers.identity;
         if envelope.deployment != identity.deployment {
             let message = format!(
@@ -78,8 +81,8 @@ impl RaftService {
         E: fmt::Display,
         F: AsyncFnOnce(&Raft, T) -> Result<R, E>,
     {
-        let request = request.into_inner();
-        self.admit(request.envelope.as_ref()).await?;
+        let (_, extensions, request) = request.into_parts();
+        self.admit(&extensions, request.envelope.as_ref()).await?;
         let rpc = decode("a request", &request.payload).map_err(CodecError::malformed)?;
         let answer = act(&self.raft, rpc).await.map_err(stopped)?;
         self.reply(&answer)
@@ -96,7 +99,8 @@ impl RaftService {
 #[tonic::async_trait]
 impl RaftRpc for RaftService {
     async fn greet(&self, request: Request<RaftRequest>) -> Result<Response<RaftReply>, Status> {
-        self.admit(request.into_inner().envelope.as_ref()).await?;
+        let (_, extensions, request) = request.into_parts();
+        self.admit(&extensions, request.envelope.as_ref()).await?;
         self.reply(&())
     }
 
@@ -119,11 +123,11 @@ impl RaftRpc for RaftService {
     }
 
     async fn snapshot(&self, request: Request<Streaming<SnapshotPart>>) -> Result<Response<RaftReply>, Status> {
-        let mut parts = request.into_inner();
+        let (_, extensions, mut parts) = request.into_parts();
         let Some(snapshot_part::Part::Head(head)) = next_part(&mut parts).await? else {
             return Err(Status::invalid_argument("a snapshot begins with its head"));
         };
-        self.admit(head.envelope.as_ref()).await?;
+        self.admit(&extensions, head.envelope.as_ref()).await?;
         let (vote, meta): (Vote, SnapshotMeta) =
             decode("a snapshot's head", &head.meta).map_err(CodecError::malformed)?;
         if head.size > SNAPSHOT_BYTES_MAX {

@@ -5,6 +5,7 @@
 
 mod call;
 mod far;
+mod peer;
 mod serve;
 mod tls;
 
@@ -24,6 +25,7 @@ use self::call::Target;
 use crate::TableWatch;
 
 pub use far::{Detours, Dialer};
+pub use peer::PeerRegion;
 pub use serve::serve_nodes;
 pub use tls::{DevelopmentCa, NodeTls, TlsError};
 

@@ -10,6 +10,7 @@ use http::{Request, Response};
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{
+    Status,
     body::Body,
     service::Routes,
     transport::{Error, Server},
@@ -18,7 +19,7 @@ use tower::{Layer, Service};
 use tracing::Instrument as _;
 
 use super::{
-    NodeTls,
+    NodeTls, PeerRegion,
     far::{CONNECTION_WINDOW_BYTES, STREAM_WINDOW_BYTES},
 };
 
@@ -46,30 +47,30 @@ pub async fn serve_nodes(
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .http2_keepalive_interval(Some(KEEP_ALIVE.0))
         .http2_keepalive_timeout(Some(KEEP_ALIVE.1))
-        .layer(TraceLayer)
+        .layer(ArrivalLayer)
         .add_routes(services)
         .serve_with_incoming_shutdown(TcpListenerStream::new(listener), shutdown)
         .await
 }
 
-/// Continues the trace of the request's sender.
+/// Says whose request it is, and continues the trace of its sender.
 #[derive(Clone, Copy)]
-struct TraceLayer;
+struct ArrivalLayer;
 
-impl<S> Layer<S> for TraceLayer {
-    type Service = Traced<S>;
+impl<S> Layer<S> for ArrivalLayer {
+    type Service = Arrival<S>;
 
-    fn layer(&self, inner: S) -> Traced<S> {
-        Traced { inner }
+    fn layer(&self, inner: S) -> Arrival<S> {
+        Arrival { inner }
     }
 }
 
 #[derive(Clone)]
-struct Traced<S> {
+struct Arrival<S> {
     inner: S,
 }
 
-impl<S> Service<Request<Body>> for Traced<S>
+impl<S> Service<Request<Body>> for Arrival<S>
 where
     S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
     S::Future: Send + 'static,
@@ -82,7 +83,17 @@ where
         self.inner.poll_ready(context)
     }
 
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
+    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+        match PeerRegion::of_connection(request.extensions()) {
+            Some(peer) => {
+                request.extensions_mut().insert(peer);
+            }
+            None if PeerRegion::is_needed(request.extensions()) => {
+                let refused = Status::permission_denied("the certificate names no region");
+                return Box::pin(std::future::ready(Ok(refused.into_http())));
+            }
+            None => {}
+        }
         let traceparent = request
             .headers()
             .get("traceparent")

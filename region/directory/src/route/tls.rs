@@ -9,7 +9,10 @@ use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
     KeyUsagePurpose,
 };
-use tonic::transport::{Certificate, ClientTlsConfig, Identity, ServerTlsConfig};
+use rustls_pki_types::pem::PemObject as _;
+use tonic::transport::{Certificate, CertificateDer, ClientTlsConfig, Identity, ServerTlsConfig};
+
+use super::peer::{dns_name, region_of};
 
 /// What a node shows to the others, and whom it believes: certificates of the deployment's CA alone, in both directions.
 #[derive(Clone)]
@@ -29,21 +32,49 @@ pub enum TlsError {
         /// What the system says.
         error: std::io::Error,
     },
-    /// A certificate cannot be made or read.
+    /// A certificate cannot be made.
     #[error("a certificate: {0}")]
     Certificate(#[from] rcgen::Error),
+    /// A file holds no certificate in PEM.
+    #[error("{path} holds no certificate in PEM")]
+    NoCertificate {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A certificate is not for the region that is to show it.
+    #[error("{path} has to be for the DNS name {wanted} and is for {found}")]
+    OtherRegion {
+        /// The file.
+        path: PathBuf,
+        /// The name that it ought to hold.
+        wanted: String,
+        /// The name that it holds.
+        found: String,
+    },
 }
 
 impl NodeTls {
-    /// From PEM files: the CA's certificate, and the node's own certificate and key. The certificate names its region: DNS name
-    /// `<region>.region.antiphon`.
+    /// From PEM files: the CA's certificate, and the certificate and key of the node of `region`. The certificate names its region: DNS
+    /// name `<region>.region.antiphon`.
     ///
     /// # Errors
-    /// [`TlsError::File`].
-    pub fn from_files(ca: &Path, certificate: &Path, key: &Path) -> Result<Self, TlsError> {
+    /// [`TlsError`], also for a certificate of another region.
+    pub fn from_files(region: &str, ca: &Path, certificate: &Path, key: &Path) -> Result<Self, TlsError> {
+        let pem = read(certificate)?;
+        let own = CertificateDer::from_pem_slice(&pem).map_err(|_| TlsError::NoCertificate {
+            path: certificate.to_owned(),
+        })?;
+        let found = region_of(&own);
+        if found.as_deref() != Some(region) {
+            return Err(TlsError::OtherRegion {
+                path: certificate.to_owned(),
+                wanted: dns_name(region),
+                found: found.map_or_else(|| "no region".to_owned(), |found| dns_name(&found)),
+            });
+        }
         Ok(Self {
             ca: Certificate::from_pem(read(ca)?),
-            identity: Identity::from_pem(read(certificate)?, read(key)?),
+            identity: Identity::from_pem(pem, read(key)?),
         })
     }
 
@@ -130,6 +161,7 @@ impl DevelopmentCa {
     pub fn node(&self, region: &str) -> Result<NodeTls, TlsError> {
         let file = |name: String| self.folder.join(name);
         NodeTls::from_files(
+            region,
             &file("ca.pem".to_owned()),
             &file(format!("{region}.pem")),
             &file(format!("{region}.key")),
@@ -143,10 +175,6 @@ impl DevelopmentCa {
             folder: folder.to_owned(),
         }
     }
-}
-
-fn dns_name(region: &str) -> String {
-    format!("{region}.region.antiphon")
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, TlsError> {

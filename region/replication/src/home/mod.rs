@@ -13,6 +13,7 @@ use std::{
     },
 };
 
+use antiphon_directory::{PeerRegion, Table, TableWatch, domain::RegionId};
 use antiphon_proto::rpc::{
     FollowerFrames, HomeFrames, follower_frame,
     replication_server::{Replication, ReplicationServer},
@@ -20,6 +21,7 @@ use antiphon_proto::rpc::{
 use antiphon_slot::{CommittedEntry, ReplicaLog, Shipping, Slots, protocol::LogState};
 use antiphon_types::Slot;
 use futures_util::{StreamExt as _, stream::BoxStream};
+use http::Extensions;
 use parking_lot::RwLock;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -40,7 +42,7 @@ pub struct ReplicationHome {
 }
 
 pub(crate) struct Inner {
-    slots: OnceLock<Slots>,
+    served: OnceLock<(Slots, TableWatch)>,
     log: ReplicaLog,
     recent: Recent,
     streams: RwLock<HashMap<u64, Arc<Dirty>>>,
@@ -55,7 +57,7 @@ impl ReplicationHome {
     #[must_use]
     pub fn new(log: ReplicaLog, options: &ReplicationOptions) -> Self {
         let inner = Inner {
-            slots: OnceLock::new(),
+            served: OnceLock::new(),
             log,
             recent: Recent::new(options.recent_bytes_max),
             streams: RwLock::default(),
@@ -73,9 +75,9 @@ impl ReplicationHome {
         self.inner.clone()
     }
 
-    /// Serves the logs of these slots from now on. Only the first call counts.
-    pub fn serve(&self, slots: Slots) {
-        let _ = self.inner.slots.set(slots);
+    /// Serves the logs of these slots from now on, to the regions of this table. Only the first call counts.
+    pub fn serve(&self, slots: Slots, table: TableWatch) {
+        let _ = self.inner.served.set((slots, table));
     }
 
     /// The tonic server.
@@ -116,15 +118,16 @@ impl Replication for ReplicationHome {
         request: Request<Streaming<FollowerFrames>>,
     ) -> Result<Response<Self::FollowStream>, Status> {
         let inner = self.inner.clone();
-        let Some(slots) = inner.slots.get().cloned() else {
+        let Some((slots, table)) = inner.served.get().cloned() else {
             return Err(Status::unavailable("the slots of this node are not open yet"));
         };
-        let mut incoming = request.into_inner();
+        let (_, extensions, mut incoming) = request.into_parts();
         let first = incoming.message().await?.unwrap_or_default();
         let mut first = first.frames.into_iter();
         let Some(follower_frame::Body::Hello(hello)) = first.next().and_then(|frame| frame.body) else {
             return Err(Status::invalid_argument("the first frame of a stream is hello"));
         };
+        check_follower(&table.load(), &extensions, RegionId(hello.region_id))?;
         let (outgoing, received) = mpsc::channel(OUTGOING_MAX);
         let dirty = Arc::new(Dirty::default());
         let id = inner.next_stream.fetch_add(1, Ordering::Relaxed);
@@ -140,5 +143,17 @@ impl Replication for ReplicationHome {
             metrics::gauge!("antiphon_replication_followers").decrement(1);
         });
         Ok(Response::new(ReceiverStream::new(received).boxed()))
+    }
+}
+
+/// What a follower says it holds counts for the high watermark, so nobody says it for another.
+fn check_follower(table: &Table, extensions: &Extensions, region: RegionId) -> Result<(), Status> {
+    match table.region(region) {
+        Some(found) if PeerRegion::may_speak_for(extensions, &found.name) => Ok(()),
+        Some(found) => {
+            let message = format!("the certificate is not that of region {}", found.name);
+            Err(Status::permission_denied(message))
+        }
+        None => Err(Status::unavailable(format!("region {} is not known here", region.0))),
     }
 }

@@ -4,7 +4,10 @@ use antiphon_kv::Limits;
 use serde_json::Value;
 
 use super::{ConfigError, Effective};
-use crate::world::{REGIONS_MAX, ports_end};
+use crate::{
+    deployment,
+    world::{REGIONS_MAX, ports_end},
+};
 
 /// Whole numbers that may be 0, which their docs say what it means; any other 0 would stop what it bounds.
 const MAY_BE_ZERO: [&str; 12] = [
@@ -71,6 +74,7 @@ pub(super) fn check(effective: &Effective) -> Result<(), ConfigError> {
         config.node.base_port < u16::MAX,
         "must be at most 65534: metrics and health are on the port after it",
     )?;
+    check_deployment(effective)?;
     require(
         "telemetry.trace_ratio",
         (0.0..=1.0).contains(&config.telemetry.trace_ratio),
@@ -109,6 +113,78 @@ pub(super) fn check(effective: &Effective) -> Result<(), ConfigError> {
     )?;
     for key in zeros(effective) {
         require(&key, MAY_BE_ZERO.contains(&key.as_str()), "must be at least 1")?;
+    }
+    Ok(())
+}
+
+fn check_deployment(effective: &Effective) -> Result<(), ConfigError> {
+    let config = &effective.config;
+    let section = &config.deployment;
+    let refuse = |key: &str, rule: String| {
+        let origin = effective.origin(key);
+        let key = key.to_owned();
+        Err(ConfigError::Value { key, origin, rule })
+    };
+    let mut names = BTreeSet::new();
+    for text in &section.regions {
+        let read = deployment::region(text).filter(|(name, addresses)| {
+            is_name(name)
+                && addresses
+                    .rpc
+                    .rsplit_once(':')
+                    .is_some_and(|(_, port)| port.parse::<u16>().is_ok())
+        });
+        let Some((name, _)) = read else {
+            let rule = format!("holds {text:?}, which is not NAME HOST:PORT URL");
+            return refuse("deployment.regions", rule);
+        };
+        if !names.insert(name.clone()) {
+            return refuse("deployment.regions", format!("names {name} twice"));
+        }
+    }
+    if !names.is_empty() && !names.contains(&config.node.region) {
+        let rule = format!("does not name node.region, {}", config.node.region);
+        return refuse("deployment.regions", rule);
+    }
+    if !names.is_empty() && !config.world.regions.is_empty() {
+        let rule = "must be empty with world.regions: a world is a deployment of its own".to_owned();
+        return refuse("deployment.regions", rule);
+    }
+    let files = [
+        ("deployment.ca_file", &section.ca_file),
+        ("deployment.certificate_file", &section.certificate_file),
+        ("deployment.key_file", &section.key_file),
+    ];
+    for (key, file) in files {
+        if !names.is_empty() && file.as_os_str().is_empty() {
+            return refuse(
+                key,
+                "must be set: regions believe each other by certificates alone".to_owned(),
+            );
+        }
+    }
+    if config.placement.min_in_sync > config.placement.in_sync_copies {
+        let rule = format!(
+            "must be at most placement.in_sync_copies, {}",
+            config.placement.in_sync_copies
+        );
+        return refuse("placement.min_in_sync", rule);
+    }
+    for text in &config.placement.allowed {
+        let Some((home, regions)) = deployment::allowed(text) else {
+            let rule = format!("holds {text:?}, which is not HOME: REGION REGION");
+            return refuse("placement.allowed", rule);
+        };
+        names.extend(config.world.regions.iter().cloned());
+        if names.is_empty() {
+            continue;
+        }
+        if let Some(unknown) = regions.iter().chain([&home]).find(|region| !names.contains(*region)) {
+            return refuse(
+                "placement.allowed",
+                format!("names {unknown}, which is no region of this deployment"),
+            );
+        }
     }
     Ok(())
 }

@@ -3,6 +3,7 @@
 //! A value comes from the last of these that sets it: the default, the file, the environment, the command line.
 
 mod check;
+mod deployment;
 mod edge;
 mod identity;
 mod load;
@@ -11,6 +12,7 @@ mod sections;
 mod services;
 mod show;
 
+pub(crate) use deployment::{DurabilityName, PlacementSection};
 pub(crate) use load::{ConfigError, Effective, Sources, load};
 pub(crate) use reference::reference;
 pub(crate) use sections::{Config, LogFormat, StoreEngine, TelemetrySection};

@@ -10,6 +10,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
+    deployment::{DeploymentSection, PlacementSection},
     edge::EdgeSection,
     identity::IdentitySection,
     services::{ConversationSection, DeliverySection, MessageSection, PresenceSection, SlotSection},
@@ -29,6 +30,8 @@ pub(crate) struct Config {
     pub(crate) presence: PresenceSection,
     pub(crate) edge: EdgeSection,
     pub(crate) telemetry: TelemetrySection,
+    pub(crate) deployment: DeploymentSection,
+    pub(crate) placement: PlacementSection,
     pub(crate) world: WorldSection,
 }
 

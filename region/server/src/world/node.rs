@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, bail};
 use clap::Args;
 
 use super::plan::{World, loopback};
-use crate::{config::Config, shutdown::Shutdown, up};
+use crate::{config::Config, deployment::Membership, shutdown::Shutdown, up};
 
 /// Which region of which world.
 #[derive(Debug, Args)]
@@ -104,6 +104,7 @@ impl Place {
             ("node.data", data),
             ("node.base_port", &port),
             ("world.regions", ""),
+            ("deployment.regions", ""),
             ("world.wan", "false"),
         ];
         let flag = |(key, text): (&str, &str)| (key.to_owned(), text.to_owned(), "of the world".to_owned());
@@ -118,7 +119,8 @@ impl Place {
 pub(crate) async fn run(config: Config, place: Place) -> Result<()> {
     let shutdown = Shutdown::of_child()?;
     let pid_file = place.data.join(&place.name).join("pid");
-    let ended = up::run(config, shutdown, Some(&place)).await;
+    let membership = Membership::in_world(&place, &config)?;
+    let ended = up::run(config, shutdown, Some(membership)).await;
     // Without a supervisor nobody else would, and the number may be given to another process.
     let own = std::process::id().to_string();
     if std::fs::read_to_string(&pid_file).is_ok_and(|pid| pid.trim() == own) {

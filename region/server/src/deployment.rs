@@ -1,0 +1,148 @@
+//! Which region of which deployment a node is: by its configuration, or by its place in a world on one machine.
+
+use std::{collections::BTreeSet, net::SocketAddr};
+
+use antiphon_directory::{
+    Detours, DevelopmentCa, NodeTls,
+    domain::{Addresses, Durability, Policy, RegionId},
+};
+use anyhow::{Context as _, Result};
+
+use crate::{
+    config::{Config, DurabilityName, PlacementSection},
+    world::Place,
+};
+
+/// After `node.base_port`: where a node listens for those of other regions.
+pub(crate) const RPC_OFFSET: u16 = 4;
+
+/// A region among others.
+pub(crate) struct Membership {
+    pub(crate) deployment: String,
+    pub(crate) name: String,
+    pub(crate) id: RegionId,
+    /// Where it listens for the nodes of other regions.
+    pub(crate) listens: SocketAddr,
+    pub(crate) tls: NodeTls,
+    /// How it reaches some regions otherwise than at their addresses.
+    pub(crate) detours: Detours,
+    /// The first regions, by id from 1.
+    pub(crate) founding: Vec<(String, Addresses)>,
+    pub(crate) policy: Policy,
+}
+
+impl Membership {
+    /// As the configuration says; `None` for a region that is alone.
+    ///
+    /// # Errors
+    /// Certificates that cannot be used.
+    pub(crate) fn of_config(config: &Config) -> Result<Option<Self>> {
+        let section = &config.deployment;
+        let founding: Vec<(String, Addresses)> = section.regions.iter().filter_map(|text| region(text)).collect();
+        let name = config.node.region.clone();
+        let Some(at) = founding.iter().position(|(region, _)| *region == name) else {
+            return Ok(None);
+        };
+        let tls = NodeTls::from_files(&name, &section.ca_file, &section.certificate_file, &section.key_file)
+            .context("the certificates of [deployment]")?;
+        Ok(Some(Self {
+            deployment: section.name.clone(),
+            id: id(at),
+            listens: SocketAddr::new(config.node.host, config.node.base_port.saturating_add(RPC_OFFSET)),
+            tls,
+            detours: Detours::new(),
+            policy: policy(&config.placement, founding.len()),
+            founding,
+            name,
+        }))
+    }
+
+    /// In a world on one machine.
+    ///
+    /// # Errors
+    /// Certificates that are not there.
+    pub(crate) fn in_world(place: &Place, config: &Config) -> Result<Self> {
+        let own = Addresses {
+            rpc: place.rpc.to_string(),
+            edge: format!("http://127.0.0.1:{}", place.http_port),
+        };
+        let mut founding = vec![(place.index, place.name.clone(), own)];
+        founding.extend(place.peers.iter().map(|peer| {
+            let addresses = Addresses {
+                rpc: peer.listens.to_string(),
+                edge: peer.edge.clone(),
+            };
+            (peer.index, peer.name.clone(), addresses)
+        }));
+        founding.sort_by_key(|(index, ..)| *index);
+        let detour = place.peers.iter();
+        Ok(Self {
+            deployment: config.deployment.name.clone(),
+            name: place.name.clone(),
+            id: id(place.index.into()),
+            listens: place.rpc,
+            tls: DevelopmentCa::in_folder(&place.data.join("tls")).node(&place.name)?,
+            detours: detour.map(|peer| (peer.name.clone(), peer.rpc.to_string())).collect(),
+            policy: policy(&config.placement, founding.len()),
+            founding: founding
+                .into_iter()
+                .map(|(_, name, addresses)| (name, addresses))
+                .collect(),
+        })
+    }
+}
+
+/// `NAME HOST:PORT URL`.
+pub(crate) fn region(text: &str) -> Option<(String, Addresses)> {
+    let mut words = text.split_whitespace();
+    let (name, rpc, edge) = (words.next()?, words.next()?, words.next()?);
+    let addresses = Addresses {
+        rpc: rpc.to_owned(),
+        edge: edge.to_owned(),
+    };
+    words.next().is_none().then(|| (name.to_owned(), addresses))
+}
+
+/// `HOME: REGION REGION`.
+pub(crate) fn allowed(text: &str) -> Option<(String, BTreeSet<String>)> {
+    let (home, regions) = text.split_once(':')?;
+    let home = home.trim().to_owned();
+    let mut regions: BTreeSet<String> = regions.split_whitespace().map(str::to_owned).collect();
+    regions.insert(home.clone());
+    (!home.is_empty()).then_some((home, regions))
+}
+
+fn policy(section: &PlacementSection, regions: usize) -> Policy {
+    let regions = u8::try_from(regions).unwrap_or(u8::MAX);
+    Policy {
+        in_sync_copies: section.in_sync_copies.min(regions),
+        min_in_sync: section.min_in_sync.min(regions),
+        durability: match section.durability {
+            DurabilityName::Global => Durability::Global,
+            DurabilityName::Regional => Durability::Regional,
+        },
+        allowed: section.allowed.iter().filter_map(|text| allowed(text)).collect(),
+    }
+}
+
+fn id(index: usize) -> RegionId {
+    RegionId(index as u64 + 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_region_is_three_words_and_a_rule_a_home_and_regions() {
+        let (name, addresses) = region("us-east  10.0.0.1:7404 https://us.example").unwrap();
+        assert_eq!((name.as_str(), addresses.rpc.as_str()), ("us-east", "10.0.0.1:7404"));
+        assert_eq!(addresses.edge, "https://us.example");
+        assert!(region("us-east 10.0.0.1:7404").is_none());
+        assert!(region("us-east 10.0.0.1:7404 https://us.example more").is_none());
+        let (home, regions) = allowed("eu-central: eu-west").unwrap();
+        assert_eq!(home, "eu-central");
+        assert_eq!(regions.into_iter().collect::<Vec<_>>(), ["eu-central", "eu-west"]);
+        assert!(allowed("eu-central eu-west").is_none());
+    }
+}
