@@ -13,6 +13,7 @@ mod docs_tests;
 mod metrics;
 mod regions;
 mod shutdown;
+mod stamp;
 mod telemetry;
 mod up;
 mod wiring;

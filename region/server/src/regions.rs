@@ -16,7 +16,7 @@ use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
-use crate::deployment::Membership;
+use crate::{deployment::Membership, stamp::Opener};
 
 /// How long the directory may take to hand its leadership over when this node ends.
 const LEADERSHIP_TIMEOUT: Duration = Duration::from_secs(2);
@@ -107,6 +107,14 @@ impl Regions {
             listener,
             options,
         })
+    }
+
+    /// As whom the store of slots is opened.
+    pub(crate) fn opener(&self) -> Opener {
+        Opener::Member {
+            directory: self.directory.store_id(),
+            is_founded: !self.directory.state().deployment.is_empty(),
+        }
     }
 
     /// Serves the other nodes, founds the deployment or finds it, and takes up what the directory gives this region.

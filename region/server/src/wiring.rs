@@ -25,6 +25,7 @@ use crate::{
     config::{Config, StoreEngine},
     deployment::Membership,
     regions::{Regions, RegionsRunning},
+    stamp::{self, Opener},
 };
 
 /// How often it is looked whether a signing key is due.
@@ -64,6 +65,7 @@ impl Node {
             Some(membership) => Some(Regions::open(membership, folder, ReplicaLog::new(kv.clone()), &clock).await?),
             None => None,
         };
+        stamp::check(&kv, regions.as_ref().map_or(Opener::Alone, Regions::opener)).await?;
         if let Some(regions) = &regions {
             readiness.directory_opened(regions.directory.clone());
         }

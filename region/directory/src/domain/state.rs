@@ -67,6 +67,8 @@ pub struct Region {
     pub addresses: Addresses,
     /// Whether it may be home.
     pub status: RegionStatus,
+    /// It was being emptied when it went down, and is to be emptied on when it is back.
+    pub was_draining: bool,
 }
 
 /// How a region is reached.

@@ -72,9 +72,16 @@ async fn watch_leases(shared: &Shared) {
         }
         for region in shared.grants.back(&shared.state()) {
             tracing::info!(region = region.0, "a region is back");
+            let state = shared.state();
+            let drains = state.regions.get(&region).is_some_and(|found| found.was_draining);
+            let status = if drains {
+                RegionStatus::Draining
+            } else {
+                RegionStatus::Active
+            };
             // Otherwise it asks again.
-            if let Err(error) = set_status(shared, region, RegionStatus::Active).await {
-                tracing::info!(region = region.0, ?error, "a region that is back is not active yet");
+            if let Err(error) = set_status(shared, region, status).await {
+                tracing::info!(region = region.0, ?error, "a region that is back is not up yet");
             }
         }
     }

@@ -152,6 +152,12 @@ impl DirectoryNode {
         self.shared.region
     }
 
+    /// The number that this node's store drew when it was made: another one means another store.
+    #[must_use]
+    pub fn store_id(&self) -> u64 {
+        self.shared.peers.identity.store
+    }
+
     /// The placements, as far as this node has applied the log. Until the deployment is founded a region without a name is home.
     #[must_use]
     pub fn table(&self) -> TableWatch {

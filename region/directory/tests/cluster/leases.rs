@@ -54,13 +54,25 @@ async fn valid(keeper: &LeaseKeeper, wanted: bool) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_silent_region_is_down_once_its_own_lease_is_over_and_active_when_it_is_back() {
+    comes_back(RegionStatus::Active).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_region_that_was_being_emptied_is_so_again_when_it_is_back() {
+    comes_back(RegionStatus::Draining).await;
+}
+
+/// A region of this status falls silent, and is of the same status when it has come back.
+async fn comes_back(status: RegionStatus) {
     let mut leased = Leased::founded().await;
     let silent = leased.world.follower().await;
     let leader = leased.world.leader().await;
+    let node = leased.world.node(leader).clone();
+    let region = RegionId(silent);
+    node.propose(Command::SetStatus { region, status }).await.unwrap();
     let keeper = leased.keepers.remove(&silent).unwrap();
     leased.world.kill(silent).await;
-    let node = leased.world.node(leader).clone();
-    let down = node.state_when(|state| state.regions[&RegionId(silent)].status == RegionStatus::Down);
+    let down = node.state_when(|state| state.regions[&region].status == RegionStatus::Down);
     soon(down).await.unwrap();
     assert!(!keeper.is_valid(), "down while it holds a lease");
     for id in leased.world.nodes.keys() {
@@ -69,10 +81,7 @@ async fn a_silent_region_is_down_once_its_own_lease_is_over_and_active_when_it_i
 
     leased.world.start(silent).await;
     leased.keep(silent, 2).await;
-    until("the region is active again", || {
-        leased.status(leader, silent) == RegionStatus::Active
-    })
-    .await;
+    until("the region is what it was", || leased.status(leader, silent) == status).await;
     leased.world.close().await;
 }
 

@@ -358,3 +358,18 @@ fn addresses_change_alone() {
     assert_eq!(world.state.regions[&RegionId(2)].addresses, addresses("moved"));
     assert!(world.refuse(&set(9)).contains("no region"));
 }
+
+#[test]
+fn a_region_that_goes_down_while_it_is_emptied_is_remembered_as_such() {
+    let mut world = World::of(3);
+    let remembered = |world: &World| world.state.regions[&RegionId(2)].was_draining;
+    world.set_status(2, RegionStatus::Draining);
+    assert!(!remembered(&world));
+    world.set_status(2, RegionStatus::Down);
+    assert!(remembered(&world));
+    world.set_status(2, RegionStatus::Draining);
+    assert!(!remembered(&world));
+    world.set_status(2, RegionStatus::Active);
+    world.set_status(2, RegionStatus::Down);
+    assert!(!remembered(&world));
+}

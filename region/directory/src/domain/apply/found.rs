@@ -49,6 +49,7 @@ fn first_regions(regions: &[(String, Addresses)]) -> Result<BTreeMap<RegionId, R
             name: name.clone(),
             addresses: addresses.clone(),
             status: RegionStatus::Active,
+            was_draining: false,
         };
         first.insert(RegionId(id), region);
     }

@@ -24,6 +24,7 @@ impl State {
             name: name.to_owned(),
             addresses: addresses.clone(),
             status: RegionStatus::Active,
+            was_draining: false,
         };
         self.region_id_max = id;
         self.regions.insert(id, region);

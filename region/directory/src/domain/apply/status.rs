@@ -10,6 +10,7 @@ impl State {
         }
         let before = found.status;
         found.status = status;
+        found.was_draining = status == RegionStatus::Down && before == RegionStatus::Draining;
         let slots_changed = match status {
             RegionStatus::Down => self.leave_in_sync_sets(region),
             RegionStatus::Active if before == RegionStatus::Draining => self.stop_draining(region),

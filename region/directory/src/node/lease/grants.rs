@@ -203,6 +203,7 @@ mod tests {
             name: "r1".to_owned(),
             addresses: Addresses::default(),
             status,
+            was_draining: false,
         };
         State {
             version,

@@ -1,0 +1,127 @@
+//! Which deployment a store of slots belongs to.
+//!
+//! The directory counts on what a region holds. A region whose store was lost or exchanged, but which still speaks under its id, would
+//! be asked for what it has forgotten; and a store that was filled by a region alone would be taken for copies that it does not hold.
+
+use antiphon_kv::{Kv, KvError, RangeRead};
+use anyhow::{Context as _, Result, bail};
+
+/// The tuple of one byte string: it comes before every key of a slot, which begins with a number.
+const STAMP: &[u8] = b"\x01stamp\0";
+
+/// Who opens the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Opener {
+    /// A region that knows no other.
+    Alone,
+    /// A region of a deployment.
+    Member {
+        /// The number of its directory's store.
+        directory: u64,
+        /// Whether the directory holds a deployment already.
+        is_founded: bool,
+    },
+}
+
+/// Checks that the store is this region's, and stamps a new one.
+///
+/// # Errors
+/// When it is not, with what to do.
+pub(crate) async fn check(kv: &Kv, opener: Opener) -> Result<()> {
+    let found = kv.transact(|txn| async move {
+        let stamp = txn.get(STAMP).await?;
+        let any = txn
+            .range(RangeRead {
+                start: vec![0].into(),
+                end: vec![0xff].into(),
+                limit: 1,
+                reverse: false,
+            })
+            .await?;
+        if let (None, Opener::Member { directory, .. }, true) = (&stamp, opener, any.pairs.is_empty()) {
+            txn.set(STAMP.to_vec(), directory.to_be_bytes().to_vec());
+        }
+        Ok::<_, KvError>((stamp, any.pairs.is_empty()))
+    });
+    let (stamp, is_empty) = found.await.context("the store's stamp cannot be read")?;
+    match (opener, stamp) {
+        (Opener::Alone, None) => Ok(()),
+        (Opener::Alone, Some(_)) => bail!(
+            "the store belongs to a region of a deployment and cannot be opened alone: start it with the other regions (setting \
+             `deployment.regions`)"
+        ),
+        (Opener::Member { directory, .. }, Some(stamp)) if *stamp == directory.to_be_bytes() => Ok(()),
+        (Opener::Member { .. }, Some(_)) => bail!(
+            "the store and the directory in this folder do not belong together: one of them was exchanged. Put back what belongs \
+             here, or have the region removed (`antiphon ctl region remove`) and added anew"
+        ),
+        (Opener::Member { is_founded: true, .. }, None) => bail!(
+            "the store is not the one that this region has kept its copies in: the others count on those. Have the region removed \
+             (`antiphon ctl region remove`) and added anew, with an empty folder"
+        ),
+        (Opener::Member { .. }, None) if is_empty => Ok(()),
+        (Opener::Member { .. }, None) => bail!(
+            "the store was filled by a region alone, and no other region has copies of that: start the deployment with an empty folder"
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use antiphon_kv::EmbeddedOptions;
+
+    use super::*;
+
+    const NEW: Opener = Opener::Member {
+        directory: 7,
+        is_founded: false,
+    };
+    const FOUNDED: Opener = Opener::Member {
+        directory: 7,
+        is_founded: true,
+    };
+    const OTHER: Opener = Opener::Member {
+        directory: 8,
+        is_founded: true,
+    };
+
+    async fn store() -> (tempfile::TempDir, Kv) {
+        let folder = tempfile::tempdir().unwrap();
+        let options = EmbeddedOptions {
+            path: folder.path().join("store"),
+            ..EmbeddedOptions::default()
+        };
+        let kv = Kv::open_embedded(options).await.unwrap();
+        (folder, kv)
+    }
+
+    async fn refused(kv: &Kv, opener: Opener) -> String {
+        check(kv, opener).await.unwrap_err().to_string()
+    }
+
+    #[tokio::test]
+    async fn a_store_is_stamped_once_and_serves_nobody_else() {
+        let (_folder, kv) = store().await;
+        check(&kv, NEW).await.unwrap();
+        check(&kv, NEW).await.unwrap();
+        check(&kv, FOUNDED).await.unwrap();
+        assert!(refused(&kv, OTHER).await.contains("do not belong together"));
+        assert!(refused(&kv, Opener::Alone).await.contains("deployment.regions"));
+    }
+
+    #[tokio::test]
+    async fn a_store_that_was_lost_or_filled_alone_is_not_taken_for_copies() {
+        let (_folder, kv) = store().await;
+        assert!(refused(&kv, FOUNDED).await.contains("region remove"));
+        let (_folder, kv) = store().await;
+        check(&kv, Opener::Alone).await.unwrap();
+        kv.transact(|txn| async move {
+            txn.set(vec![0x15, 3], vec![1]);
+            Ok::<_, KvError>(())
+        })
+        .await
+        .unwrap();
+        check(&kv, Opener::Alone).await.unwrap();
+        assert!(refused(&kv, NEW).await.contains("filled by a region alone"));
+    }
+}
