@@ -113,7 +113,7 @@ impl Homing {
     fn take(&self, table: &Table) {
         let me = self.me();
         let mut follow: BTreeMap<Arc<str>, BTreeMap<Slot, Epoch>> = BTreeMap::new();
-        let mut homed = 0_u32;
+        let (mut homed, mut followed) = (0_u32, 0_u32);
         for slot in Slot::all() {
             let placement = table.placement(slot);
             if placement.home_region.id == me {
@@ -124,6 +124,7 @@ impl Homing {
             self.adding.lock().remove(&slot);
             self.slots.withdraw(slot, placement.epoch);
             if copies(placement).any(|region| region.id == me) {
+                followed += 1;
                 follow
                     .entry(placement.home.clone())
                     .or_default()
@@ -131,6 +132,7 @@ impl Homing {
             }
         }
         metrics::gauge!("antiphon_slots_homed").set(homed);
+        metrics::gauge!("antiphon_slots_followed").set(followed);
         self.followers.follow(follow);
     }
 
@@ -162,6 +164,13 @@ impl Homing {
     async fn keep(&self) {
         let (me, now) = (self.me(), Instant::now());
         let (state, table) = (self.directory.state(), self.directory.table().load());
+        for (region, round_trip) in self.home.inner.progress.round_trips() {
+            if let Some(region) = table.region(RegionId(region)) {
+                let gauge =
+                    metrics::gauge!("antiphon_replication_round_trip_seconds", "region" => region.name.to_string());
+                gauge.set(round_trip.as_secs_f64());
+            }
+        }
         let mut changes = Vec::new();
         for slot in Slot::all() {
             let placement = table.placement(slot);

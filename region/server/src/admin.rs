@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     ctl::{self, api::Directory},
-    metrics::observe_process,
+    metrics::{observe_directory, observe_process},
 };
 
 /// A store that has not answered a read of one key by then is not healthy.
@@ -84,6 +84,8 @@ impl Readiness {
             None => reasons.push("the store is not open yet".to_owned()),
             Some(kv) => reasons.extend(store_fault(kv).await),
         }
+        let failure = state.directory.get().and_then(|directory| directory.status().failure);
+        reasons.extend(failure.map(|failure| format!("the directory has stopped here: {failure}")));
         if !state.slots_granted.load(Ordering::Acquire) {
             reasons.push("no slots are granted yet".to_owned());
         }
@@ -167,6 +169,9 @@ async fn fold(metrics: PrometheusHandle, stop: CancellationToken) {
 
 async fn render_metrics(State(shared): State<Shared>) -> impl IntoResponse {
     observe_process(shared.started);
+    if let Some(directory) = shared.readiness.state.directory.get() {
+        observe_directory(&directory.status(), &directory.state());
+    }
     (
         [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")],
         shared.metrics.render(),

@@ -2,6 +2,10 @@
 
 use std::{fs, time::Instant};
 
+use antiphon_directory::{
+    Role, Status,
+    domain::{RegionStatus, State},
+};
 use anyhow::{Context as _, Result};
 use metrics::{counter, gauge, set_global_recorder};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
@@ -50,6 +54,28 @@ pub(crate) fn observe_process(started: Instant) {
     gauge!("process_threads").set(process.threads);
     gauge!("process_open_fds").set(process.open_fds);
     counter!("process_cpu_ticks_total").absolute(process.cpu_ticks);
+}
+
+/// Brings the numbers of the directory up to date: how this node is in its group, and how the slots are that the whole deployment has.
+/// Called at each scrape.
+#[allow(clippy::cast_precision_loss, reason = "gauges are floating-point numbers")]
+pub(crate) fn observe_directory(status: &Status, state: &State) {
+    gauge!("antiphon_directory_leads").set(f64::from(u8::from(status.role == Role::Leader)));
+    gauge!("antiphon_directory_term").set(status.term as f64);
+    gauge!("antiphon_directory_applied_index").set(status.applied.unwrap_or(0) as f64);
+    gauge!("antiphon_directory_last_index").set(status.last_log.unwrap_or(0) as f64);
+    gauge!("antiphon_directory_version").set(status.version as f64);
+    let copies = usize::from(state.policy.in_sync_copies);
+    let few = state.slots().filter(|(_, placement)| placement.in_sync.len() < copies);
+    gauge!("antiphon_slots_under_replicated").set(few.count() as f64);
+    let moving = state.slots().filter(|(_, placement)| placement.moving_to.is_some());
+    gauge!("antiphon_slots_moving").set(moving.count() as f64);
+    for (id, region) in &state.regions {
+        let is_up = region.status != RegionStatus::Down;
+        gauge!("antiphon_region_up", "region" => region.name.clone()).set(f64::from(u8::from(is_up)));
+        let homes = state.slots().filter(|(_, placement)| placement.home == *id);
+        gauge!("antiphon_region_homes", "region" => region.name.clone()).set(homes.count() as f64);
+    }
 }
 
 /// What the kernel says of this process; see proc(5).
