@@ -128,6 +128,14 @@ impl Account {
         }
     }
 
+    /// The same, at another edge.
+    pub(crate) fn at(&self, server: &str) -> Self {
+        Self {
+            server: server.to_owned(),
+            http: self.http.clone(),
+        }
+    }
+
     /// The server's URL.
     #[must_use]
     pub fn server(&self) -> &str {

@@ -18,6 +18,7 @@ use crate::{
     Account, Backoff, ClientError, ClientOptions, Core, Event, Output, Request, Sent, Tokens,
     client::Command,
     connection::Connection,
+    edges::Edges,
     intake::{Intake, MarkAnswer, SendAnswer, WaitingMessage},
     tokens::{Keeper, Renewal},
 };
@@ -26,6 +27,7 @@ pub(crate) struct Driver {
     options: ClientOptions,
     core: Core,
     keeper: Keeper,
+    edges: Edges,
     commands: mpsc::Receiver<Command>,
     intake: Arc<Intake>,
     to_app: mpsc::Sender<Event>,
@@ -73,12 +75,14 @@ impl Driver {
         intake: Arc<Intake>,
         to_app: mpsc::Sender<Event>,
     ) -> Self {
+        let edges = Edges::new(&options.server);
         let core = Core::new(options.core.clone(), options.cursors.clone());
         let backoff = Backoff::new(options.reconnect_base_ms, options.reconnect_max_ms);
         Self {
             options,
             core,
             keeper: Keeper::new(account, tokens),
+            edges,
             commands,
             intake,
             to_app,
@@ -97,7 +101,10 @@ impl Driver {
         loop {
             let started = Instant::now();
             let ended = match self.open().await {
-                Ok((connection, welcome)) => self.serve(connection, welcome).await,
+                Ok((connection, mut welcome)) => {
+                    self.edges.welcomed(std::mem::take(&mut welcome.edges));
+                    self.serve(connection, welcome).await
+                }
                 Err(ended) => ended,
             };
             match ended {
@@ -130,10 +137,10 @@ impl Driver {
     /// Connects and says hello, with an access token that is still good.
     async fn open(&mut self) -> Result<(Connection, Welcome), Ended> {
         if self.is_token_refused || self.keeper.is_renewal_due() {
-            match self.keeper.renewal().await {
+            match self.keeper.renewal(self.edges.first()).await {
                 Renewal::Renewed(tokens) => self.renewed(tokens),
                 Renewal::LoggedOut(reason) => return Err(Ended::LoggedOut(reason)),
-                Renewal::Failed(reason) => return Err(Ended::Lost(reason)),
+                Renewal::Failed(reason) => return Err(self.not_reached(reason)),
             }
         }
         let within = self.options.connect_timeout;
@@ -141,23 +148,20 @@ impl Driver {
             .core
             .hello(self.keeper.access_token(), &self.options.device_id, CURSORS_MAX);
         let greeting = async {
-            let mut connection = Connection::open(&self.options.server, within).await?;
+            let mut connection = Connection::open(self.edges.first(), within).await?;
             connection.send(&hello).await?;
             let answer = connection.receive().await?;
             Ok::<_, String>((connection, answer))
         };
         let (connection, answer) = match timeout(within, greeting).await {
             Ok(Ok(opened)) => opened,
-            Ok(Err(reason)) => return Err(Ended::Lost(reason)),
-            Err(_) => return Err(Ended::Lost(format!("no welcome within {} ms", within.as_millis()))),
+            Ok(Err(reason)) => return Err(self.not_reached(reason)),
+            Err(_) => return Err(self.not_reached(format!("no welcome within {} ms", within.as_millis()))),
         };
         match answer.body {
             Some(Body::Welcome(welcome)) => Ok((connection, welcome)),
             Some(Body::Error(error)) => Err(self.hello_refused(&error)),
-            Some(Body::Goaway(goaway)) => {
-                self.come_back_after = Some(Duration::from_millis(goaway.reconnect_after_ms.into()));
-                Err(Ended::Lost(goaway.reason))
-            }
+            Some(Body::Goaway(goaway)) => Err(self.sent_away(goaway)),
             _ => Err(Ended::Lost("the server did not welcome us".to_owned())),
         }
     }
@@ -168,9 +172,24 @@ impl Driver {
                 self.is_token_refused = true;
                 self.keeper.expire();
             }
-            _ => self.come_back_after = error.retry_after_ms.map(Duration::from_millis),
+            _ => {
+                self.come_back_after = error.retry_after_ms.map(Duration::from_millis);
+                self.edges.failed();
+            }
         }
         Ended::Lost(format!("{}: {}", error.code, error.message))
+    }
+
+    fn not_reached(&mut self, reason: String) -> Ended {
+        self.edges.failed();
+        Ended::Lost(reason)
+    }
+
+    /// The edge asks us to come back, there or elsewhere.
+    fn sent_away(&mut self, goaway: client::Goaway) -> Ended {
+        self.come_back_after = Some(Duration::from_millis(goaway.reconnect_after_ms.into()));
+        self.edges.sent_away(goaway.edges);
+        Ended::Lost(goaway.reason)
     }
 
     /// Serves one connection until it ends.
@@ -246,7 +265,7 @@ impl Driver {
                     }
                     if !is_renewing && self.keeper.is_renewal_due() {
                         is_renewing = true;
-                        renewal = Some(self.keeper.renewal().boxed()).into();
+                        renewal = Some(self.keeper.renewal(self.edges.first()).boxed()).into();
                     }
                     self.core.tick(self.clock.now_ms());
                 }
@@ -258,11 +277,10 @@ impl Driver {
         match output {
             Output::Frame(frame) => connection.send(&frame).await.map_err(Ended::Lost),
             Output::Goaway(goaway) => {
-                self.come_back_after = Some(Duration::from_millis(goaway.reconnect_after_ms.into()));
-                match goaway.reason.as_str() {
-                    "replaced" | "revoked" => Err(Ended::LoggedOut(goaway.reason)),
-                    _ => Err(Ended::Lost(goaway.reason)),
+                if ["replaced", "revoked"].contains(&goaway.reason.as_str()) {
+                    return Err(Ended::LoggedOut(goaway.reason));
                 }
+                Err(self.sent_away(goaway))
             }
             Output::Unauthenticated(error) => Err(self.hello_refused(&error)),
             other @ (Output::Event(_)

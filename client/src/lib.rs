@@ -17,6 +17,7 @@ mod client;
 mod connection;
 mod core;
 mod driver;
+mod edges;
 mod intake;
 mod tokens;
 

@@ -46,9 +46,9 @@ impl Keeper {
         self.renew_at = Instant::now();
     }
 
-    /// Asks for the next pair, without holding the keeper.
-    pub(crate) fn renewal(&self) -> impl Future<Output = Renewal> + Send + use<> {
-        let (account, refresh_token) = (self.account.clone(), self.tokens.refresh_token.clone());
+    /// Asks an edge for the next pair, without holding the keeper.
+    pub(crate) fn renewal(&self, edge: &str) -> impl Future<Output = Renewal> + Send + use<> {
+        let (account, refresh_token) = (self.account.at(edge), self.tokens.refresh_token.clone());
         async move {
             match account.refresh(&refresh_token).await {
                 Ok(tokens) => Renewal::Renewed(tokens),

@@ -14,7 +14,7 @@ const SHAKEN: usize = 1_000;
 const SPARE: usize = 500;
 
 /// How many files this process may have open, after asking for as many as it can get.
-fn open_files_max() -> usize {
+pub(crate) fn open_files_max() -> usize {
     let id = std::process::id().to_string();
     let hard = limit(2);
     let asked = Command::new("prlimit")

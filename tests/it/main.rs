@@ -10,6 +10,7 @@ mod complaints;
 mod crowd;
 mod deployment;
 mod groups;
+mod herd;
 mod operations;
 mod presence;
 mod races;

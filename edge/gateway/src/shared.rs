@@ -4,7 +4,8 @@ use std::sync::{
 };
 
 use ahash::AHashMap;
-use antiphon_session::{CloseReason, SessionOptions};
+use antiphon_directory::domain::RegionStatus;
+use antiphon_session::SessionOptions;
 use antiphon_types::Clock;
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
@@ -52,19 +53,38 @@ impl Shared {
         format!("{:016x}-{key:x}", self.run_id)
     }
 
-    /// Spreads the return of all sessions evenly over the window; dice would leave heaps.
+    /// Edges of other regions, in another order for each number: who has to go to them is spread over them.
+    pub(crate) fn other_edges(&self, number: u64) -> Vec<String> {
+        let route = self.calls.route();
+        let table = route.table().load();
+        let others = table.regions().filter(|region| {
+            region.status == RegionStatus::Active
+                && *region.name != *route.region()
+                && !region.addresses.edge.is_empty()
+        });
+        let mut edges: Vec<String> = others.map(|region| region.addresses.edge.clone()).collect();
+        if let Some(first) = usize::try_from(number)
+            .ok()
+            .and_then(|number| number.checked_rem(edges.len()))
+        {
+            edges.rotate_left(first);
+        }
+        edges
+    }
+
+    /// Spreads the return of all sessions evenly over the window, and over the other edges; dice would leave heaps.
     pub(crate) fn send_all_away(&self) {
         let sessions = self.hub.people().all();
         let (now_ms, count) = (self.clock.now_ms(), sessions.len().max(1) as u64);
         for (number, handle) in (0_u64..).zip(sessions) {
             let spread_ms = u64::from(self.options.reconnect_window_ms) * number / count;
             let reconnect_after_ms = u32::try_from(spread_ms).unwrap_or(u32::MAX);
-            handle.go_away(CloseReason::Draining, reconnect_after_ms, now_ms);
+            handle.send_away(reconnect_after_ms, self.other_edges(number), now_ms);
         }
         self.newcomers
             .all()
             .iter()
-            .for_each(|handle| handle.go_away(CloseReason::Draining, 0, now_ms));
+            .for_each(|handle| handle.send_away(0, self.other_edges(handle.key), now_ms));
     }
 }
 

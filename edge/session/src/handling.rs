@@ -130,7 +130,7 @@ impl Session {
             self.event_error(Refusal::new(ErrorCode::TokenExpired, message));
         }
         if now_ms >= self.idle_at_ms() {
-            self.go_away(CloseReason::Idle, 0, now_ms);
+            self.go_away(CloseReason::Idle, now_ms);
         }
     }
 

@@ -60,6 +60,8 @@ pub struct Accepted {
     pub region: String,
     /// How each cursor resumes.
     pub resumed: Vec<Resumed>,
+    /// Base URLs of edges in other regions.
+    pub edges: Vec<String>,
 }
 
 /// A refusal as the device reads it.

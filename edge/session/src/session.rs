@@ -181,6 +181,7 @@ impl Session {
             }),
             token_expires_at_ms: accepted.token_expires_at_ms,
             session_id: accepted.session_id,
+            edges: accepted.edges,
         };
         let frame = ServerFrame {
             id: ticket.id.into(),
@@ -251,8 +252,14 @@ impl Session {
         }
     }
 
-    /// Asks the device to come back after `reconnect_after_ms`, lets requests in flight finish and closes.
-    pub fn go_away(&mut self, reason: CloseReason, reconnect_after_ms: u32, now_ms: TimestampMs) {
+    /// Ends the session: lets requests in flight finish and closes. The device may come back to the same edge at once.
+    pub fn go_away(&mut self, reason: CloseReason, now_ms: TimestampMs) {
+        self.send_away(reason, 0, Vec::new(), now_ms);
+    }
+
+    /// As [`Session::go_away`]; asks the device to come back after `reconnect_after_ms`, to one of `edges` (base URLs, in the order in
+    /// which it shall try them; without one to the same).
+    pub fn send_away(&mut self, reason: CloseReason, reconnect_after_ms: u32, edges: Vec<String>, now_ms: TimestampMs) {
         match self.state {
             State::Live { .. } | State::Authenticating => {}
             State::AwaitHello { .. } => return self.close(reason),
@@ -266,6 +273,7 @@ impl Session {
         self.event(Body::Goaway(Goaway {
             reconnect_after_ms,
             reason: reason.as_str().to_owned(),
+            edges,
         }));
     }
 

@@ -172,6 +172,7 @@ proptest! {
                 }
                 Step::Accept => if let Some(ticket) = shell.hello.take() {
                     session.accept(ticket, Accepted {
+                        edges: Vec::new(),
                         user_id: UserId::new(Slot::DEPLOYMENT, 1, 1), token_expires_at_ms: now_ms + 8_000,
                         session_id: String::new(), region: String::new(), resumed: vec![],
                     }, now_ms);
@@ -195,7 +196,7 @@ proptest! {
                 Step::Lagged(number, seq) => session.push(Push::Lagged { conversation_id: conversation(number), tail_seq: seq }),
                 Step::Signal(bytes) => session.push(Push::Signal(Bytes::from(vec![0xff; bytes]))),
                 Step::Notice(bytes) => session.push(Push::Notice(Bytes::from(vec![0xff; bytes]))),
-                Step::GoAway => session.go_away(CloseReason::Draining, 1, now_ms),
+                Step::GoAway => session.go_away(CloseReason::Draining, now_ms),
                 Step::Poll(times) => for _ in 0..times {
                     shell.poll(&mut session, codec);
                 },

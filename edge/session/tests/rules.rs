@@ -33,6 +33,7 @@ fn new(options: SessionOptions) -> Session {
 
 fn accept(session: &mut Session, ticket: Ticket) {
     let accepted = Accepted {
+        edges: Vec::new(),
         user_id: UserId::new(Slot::DEPLOYMENT, 1, 1),
         token_expires_at_ms: TOKEN_EXPIRES_AT_MS,
         session_id: "s".to_owned(),
@@ -364,11 +365,11 @@ fn pong_names_what_moved_since_the_last() {
 fn going_away_answers_what_is_in_flight_and_takes_nothing_new() {
     let mut session = live(options());
     let ticket = typing(&mut session, "1").unwrap();
-    session.go_away(CloseReason::Draining, 250, 0);
+    session.send_away(CloseReason::Draining, 250, vec!["http://else".to_owned()], 0);
     session.push(Push::Signal(Bytes::from_static(b"{}")));
     let (frames, closed) = drain(&mut session);
     assert!(
-        matches!(&frames[..], [ServerFrame { body: Some(Body::Goaway(goaway)), .. }] if goaway.reconnect_after_ms == 250)
+        matches!(&frames[..], [ServerFrame { body: Some(Body::Goaway(goaway)), .. }] if goaway.reconnect_after_ms == 250 && goaway.edges == ["http://else"])
     );
     assert_eq!(closed, None);
     session.handle_frame(Incoming::Text(r#"{"id":"2","sync":{}}"#), 0);
@@ -388,7 +389,7 @@ fn going_away_answers_what_is_in_flight_and_takes_nothing_new() {
 fn a_request_that_never_ends_does_not_hold_up_the_going_away() {
     let mut session = live(options());
     let _ticket = typing(&mut session, "1").unwrap();
-    session.go_away(CloseReason::Revoked, 0, 0);
+    session.go_away(CloseReason::Revoked, 0);
     assert_eq!(drain(&mut session).1, None);
     session.handle_timeout(10_000);
     assert_eq!(drain(&mut session).1, Some(CloseReason::Revoked));

@@ -163,7 +163,7 @@ impl Hub {
                 .owner()
                 .is_some_and(|owner| owner.device_id.as_str() == revoked.device_id)
             {
-                handle.go_away(CloseReason::Revoked, 0, self.clock.now_ms());
+                handle.go_away(CloseReason::Revoked, self.clock.now_ms());
             }
         }
     }

@@ -92,9 +92,17 @@ impl SessionHandle {
         self.wake.notify_one();
     }
 
-    /// Sends the session away.
-    pub(crate) fn go_away(&self, reason: CloseReason, reconnect_after_ms: u32, now_ms: TimestampMs) {
-        self.session.lock().go_away(reason, reconnect_after_ms, now_ms);
+    /// Ends the session.
+    pub(crate) fn go_away(&self, reason: CloseReason, now_ms: TimestampMs) {
+        self.session.lock().go_away(reason, now_ms);
+        self.wake.notify_one();
+    }
+
+    /// Ends the session, because this edge does: says when and where it shall come back.
+    pub(crate) fn send_away(&self, reconnect_after_ms: u32, edges: Vec<String>, now_ms: TimestampMs) {
+        let mut session = self.session.lock();
+        session.send_away(CloseReason::Draining, reconnect_after_ms, edges, now_ms);
+        drop(session);
         self.wake.notify_one();
     }
 

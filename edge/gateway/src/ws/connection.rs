@@ -189,7 +189,7 @@ impl Connection {
         match greeted {
             Ok(opened) => {
                 self.handle
-                    .with(|session| session.accept(ticket, opened.accepted(&self.shared), now_ms));
+                    .with(|session| session.accept(ticket, opened.accepted(&self.shared, &self.handle), now_ms));
                 metrics::gauge!("antiphon_sessions").increment(1);
                 self.opened = Some(opened);
             }

@@ -26,13 +26,14 @@ pub(super) struct Opened {
 
 impl Opened {
     /// What Welcome says.
-    pub(super) fn accepted(&self, shared: &Shared) -> Accepted {
+    pub(super) fn accepted(&self, shared: &Shared, handle: &SessionHandle) -> Accepted {
         Accepted {
             user_id: self.user_id,
             token_expires_at_ms: self.token_expires_at_ms,
             session_id: self.session_id.clone(),
             region: shared.calls.route().region().to_owned(),
             resumed: self.resumed.clone(),
+            edges: shared.other_edges(handle.key),
         }
     }
 
@@ -134,7 +135,7 @@ fn admit(shared: &Shared, handle: &Arc<SessionHandle>, user_id: UserId) -> Resul
             let now_ms = shared.clock.now_ms();
             replaced
                 .iter()
-                .for_each(|other| other.go_away(CloseReason::Replaced, 0, now_ms));
+                .for_each(|other| other.go_away(CloseReason::Replaced, now_ms));
             Ok(())
         }
         Admission::TooMany { sessions } => {

@@ -1,0 +1,130 @@
+//! Where sessions go when their edge goes.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use antiphon_client::{Account, Client, ClientOptions, Event};
+use futures_util::{StreamExt as _, stream};
+use reqwest::Method;
+use tokio::time::{Instant, sleep_until, timeout};
+
+use crate::{
+    crowd::open_files_max,
+    support::{PATIENCE, Person, RawSession, http::PASSWORD, number, text, world::World},
+};
+
+const THREE: [&str; 3] = ["us-east", "eu-central", "ap-northeast"];
+const SESSIONS: usize = 5_000;
+const DEVICES_OF_EACH: usize = 50;
+const WINDOW_MS: u64 = 5_000;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_connected_to_a_region_that_is_lost_goes_on_at_another() {
+    let world = World::start(&THREE).await;
+    let alice = world.person(THREE[0], "alice").await;
+    let bob = world.person(THREE[1], "bob").await;
+    let talk = alice.direct(&bob).await;
+    let mut to_bob = RawSession::open(world.port(THREE[1]), &bob, &[]).await;
+    let url = format!("http://127.0.0.1:{}", world.port(THREE[0]));
+    let tokens = Account::new(&url).log_in("alice", PASSWORD, "phone").await.unwrap();
+    let (phone, mut events, _) = Client::start(ClientOptions::new(&url, "phone"), tokens);
+    phone.send(&talk, "before").unwrap();
+    assert_eq!(text(&to_bob.event("message").await["text"]), "before");
+
+    let killed = world
+        .admin(Method::POST, "/regions/us-east/kill", r#"{"downMs":120000}"#)
+        .await;
+    assert_eq!(killed.0, 200, "{}", killed.1);
+    phone.send(&talk, "after").unwrap();
+    assert_eq!(text(&to_bob.event("message").await["text"]), "after");
+    to_bob.send(&talk, "b-1", "back").await;
+    let back = async {
+        loop {
+            match events.recv().await.expect("the client has stopped") {
+                Event::Message(message) if message.text == "back" => return message.seq,
+                Event::LoggedOut { reason } => panic!("logged out: {reason}"),
+                _ => {}
+            }
+        }
+    };
+    assert_eq!(timeout(PATIENCE, back).await.unwrap(), 3);
+}
+
+/// Where one session was told to go, and when.
+struct Told {
+    edge: String,
+    after_ms: u64,
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_herd_comes_back_at_the_moments_and_edges_that_it_was_given() {
+    let sessions = SESSIONS.min(open_files_max().saturating_sub(500) / 2);
+    if sessions < SESSIONS {
+        eprintln!("the limit of open files leaves {sessions} of {SESSIONS} sessions");
+    }
+    let mut world = World::stopped(&THREE);
+    for setting in [
+        format!("edge.reconnect_window_ms={WINDOW_MS}"),
+        "edge.credential_rate_per_second=0".to_owned(),
+        "edge.address_rate_per_second=0".to_owned(),
+        "edge.handshake_rate_per_second=0".to_owned(),
+        "edge.connections_per_address_max=20000".to_owned(),
+        "edge.sessions_per_user_max=100".to_owned(),
+    ] {
+        world.flag("--set");
+        world.flag(&setting);
+    }
+    world.restart().await;
+    let port = world.port(THREE[0]);
+    let world = &world;
+    let crowd = stream::iter(0..sessions.div_ceil(DEVICES_OF_EACH)).map(|at| async move {
+        let person = world.person(THREE[0], &format!("person{at}")).await;
+        let mut open = Vec::new();
+        for device in 0..DEVICES_OF_EACH {
+            let device = Person::log_in(&world.http(THREE[0]), &person.name, &format!("device{device}")).await;
+            let session = RawSession::open(port, &device, &[]).await;
+            open.push((device, session));
+        }
+        open
+    });
+    let crowd: Vec<Vec<(Person, RawSession)>> = crowd.buffer_unordered(16).collect().await;
+    let crowd: Vec<(Person, RawSession)> = crowd.into_iter().flatten().collect();
+    let count = crowd.len();
+
+    let restarted = world
+        .admin(Method::POST, "/regions/us-east/restart", r#"{"downMs":60000}"#)
+        .await;
+    assert_eq!(restarted.0, 200, "{}", restarted.1);
+    let leaving = Instant::now();
+    let returns = stream::iter(crowd).map(|(device, mut session)| async move {
+        let goaway = session.event("goaway").await;
+        let told = Told {
+            edge: text(&goaway["edges"][0]).to_owned(),
+            after_ms: goaway.get("reconnectAfterMs").map_or(0, number),
+        };
+        drop(session);
+        sleep_until(leaving + Duration::from_millis(told.after_ms)).await;
+        let port: u16 = told.edge.rsplit(':').next().unwrap().parse().unwrap();
+        let back = RawSession::open(port, &device, &[]).await;
+        (told, back)
+    });
+    let returns: Vec<(Told, RawSession)> = returns.buffer_unordered(count).collect().await;
+
+    let mut edges: BTreeMap<String, usize> = BTreeMap::new();
+    let mut tenths = [0_usize; 10];
+    for (told, back) in &returns {
+        *edges.entry(text(&back.welcome["region"]).to_owned()).or_default() += 1;
+        assert!(told.after_ms < WINDOW_MS);
+        tenths[usize::try_from(told.after_ms * 10 / WINDOW_MS).unwrap()] += 1;
+    }
+    eprintln!(
+        "{count} sessions: {edges:?}; by tenths of {WINDOW_MS} ms: {tenths:?}; all back after {} ms",
+        leaving.elapsed().as_millis()
+    );
+    assert_eq!(edges.keys().collect::<Vec<_>>(), ["ap-northeast", "eu-central"]);
+    assert!(edges.values().all(|there| there.abs_diff(count / 2) <= 1), "{edges:?}");
+    // To the millisecond: a tenth more or less by rounding.
+    assert!(
+        tenths.iter().all(|tenth| tenth.abs_diff(count / 10) <= count / 100),
+        "{tenths:?}"
+    );
+}
