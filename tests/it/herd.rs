@@ -1,4 +1,5 @@
 //! Where sessions go when their edge goes.
+#![allow(clippy::wildcard_enum_match_arm, reason = "other events are passed over")]
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -98,7 +99,7 @@ async fn a_herd_comes_back_at_the_moments_and_edges_that_it_was_given() {
     let returns = stream::iter(crowd).map(|(device, mut session)| async move {
         let goaway = session.event("goaway").await;
         let told = Told {
-            edge: text(&goaway["edges"][0]).to_owned(),
+            edge: text(&goaway["edges"][0]),
             after_ms: goaway.get("reconnectAfterMs").map_or(0, number),
         };
         drop(session);
@@ -112,7 +113,7 @@ async fn a_herd_comes_back_at_the_moments_and_edges_that_it_was_given() {
     let mut edges: BTreeMap<String, usize> = BTreeMap::new();
     let mut tenths = [0_usize; 10];
     for (told, back) in &returns {
-        *edges.entry(text(&back.welcome["region"]).to_owned()).or_default() += 1;
+        *edges.entry(text(&back.welcome["region"])).or_default() += 1;
         assert!(told.after_ms < WINDOW_MS);
         tenths[usize::try_from(told.after_ms * 10 / WINDOW_MS).unwrap()] += 1;
     }
