@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http::{HeaderValue, Request, Response, request::Parts};
 use http_body_util::{BodyExt as _, Full};
 use tokio::time::{Instant, sleep, timeout_at};
-use tonic::{Status, body::Body};
+use tonic::{Code, Status, body::Body};
 use tower::{Service as _, ServiceExt as _};
 use tracing::Span;
 
@@ -17,6 +17,8 @@ use crate::Placement;
 
 /// How long a request may take that says nothing of it.
 const TIMEOUT: Duration = Duration::from_secs(10);
+/// By how much a transport may end a request before its deadline: it was told in whole milliseconds.
+const TRANSPORT_EARLY: Duration = Duration::from_millis(5);
 /// How long the sender waits: gRPC over HTTP/2, "Requests".
 const GRPC_TIMEOUT_HEADER: &str = "grpc-timeout";
 /// The longest pause before a request is sent again.
@@ -65,6 +67,19 @@ enum Sent {
     Lost(Status),
 }
 
+impl Sent {
+    /// Whether the transport has ended the request.
+    fn gave_up(&self) -> bool {
+        match self {
+            Self::Lost(_) => true,
+            Self::Answer(response) => {
+                Status::from_header_map(response.headers()).is_some_and(|status| status.code() == Code::Cancelled)
+            }
+            Self::NotHome(..) => false,
+        }
+    }
+}
+
 /// Takes the request to its target. Requests for slots are sent again when the slot has moved, until their time is over.
 pub(super) async fn answer(shared: Arc<Shared>, target: Target, request: Request<Body>) -> Response<Body> {
     let (mut parts, body) = request.into_parts();
@@ -103,6 +118,10 @@ pub(super) async fn answer(shared: Arc<Shared>, target: Target, request: Request
         };
         let (response, reason) = match sent {
             Err(_) => return too_late(&target).into_http(),
+            // The transport of either end gives up at the same moment, and says so in other words.
+            Ok(sent) if sent.gave_up() && Instant::now() + TRANSPORT_EARLY >= deadline => {
+                return too_late(&target).into_http();
+            }
             Ok(Sent::Answer(response)) => return response,
             Ok(Sent::NotHome(response, epoch)) => {
                 let known =
