@@ -8,12 +8,11 @@ use antiphon_types::trace;
 use futures_util::future::BoxFuture;
 use http::{Request, Response};
 use tokio::net::TcpListener;
-use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{
     Status,
     body::Body,
     service::Routes,
-    transport::{Error, Server},
+    transport::{Error, Server, server::TcpIncoming},
 };
 use tower::{Layer, Service};
 use tracing::Instrument as _;
@@ -39,9 +38,11 @@ pub async fn serve_nodes(
     tls: &NodeTls,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), Error> {
+    // The builder's own setting counts only for listeners that it makes itself. Without it a small frame behind another waits for the
+    // peer's delayed acknowledgement.
+    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
     Server::builder()
         .tls_config(tls.server().timeout(HANDSHAKE_TIMEOUT))?
-        .tcp_nodelay(true)
         .max_concurrent_streams(STREAMS_MAX)
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
@@ -49,7 +50,7 @@ pub async fn serve_nodes(
         .http2_keepalive_timeout(Some(KEEP_ALIVE.1))
         .layer(ArrivalLayer)
         .add_routes(services)
-        .serve_with_incoming_shutdown(TcpListenerStream::new(listener), shutdown)
+        .serve_with_incoming_shutdown(incoming, shutdown)
         .await
 }
 
