@@ -92,6 +92,9 @@ impl Lease {
 async fn keep(lease: Arc<Lease>, incarnation: u64, valid: watch::Sender<bool>, ended: CancellationToken) {
     let shared = &lease.shared;
     let renewing = async {
+        // Before the deployment is founded nobody has a lease.
+        let mut images = shared.images.clone();
+        let _ = images.wait_for(|image| !image.state.deployment.is_empty()).await;
         loop {
             let next = Instant::now() + shared.options.lease.renewal();
             let ask = lease.holder.lock().ask(shared.now_ms());
