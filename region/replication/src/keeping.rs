@@ -1,8 +1,9 @@
 //! Which in-sync set a home asks the directory for: a pure decision.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use antiphon_directory::domain::RegionId;
+use tokio::time::Instant;
 
 /// A region that keeps a copy, as its home sees it.
 #[derive(Debug, Clone, Copy)]

@@ -23,8 +23,8 @@ use tower::Service;
 use self::call::Target;
 use crate::TableWatch;
 
-pub use far::{Detours, Dialer};
-pub use serve::serve_nodes;
+pub use far::{Connect, Detours, Dialer, Wire};
+pub use serve::{serve_nodes, serve_wires};
 pub use tls::{DevelopmentCa, NodeTls, TlsError};
 
 /// The way to every slot. Cheap to clone.

@@ -1,18 +1,22 @@
 use std::{
     convert::Infallible,
+    io,
     task::{Context, Poll},
     time::Duration,
 };
 
 use antiphon_types::trace;
-use futures_util::future::BoxFuture;
+use futures_util::{Stream, future::BoxFuture};
 use http::{Request, Response};
-use tokio::net::TcpListener;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpListener,
+};
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{
     body::Body,
     service::Routes,
-    transport::{Error, Server},
+    transport::{Error, Server, server::Connected},
 };
 use tower::{Layer, Service};
 use tracing::Instrument as _;
@@ -38,9 +42,37 @@ pub async fn serve_nodes(
     tls: &NodeTls,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), Error> {
-    Server::builder()
+    let server = Server::builder()
         .tls_config(tls.server().timeout(HANDSHAKE_TIMEOUT))?
-        .tcp_nodelay(true)
+        .tcp_nodelay(true);
+    serve(server, TcpListenerStream::new(listener), services, shutdown).await
+}
+
+/// As [`serve_nodes`], over connections that come as they are: whoever makes them knows that the peers are nodes of the deployment.
+///
+/// # Errors
+/// What `incoming` ends with.
+pub async fn serve_wires<I>(
+    incoming: impl Stream<Item = io::Result<I>>,
+    services: Routes,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), Error>
+where
+    I: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
+{
+    serve(Server::builder(), incoming, services, shutdown).await
+}
+
+async fn serve<I>(
+    server: Server,
+    incoming: impl Stream<Item = io::Result<I>>,
+    services: Routes,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), Error>
+where
+    I: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
+{
+    server
         .max_concurrent_streams(STREAMS_MAX)
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
@@ -48,7 +80,7 @@ pub async fn serve_nodes(
         .http2_keepalive_timeout(Some(KEEP_ALIVE.1))
         .layer(TraceLayer)
         .add_routes(services)
-        .serve_with_incoming_shutdown(TcpListenerStream::new(listener), shutdown)
+        .serve_with_incoming_shutdown(incoming, shutdown)
         .await
 }
 

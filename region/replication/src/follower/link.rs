@@ -3,7 +3,7 @@
 use std::{
     collections::{HashMap, HashSet, VecDeque},
     sync::Arc,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use antiphon_directory::Route;
@@ -12,7 +12,10 @@ use antiphon_slot::{ReplicaLog, SlotError};
 use antiphon_types::{Epoch, Slot};
 use futures_util::{StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
 use prost::Message as _;
-use tokio::{sync::watch, time::sleep};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep},
+};
 use tonic::{Status, Streaming};
 use tracing::{debug, info, warn};
 

@@ -1,11 +1,9 @@
-use std::{
-    collections::HashMap,
-    time::{Duration, Instant},
-};
+use std::{collections::HashMap, time::Duration};
 
 use antiphon_slot::protocol::Replica;
 use antiphon_types::{Epoch, LogIndex, Slot};
 use parking_lot::Mutex;
+use tokio::time::Instant;
 
 /// What followers have said that they hold, and when they were last level with their home.
 #[derive(Default)]

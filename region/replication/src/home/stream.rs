@@ -1,6 +1,6 @@
 //! One stream to one follower: takes what it asks for and holds, ships what it lacks.
 
-use std::{collections::HashMap, sync::Arc, time::Instant};
+use std::{collections::HashMap, sync::Arc};
 
 use antiphon_proto::{
     log::Write,
@@ -13,7 +13,10 @@ use antiphon_slot::{SlotError, Slots, protocol::LogState};
 use antiphon_types::{LogIndex, Slot};
 use bytes::Bytes;
 use prost::Message as _;
-use tokio::sync::{mpsc, watch};
+use tokio::{
+    sync::{mpsc, watch},
+    time::Instant,
+};
 use tonic::{Status, Streaming};
 use tracing::{debug, info};
 
