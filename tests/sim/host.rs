@@ -48,11 +48,13 @@ impl Host {
     where
         F: Future<Output = ()> + Send + 'static,
     {
+        // With the driver of IO, which is of no other use here, a runtime looks for events before it lets time pass; without, it sleeps
+        // for a while of real time at each of its steps.
         let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_time()
+            .enable_all()
             .start_paused(true)
             .build()
-            .expect("a runtime without IO needs nothing of the system");
+            .expect("the system gives a runtime what it needs");
         let began = {
             let _inside = runtime.enter();
             tokio::spawn(main());
