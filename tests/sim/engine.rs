@@ -385,14 +385,13 @@ impl Snapshot for Open {
 }
 
 /// The engine is judged by the suite that every engine passes.
-mod tests {
+pub(crate) mod tests {
     use antiphon_kv::{Kv, contract};
 
     use super::*;
 
-    #[test]
-    fn contract_holds() {
-        let runtime = tokio::runtime::Runtime::new().unwrap();
+    pub(crate) fn contract_holds() {
+        let runtime = paused();
         let disk = Disk::new(1);
         let temper = Temper {
             commit_us_max: 200,
@@ -401,19 +400,15 @@ mod tests {
         runtime.block_on(contract::run_all(|| async { Kv::over(Store::open(&disk, temper)) }));
     }
 
-    #[test]
-    fn a_commit_that_a_crash_interrupts_has_happened_or_not_and_never_in_part() {
+    /// Commits that a crash interrupts have happened or not, none in part and none before an earlier one.
+    pub(crate) fn crashes_are_clean() {
         let temper = Temper {
             commit_us_max: 5_000,
             unknown_permille: 0,
         };
         let mut outcomes = std::collections::BTreeSet::new();
         for seed in 0..40 {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_time()
-                .start_paused(true)
-                .build()
-                .unwrap();
+            let runtime = paused();
             let disk = Disk::new(seed);
             runtime.block_on(async {
                 let store = Store::open(&disk, temper);
@@ -445,5 +440,10 @@ mod tests {
         }
         let expected = ["a1 a2", "a1 a2 b1 b2", "a1 a2 b1 b2 c1 c2"].map(str::to_owned);
         assert_eq!(outcomes.into_iter().collect::<Vec<_>>(), expected);
+    }
+
+    fn paused() -> tokio::runtime::Runtime {
+        let mut builder = tokio::runtime::Builder::new_current_thread();
+        builder.enable_all().start_paused(true).build().unwrap()
     }
 }

@@ -2,6 +2,9 @@
 //! in one thread, on a simulated network, with simulated clocks and stores. A seed decides everything: the same seed, the same trace.
 //!
 //! `just sim --seeds 1000` tries many worlds, `just sim --seed 17 --trace` shows one.
+//!
+//! The harness is its own: what tames randomness (`mad-turmoil` puts a seeded generator in the place of the system's) also holds the
+//! process's clocks still, and the standard harness waits by them.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests")]
 
@@ -17,10 +20,38 @@ mod region;
 mod runner;
 mod world;
 
+use runner::Arguments;
+
 /// Worlds that are tried when nobody says how many.
 const SEEDS: u64 = 200;
 
-#[test]
+/// A test, by its name.
+type Test = (&'static str, fn());
+
+const TESTS: [Test; 4] = [
+    ("the_simulated_store_keeps_the_contract", engine::tests::contract_holds),
+    (
+        "a_commit_that_a_crash_interrupts_happens_whole_or_not_at_all",
+        engine::tests::crashes_are_clean,
+    ),
+    ("the_same_seed_gives_the_same_trace", the_same_seed_gives_the_same_trace),
+    (
+        "whatever_fails_nothing_acknowledged_is_lost",
+        whatever_fails_nothing_acknowledged_is_lost,
+    ),
+];
+
+fn main() {
+    let arguments = Arguments::parse(std::env::args().skip(1));
+    if let Some(seed) = arguments.seed {
+        runner::one(seed, arguments.trace);
+    } else if let Some(seeds) = arguments.seeds {
+        runner::try_seeds(arguments.from..arguments.from + seeds);
+    } else {
+        runner::tests(&TESTS, &arguments);
+    }
+}
+
 fn the_same_seed_gives_the_same_trace() {
     for seed in [3, 4] {
         let (one, other) = (runner::trace(seed), runner::trace(seed));
@@ -32,14 +63,6 @@ fn the_same_seed_gives_the_same_trace() {
     assert_ne!(runner::trace(3), runner::trace(4));
 }
 
-#[test]
 fn whatever_fails_nothing_acknowledged_is_lost() {
     runner::try_seeds(0..SEEDS);
-}
-
-/// What `just sim` runs, and what the others run in a process of its own.
-#[test]
-#[ignore = "it is given its arguments in SIM_ARGS"]
-fn simulate() {
-    runner::simulate(&std::env::var("SIM_ARGS").unwrap_or_default());
 }

@@ -1,78 +1,96 @@
 //! Each world happens in a process of its own: what a process draws at random, down to the order of its hash maps, is then the seed's.
 
 use std::{
-    fs,
     ops::Range,
     panic,
-    path::Path,
-    process::{Command, Stdio},
+    process::{self, Command, Stdio},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use parking_lot::Mutex;
 use rand::{SeedableRng as _, rngs::StdRng};
 
-use crate::world;
+use crate::{Test, world};
 
 /// A world that takes longer than this hangs.
-const WORLD_MAX: Duration = Duration::from_secs(240);
-/// What a failing world is told by.
+const WORLD_MAX: Duration = Duration::from_secs(180);
+/// How a process ends whose world broke an invariant, and one that hangs.
 const FAILED: i32 = 3;
+const HANGS: i32 = 4;
+/// After so many worlds that fail no more are tried.
+const FAILURES_MAX: usize = 5;
 
 /// What is asked for on the command line.
 #[derive(Debug, Default)]
-struct Arguments {
-    seed: Option<u64>,
-    seeds: u64,
-    from: u64,
-    trace: bool,
+pub(crate) struct Arguments {
+    pub(crate) seed: Option<u64>,
+    pub(crate) seeds: Option<u64>,
+    pub(crate) from: u64,
+    pub(crate) trace: bool,
+    /// Of the standard harness.
+    filters: Vec<String>,
+    exact: bool,
+    list: bool,
+    ignored: bool,
 }
 
 impl Arguments {
-    fn parse(text: &str) -> Self {
-        let mut arguments = Self {
-            seeds: crate::SEEDS,
-            ..Self::default()
-        };
-        let mut words = text.split_whitespace();
+    pub(crate) fn parse(words: impl IntoIterator<Item = String>) -> Self {
+        let mut arguments = Self::default();
+        let mut words = words.into_iter();
         while let Some(word) = words.next() {
             let mut number = || {
                 let number = words.next().and_then(|number| number.parse().ok());
                 number.unwrap_or_else(|| panic!("{word} wants a number"))
             };
-            match word {
+            match word.as_str() {
                 "--seed" => arguments.seed = Some(number()),
-                "--seeds" => arguments.seeds = number(),
+                "--seeds" => arguments.seeds = Some(number()),
                 "--from" => arguments.from = number(),
                 "--trace" => arguments.trace = true,
-                other => panic!("{other} is not known: --seed S, --seeds N, --from S, --trace"),
+                "--exact" => arguments.exact = true,
+                "--list" => arguments.list = true,
+                "--ignored" => arguments.ignored = true,
+                "--format" | "--color" | "--test-threads" | "--skip" => drop(words.next()),
+                option if option.starts_with('-') => {}
+                _ => arguments.filters.push(word),
             }
         }
         arguments
     }
+
+    fn wants(&self, name: &str) -> bool {
+        let fits = |filter: &String| if self.exact { name == filter } else { name.contains(filter) };
+        !self.ignored && (self.filters.is_empty() || self.filters.iter().any(fits))
+    }
 }
 
-/// Does what the arguments ask for.
-pub(crate) fn simulate(arguments: &str) {
-    let arguments = Arguments::parse(arguments);
-    match arguments.seed {
-        Some(seed) => one(seed, arguments.trace),
-        None => try_seeds(arguments.from..arguments.from + arguments.seeds),
+/// Runs the tests that the arguments name, as the standard harness would.
+pub(crate) fn tests(tests: &[Test], arguments: &Arguments) {
+    let wanted = tests.iter().filter(|(name, _)| arguments.wants(name));
+    let mut failed = 0;
+    for (name, test) in wanted {
+        if arguments.list {
+            println!("{name}: test");
+            continue;
+        }
+        let passed = panic::catch_unwind(test).is_ok();
+        println!("test {name} ... {}", if passed { "ok" } else { "FAILED" });
+        failed += usize::from(!passed);
+    }
+    if failed > 0 {
+        process::exit(1);
     }
 }
 
 /// The trace of a world.
 pub(crate) fn trace(seed: u64) -> String {
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("trace");
-    let report = child(seed, Some(&file));
-    assert!(report.is_ok(), "{}", report.unwrap_err());
-    fs::read_to_string(file).unwrap()
+    child(seed, true).unwrap_or_else(|report| panic!("{report}"))
 }
 
 /// Tries worlds, as many at once as there are processors.
@@ -88,10 +106,10 @@ pub(crate) fn try_seeds(seeds: Range<u64>) {
             scope.spawn(|| {
                 loop {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= seeds.end || failures.lock().len() >= 5 {
+                    if seed >= seeds.end || failures.lock().len() >= FAILURES_MAX {
                         return;
                     }
-                    if let Err(report) = child(seed, None) {
+                    if let Err(report) = child(seed, false) {
                         failures.lock().push((seed, report));
                     }
                 }
@@ -102,50 +120,33 @@ pub(crate) fn try_seeds(seeds: Range<u64>) {
     failures.sort();
     let said: Vec<String> = failures
         .iter()
-        .map(|(seed, report)| format!("seed {seed}:\n{report}\n  again: just sim --seed {seed} --trace\n"))
+        .map(|(seed, report)| format!("{report}  again: just sim --seed {seed} --trace\n"))
         .collect();
-    assert!(said.is_empty(), "{}", said.join("\n"));
+    assert!(said.is_empty(), "{} worlds fail\n{}", said.len(), said.join("\n"));
 }
 
-/// Lets a world happen in a process of its own; the error says what was wrong.
-fn child(seed: u64, trace: Option<&Path>) -> Result<(), String> {
+/// Lets a world happen in a process of its own, and returns what that says; an error when something was wrong.
+fn child(seed: u64, trace: bool) -> Result<String, String> {
     let mut command = Command::new(std::env::current_exe().unwrap());
-    command
-        .args(["--exact", "simulate", "--ignored", "--nocapture"])
-        .env("SIM_ARGS", format!("--seed {seed}"))
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    if let Some(trace) = trace {
-        command.env("SIM_TRACE_FILE", trace);
+    command.args(["--seed", &seed.to_string()]).stdin(Stdio::null());
+    if trace {
+        command.arg("--trace");
     }
-    let mut child = command.spawn().unwrap();
-    let (mut out, mut err) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
-    let reading = thread::spawn(move || std::io::read_to_string(&mut out).unwrap_or_default());
-    let erring = thread::spawn(move || std::io::read_to_string(&mut err).unwrap_or_default());
-    let began = Instant::now();
-    let status = loop {
-        if let Some(status) = child.try_wait().unwrap() {
-            break Some(status);
+    let output = command.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    match output.status.code() {
+        Some(0) => Ok(said),
+        code => {
+            let errors = String::from_utf8_lossy(&output.stderr);
+            Err(format!("seed {seed} ended with {code:?}\n{said}{errors}"))
         }
-        if began.elapsed() > WORLD_MAX {
-            child.kill().unwrap();
-            child.wait().unwrap();
-            break None;
-        }
-        thread::park_timeout(Duration::from_millis(5));
-    };
-    let (out, err) = (reading.join().unwrap(), erring.join().unwrap());
-    match status {
-        Some(status) if status.success() => Ok(()),
-        Some(_) => Err(format!("{out}{err}")),
-        None => Err(format!("the world hangs\n{out}{err}")),
     }
 }
 
 /// Lets one world happen in this process.
-fn one(seed: u64, show: bool) {
+pub(crate) fn one(seed: u64, show: bool) {
     mad_turmoil::rand::set_rng(StdRng::seed_from_u64(seed));
+    thread::spawn(give_up);
     // Tasks swallow panics; no task of the product may panic whatever happens.
     let panics = Arc::new(AtomicU64::new(0));
     let shown = panic::take_hook();
@@ -161,14 +162,9 @@ fn one(seed: u64, show: bool) {
         let _logging = logging();
         world::run(seed)
     });
-    let outcome = world.join();
-    let Ok(outcome) = outcome else {
-        println!("the world of seed {seed} panicked");
-        std::process::exit(FAILED);
+    let Ok(outcome) = world.join() else {
+        process::exit(FAILED);
     };
-    if let Ok(file) = std::env::var("SIM_TRACE_FILE") {
-        fs::write(file, &outcome.trace).unwrap();
-    }
     if show {
         print!("{}", outcome.trace);
     }
@@ -181,8 +177,15 @@ fn one(seed: u64, show: bool) {
         println!("  {panics} tasks panicked");
     }
     if panics > 0 || !outcome.violations.is_empty() {
-        std::process::exit(FAILED);
+        process::exit(FAILED);
     }
+}
+
+#[allow(clippy::disallowed_methods, reason = "a thread of its own, and the clocks stand still")]
+fn give_up() {
+    thread::sleep(WORLD_MAX);
+    println!("the world hangs");
+    process::exit(HANGS);
 }
 
 /// Shows the product's own log with `SIM_LOG=debug`.

@@ -24,9 +24,9 @@ use crate::{
 /// How far the world goes at once, in microseconds.
 const TICK_US: u64 = 5_000;
 /// When faults begin: the deployment is founded by then.
-const STORM_FROM_US: u64 = 3_000_000;
+const STORM_FROM_US: u64 = 1_500_000;
 /// When everything is healed.
-const STORM_TO_US: u64 = 12_000_000;
+const STORM_TO_US: u64 = 9_500_000;
 /// How long after that everybody must have been answered.
 const HEALED_WITHIN_US: u64 = 20_000_000;
 /// How long the last reads may take, and then the copies to become the same.
