@@ -227,6 +227,15 @@ impl Client {
     }
 }
 
+/// Reads a conversation over and over, until the world is healed.
+pub(crate) async fn look(mut client: Client) {
+    while *client.phase.borrow() == Phase::Storm {
+        client.read().await;
+        let pause_ms = client.random.random_range(20..300);
+        sleep(Duration::from_millis(pause_ms)).await;
+    }
+}
+
 /// Follows a conversation's feed, at one region after another, until the world is over.
 pub(crate) async fn follow(mut client: Client) {
     while *client.phase.borrow() != Phase::Over {

@@ -20,6 +20,7 @@ mod region;
 mod runner;
 mod world;
 
+use antiphon_types::sabotage::Rule;
 use runner::Arguments;
 
 /// Worlds that are tried when nobody says how many.
@@ -28,7 +29,7 @@ const SEEDS: u64 = 200;
 /// A test, by its name.
 type Test = (&'static str, fn());
 
-const TESTS: [Test; 4] = [
+const TESTS: [Test; 5] = [
     ("the_simulated_store_keeps_the_contract", engine::tests::contract_holds),
     (
         "a_commit_that_a_crash_interrupts_happens_whole_or_not_at_all",
@@ -39,14 +40,26 @@ const TESTS: [Test; 4] = [
         "whatever_fails_nothing_acknowledged_is_lost",
         whatever_fails_nothing_acknowledged_is_lost,
     ),
+    ("a_broken_rule_is_noticed", a_broken_rule_is_noticed),
 ];
+
+/// What is broken on purpose, one after the other.
+const RULES: [Rule; 5] = [
+    Rule::OlderEpochsAreRefused,
+    Rule::InSyncSetsAreWaitedFor,
+    Rule::LeasesAreWaitedOut,
+    Rule::LogsAreCut,
+    Rule::ReadsStopAtTheHighWatermark,
+];
+/// Worlds within which a broken rule has to be noticed.
+const NOTICED_WITHIN: u64 = 60;
 
 fn main() {
     let arguments = Arguments::parse(std::env::args().skip(1));
     if let Some(seed) = arguments.seed {
-        runner::one(seed, arguments.trace);
+        runner::one(seed, arguments.trace, arguments.broken);
     } else if let Some(seeds) = arguments.seeds {
-        runner::try_seeds(arguments.from..arguments.from + seeds);
+        runner::try_seeds(arguments.from..arguments.from + seeds, arguments.broken);
     } else {
         runner::tests(&TESTS, &arguments);
     }
@@ -64,5 +77,13 @@ fn the_same_seed_gives_the_same_trace() {
 }
 
 fn whatever_fails_nothing_acknowledged_is_lost() {
-    runner::try_seeds(0..SEEDS);
+    runner::try_seeds(0..SEEDS, None);
+}
+
+/// A simulation that never fails proves nothing.
+fn a_broken_rule_is_noticed() {
+    for rule in RULES {
+        let noticed = runner::failures(0..NOTICED_WITHIN, Some(rule), 1);
+        assert!(!noticed.is_empty(), "nobody notices in {NOTICED_WITHIN} worlds that {rule:?} is broken");
+    }
 }

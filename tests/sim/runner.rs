@@ -12,10 +12,11 @@ use std::{
     time::Duration,
 };
 
+use antiphon_types::sabotage::{self, Rule};
 use parking_lot::Mutex;
 use rand::{SeedableRng as _, rngs::StdRng};
 
-use crate::{Test, world};
+use crate::{RULES, Test, world};
 
 /// A world that takes longer than this hangs.
 const WORLD_MAX: Duration = Duration::from_secs(180);
@@ -32,6 +33,8 @@ pub(crate) struct Arguments {
     pub(crate) seeds: Option<u64>,
     pub(crate) from: u64,
     pub(crate) trace: bool,
+    /// A rule that is broken on purpose.
+    pub(crate) broken: Option<Rule>,
     /// Of the standard harness.
     filters: Vec<String>,
     exact: bool,
@@ -52,6 +55,7 @@ impl Arguments {
                 "--seed" => arguments.seed = Some(number()),
                 "--seeds" => arguments.seeds = Some(number()),
                 "--from" => arguments.from = number(),
+                "--break" => arguments.broken = Some(rule(&words.next().unwrap_or_default())),
                 "--trace" => arguments.trace = true,
                 "--exact" => arguments.exact = true,
                 "--list" => arguments.list = true,
@@ -68,6 +72,11 @@ impl Arguments {
         let fits = |filter: &String| if self.exact { name == filter } else { name.contains(filter) };
         !self.ignored && (self.filters.is_empty() || self.filters.iter().any(fits))
     }
+}
+
+fn rule(name: &str) -> Rule {
+    let found = RULES.into_iter().find(|rule| format!("{rule:?}") == name);
+    found.unwrap_or_else(|| panic!("{name:?} is none of {RULES:?}"))
 }
 
 /// Runs the tests that the arguments name, as the standard harness would.
@@ -90,14 +99,25 @@ pub(crate) fn tests(tests: &[Test], arguments: &Arguments) {
 
 /// The trace of a world.
 pub(crate) fn trace(seed: u64) -> String {
-    child(seed, true).unwrap_or_else(|report| panic!("{report}"))
+    child(seed, true, None).unwrap_or_else(|report| panic!("{report}"))
 }
 
 /// Tries worlds, as many at once as there are processors.
 ///
 /// # Panics
 /// When one breaks an invariant; the message says how to see it again.
-pub(crate) fn try_seeds(seeds: Range<u64>) {
+pub(crate) fn try_seeds(seeds: Range<u64>, broken: Option<Rule>) {
+    let failures = failures(seeds, broken, FAILURES_MAX);
+    let breaking = broken.map_or(String::new(), |rule| format!(" --break {rule:?}"));
+    let said: Vec<String> = failures
+        .iter()
+        .map(|(seed, report)| format!("{report}  again: just sim --seed {seed} --trace{breaking}\n"))
+        .collect();
+    assert!(said.is_empty(), "{} worlds fail\n{}", said.len(), said.join("\n"));
+}
+
+/// The first worlds that fail, and what they say.
+pub(crate) fn failures(seeds: Range<u64>, broken: Option<Rule>, enough: usize) -> Vec<(u64, String)> {
     let next = AtomicU64::new(seeds.start);
     let failures = Mutex::new(Vec::new());
     let processors = thread::available_parallelism().map_or(1, usize::from);
@@ -106,10 +126,10 @@ pub(crate) fn try_seeds(seeds: Range<u64>) {
             scope.spawn(|| {
                 loop {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= seeds.end || failures.lock().len() >= FAILURES_MAX {
+                    if seed >= seeds.end || failures.lock().len() >= enough {
                         return;
                     }
-                    if let Err(report) = child(seed, false) {
+                    if let Err(report) = child(seed, false, broken) {
                         failures.lock().push((seed, report));
                     }
                 }
@@ -118,19 +138,18 @@ pub(crate) fn try_seeds(seeds: Range<u64>) {
     });
     let mut failures = failures.into_inner();
     failures.sort();
-    let said: Vec<String> = failures
-        .iter()
-        .map(|(seed, report)| format!("{report}  again: just sim --seed {seed} --trace\n"))
-        .collect();
-    assert!(said.is_empty(), "{} worlds fail\n{}", said.len(), said.join("\n"));
+    failures
 }
 
 /// Lets a world happen in a process of its own, and returns what that says; an error when something was wrong.
-fn child(seed: u64, trace: bool) -> Result<String, String> {
+fn child(seed: u64, trace: bool, broken: Option<Rule>) -> Result<String, String> {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["--seed", &seed.to_string()]).stdin(Stdio::null());
     if trace {
         command.arg("--trace");
+    }
+    if let Some(rule) = broken {
+        command.args(["--break", &format!("{rule:?}")]);
     }
     let output = command.output().unwrap();
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -144,7 +163,10 @@ fn child(seed: u64, trace: bool) -> Result<String, String> {
 }
 
 /// Lets one world happen in this process.
-pub(crate) fn one(seed: u64, show: bool) {
+pub(crate) fn one(seed: u64, show: bool, broken: Option<Rule>) {
+    if let Some(rule) = broken {
+        sabotage::break_rule(rule);
+    }
     mad_turmoil::rand::set_rng(StdRng::seed_from_u64(seed));
     thread::spawn(give_up);
     // Tasks swallow panics; no task of the product may panic whatever happens.

@@ -211,13 +211,17 @@ impl World {
                 });
             }
         }
-        let followers: Vec<Client> = clients.iter().filter(|client| client.member == 0).map(Client::twin).collect();
+        let twins = |member| clients.iter().filter(move |client| client.member == member).map(Client::twin);
+        let (followers, readers): (Vec<Client>, Vec<Client>) = (twins(0).collect(), twins(1).collect());
         self.devices.start(|| async move {
             for client in clients {
                 tokio::spawn(client.run());
             }
             for follower in followers {
                 tokio::spawn(client::follow(follower));
+            }
+            for reader in readers {
+                tokio::spawn(client::look(reader));
             }
         });
     }
