@@ -13,7 +13,7 @@ use antiphon_proto::{
 };
 use antiphon_types::{ConversationId, ErrorCode, Seq, UserId};
 use prost::Message as _;
-use rand::{RngExt as _, rngs::SmallRng};
+use rand::{RngExt as _, SeedableRng as _, rngs::SmallRng};
 use tokio::{
     sync::watch,
     time::{sleep, timeout},
@@ -83,8 +83,9 @@ impl Client {
         self.create().await;
         let mut number = 0;
         while *self.phase.borrow() == Phase::Storm {
-            number += 1;
-            self.send(number).await;
+            let burst = self.random.random_range(1..=3);
+            self.burst(number + 1..=number + burst).await;
+            number += burst;
             if self.random.random_bool(0.3) {
                 self.read().await;
             }
@@ -92,7 +93,7 @@ impl Client {
             let mut phase = self.phase.clone();
             let _ = timeout(Duration::from_millis(pause_ms), phase.wait_for(|phase| *phase != Phase::Storm)).await;
         }
-        self.send(number + 1).await;
+        self.burst(number + 1..=number + 1).await;
         self.ledger.with(|book| book.healed += 1);
         let _ = self.phase.wait_for(|phase| *phase == Phase::Over).await;
         let pages = self.read_all().await;
@@ -115,6 +116,16 @@ impl Client {
                 Err(_) => {}
             }
         }
+    }
+
+    /// Sends messages, all at once.
+    async fn burst(&mut self, numbers: std::ops::RangeInclusive<u64>) {
+        let sending = numbers.map(|number| {
+            let mut device = self.twin();
+            device.random = SmallRng::seed_from_u64(self.random.random());
+            async move { device.send(number).await }
+        });
+        futures_util::future::join_all(sending.collect::<Vec<_>>()).await;
     }
 
     /// Sends one message until it is acknowledged.
@@ -231,7 +242,7 @@ impl Client {
 pub(crate) async fn look(mut client: Client) {
     while *client.phase.borrow() == Phase::Storm {
         client.read().await;
-        let pause_ms = client.random.random_range(20..300);
+        let pause_ms = client.random.random_range(50..400);
         sleep(Duration::from_millis(pause_ms)).await;
     }
 }

@@ -11,8 +11,8 @@ pub(crate) enum Fault {
     Part(HostId, HostId),
     /// Nothing passes in one direction.
     PartOneWay(HostId, HostId),
-    /// A region reaches no other region and no client, nor they it.
-    Isolate(HostId),
+    /// A region reaches no other region, nor they it; nor clients, if so said.
+    Isolate(HostId, bool),
     /// The way between two regions is long, in milliseconds, and loses of a thousand segments so many.
     Slow(HostId, HostId, u64, u32),
     /// A region's process ends; silently: its peers are told nothing.
@@ -40,10 +40,10 @@ pub(crate) fn plan(random: &mut SmallRng, regions: usize, slots: usize, from_us:
         .map(|_| {
             let (one, step) = (random.random_range(0..regions), random.random_range(1..regions));
             let other = (one + step) % regions;
-            let fault = match random.random_range(0..16) {
+            let fault = match random.random_range(0..17) {
                 0 | 1 => Fault::Part(one, other),
-                2..=4 => Fault::PartOneWay(one, other),
-                5 | 6 => Fault::Isolate(one),
+                2 | 3 => Fault::PartOneWay(one, other),
+                4..=6 => Fault::Isolate(one, random.random_bool(0.4)),
                 7 => Fault::Slow(one, other, random.random_range(50..400), random.random_range(0..100)),
                 8..=10 => Fault::Crash(one, random.random_bool(0.5)),
                 11 | 12 => Fault::Freeze(one, Freeze::Process),

@@ -71,6 +71,9 @@ struct Opening {
     reply: oneshot::Sender<io::Result<End>>,
 }
 
+/// Who waits for a connection, and what became of it.
+type Opened = (oneshot::Sender<io::Result<End>>, io::Result<End>);
+
 struct Connection {
     hosts: [HostId; 2],
     /// What goes from each end to the other.
@@ -173,9 +176,11 @@ impl Network {
 
     /// The host is gone. `silently`: its peers hear nothing before it is back.
     pub(crate) fn crash(&self, host: HostId, silently: bool) {
-        let mut inner = self.inner.lock();
-        inner.listeners.retain(|(listening, _), _| *listening != host);
-        inner.opening.retain(|opening| opening.from != host);
+        let mut guard = self.inner.lock();
+        let inner = &mut *guard;
+        // Ends that nobody has taken yet close when they are dropped, and that takes the lock.
+        let unheard: Vec<_> = inner.listeners.extract_if(.., |(listening, _), _| *listening == host).collect();
+        let unanswered: Vec<_> = inner.opening.extract_if(.., |opening| opening.from == host).collect();
         if silently {
             inner.silent.insert(host);
         }
@@ -200,6 +205,8 @@ impl Network {
                 }
             }
         }
+        drop(guard);
+        drop((unheard, unanswered));
     }
 
     /// The host is back.
@@ -209,22 +216,22 @@ impl Network {
 
     /// Delivers what has arrived by `now_us`. Wakes whoever waits for it.
     pub(crate) fn step(&self, now_us: u64) {
-        let mut wakers = Vec::new();
-        let mut opened = Vec::new();
+        let (mut wakers, mut opened, mut given_up) = (Vec::new(), Vec::new(), Vec::new());
         {
             let mut inner = self.inner.lock();
             inner.now_us = now_us;
             inner.deliver(&mut wakers);
-            self.answer_openings(&mut inner, &mut opened);
+            self.answer_openings(&mut inner, &mut opened, &mut given_up);
         }
         wakers.into_iter().for_each(Waker::wake);
         for (reply, end) in opened {
             // Whoever has given up meanwhile drops its end, which closes it.
             let _ = reply.send(end);
         }
+        drop(given_up);
     }
 
-    fn answer_openings(&self, inner: &mut Inner, opened: &mut Vec<(oneshot::Sender<io::Result<End>>, io::Result<End>)>) {
+    fn answer_openings(&self, inner: &mut Inner, opened: &mut Vec<Opened>, given_up: &mut Vec<Opening>) {
         for mut opening in std::mem::take(&mut inner.opening) {
             let (from, to) = match opening.answered {
                 None => (opening.from, opening.to),
@@ -232,7 +239,9 @@ impl Network {
             };
             let held_back = inner.is_cut(from, to) || inner.silent.contains(&opening.to);
             if opening.due_us > inner.now_us || held_back {
-                if !opening.reply.is_closed() {
+                if opening.reply.is_closed() {
+                    given_up.push(opening);
+                } else {
                     inner.opening.push(opening);
                 }
                 continue;

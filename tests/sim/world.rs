@@ -26,7 +26,7 @@ const TICK_US: u64 = 5_000;
 /// When faults begin: the deployment is founded by then.
 const STORM_FROM_US: u64 = 1_500_000;
 /// When everything is healed.
-const STORM_TO_US: u64 = 9_500_000;
+const STORM_TO_US: u64 = 8_500_000;
 /// How long after that everybody must have been answered.
 const HEALED_WITHIN_US: u64 = 20_000_000;
 /// How long the last reads may take, and then the copies to become the same.
@@ -76,7 +76,7 @@ struct Region {
 impl World {
     fn new(seed: u64) -> Self {
         let mut random = SmallRng::seed_from_u64(seed);
-        let count = if random.random_range(0..10) == 0 { 5 } else { 3 };
+        let count = if random.random_range(0..12) == 0 { 5 } else { 3 };
         let names: Vec<String> = (1..=count).map(|number| format!("r{number}")).collect();
         let mut hosts = names.clone();
         hosts.push("devices".to_owned());
@@ -101,8 +101,9 @@ impl World {
         let regions = regions.collect();
         let ways_us = (0..count).map(|_| (0..count).map(|_| random.random_range(1_000..40_000)).collect());
         let ways_us = ways_us.collect();
+        let slow_disks = random.random_bool(0.2);
         let temper = Temper {
-            commit_us_max: random.random_range(0..8_000),
+            commit_us_max: random.random_range(0..if slow_disks { 60_000 } else { 8_000 }),
             unknown_permille: if random.random_bool(0.3) { 5 } else { 0 },
         };
         Self {
@@ -207,7 +208,7 @@ impl World {
                     ledger: self.ledger.clone(),
                     random: SmallRng::seed_from_u64(self.random.random()),
                     phase: self.phase.subscribe(),
-                    pause_ms_max: self.random.random_range(100..1_500),
+                    pause_ms_max: self.random.random_range(200..2_500),
                 });
             }
         }
@@ -252,7 +253,7 @@ impl World {
 
     fn begin(&mut self, fault: Fault) {
         match fault {
-            Fault::Part(..) | Fault::PartOneWay(..) | Fault::Isolate(_) | Fault::Slow(..) => {}
+            Fault::Part(..) | Fault::PartOneWay(..) | Fault::Isolate(..) | Fault::Slow(..) => {}
             Fault::Crash(at, silently) => self.crash(at, silently),
             Fault::Freeze(at, how) => {
                 if how == Freeze::Machine {
@@ -273,7 +274,7 @@ impl World {
 
     fn end(&mut self, fault: Fault) {
         match fault {
-            Fault::Part(..) | Fault::PartOneWay(..) | Fault::Isolate(_) | Fault::Slow(..) | Fault::FailOver(_) => {}
+            Fault::Part(..) | Fault::PartOneWay(..) | Fault::Isolate(..) | Fault::Slow(..) | Fault::FailOver(_) => {}
             Fault::Crash(at, _) => {
                 if !self.regions[at].host.is_up() {
                     self.start(at);
@@ -335,8 +336,8 @@ impl World {
                     self.network.link(other, one, |link| link.cut = true);
                 }
                 Fault::PartOneWay(one, other) => self.network.link(one, other, |link| link.cut = true),
-                Fault::Isolate(one) => {
-                    for other in 0..=devices {
+                Fault::Isolate(one, wholly) => {
+                    for other in 0..count + usize::from(wholly) {
                         if other != one {
                             self.network.link(one, other, |link| link.cut = true);
                             self.network.link(other, one, |link| link.cut = true);
