@@ -109,10 +109,15 @@ impl Slots {
         *place = Place::Elsewhere { epoch };
     }
 
-    /// A replica that follows `slot` under `epoch` holds everything up to `index`.
+    /// A replica that follows `slot` under `epoch` holds everything up to `index`. Older news, of a fetch that was under way, takes
+    /// nothing back.
     pub fn held(&self, slot: Slot, epoch: Epoch, replica: Replica, index: LogIndex) {
         self.tell(slot, epoch, |untold| {
-            untold.replicas.insert(replica, Progress::Holds(index));
+            let known = match untold.replicas.get(&replica) {
+                Some(Progress::Holds(known)) => *known,
+                Some(Progress::Follows(_) | Progress::Left) | None => 0,
+            };
+            untold.replicas.insert(replica, Progress::Holds(known.max(index)));
         });
     }
 
