@@ -22,7 +22,12 @@ pub(crate) fn differing(slots: &[Slot], stores: &[Arc<Disk>]) -> Option<String> 
         let first_log = stores.first().map(|store| log(store, *slot))?;
         for (at, store) in stores.iter().enumerate().skip(1) {
             if written(store, *slot) != first {
-                return Some(format!("I2: regions 1 and {} hold slot {slot} differently", at + 1));
+                let ends = |store: &Arc<Disk>| log(store, *slot).keys().next_back().copied().unwrap_or(0);
+                let ends: Vec<u64> = stores.iter().map(ends).collect();
+                return Some(format!(
+                    "I2: regions 1 and {} hold slot {slot} differently; the logs end at {ends:?}",
+                    at + 1
+                ));
             }
             let log = log(store, *slot);
             let last = |log: &BTreeMap<u64, Bytes>| log.keys().next_back().copied();

@@ -2,7 +2,6 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fmt::Write as _,
     sync::Arc,
 };
 
@@ -170,7 +169,10 @@ impl Book {
     pub(crate) fn note(&mut self, host: HostId, what: &str) {
         let name = self.names.get(host).map_or("world", String::as_str);
         let (seconds, micros) = (self.now_us / 1_000_000, self.now_us % 1_000_000);
-        let _ = writeln!(self.trace, "{seconds:3}.{:03} {name:8} {what}", micros / 1_000);
+        let line = format!("{seconds:3}.{:03} {name:8} {what}", micros / 1_000);
+        tracing::info!(target: "sim", "{line}");
+        self.trace.push_str(&line);
+        self.trace.push('\n');
     }
 
     pub(crate) fn violation(&mut self, what: String) {

@@ -15,6 +15,7 @@ use std::{
 use antiphon_types::sabotage::{self, Rule};
 use parking_lot::Mutex;
 use rand::{SeedableRng as _, rngs::StdRng};
+use tracing_subscriber::{Layer as _, filter::Targets, layer::SubscriberExt as _, util::SubscriberInitExt as _};
 
 use crate::{RULES, Test, world};
 
@@ -167,6 +168,7 @@ pub(crate) fn one(seed: u64, show: bool, broken: Option<Rule>) {
     if let Some(rule) = broken {
         sabotage::break_rule(rule);
     }
+    logging();
     mad_turmoil::rand::set_rng(StdRng::seed_from_u64(seed));
     thread::spawn(give_up);
     // Tasks swallow panics; no task of the product may panic whatever happens.
@@ -180,10 +182,7 @@ pub(crate) fn one(seed: u64, show: bool, broken: Option<Rule>) {
         })
     });
     // A thread that has drawn nothing yet.
-    let world = thread::spawn(move || {
-        let _logging = logging();
-        world::run(seed)
-    });
+    let world = thread::spawn(move || world::run(seed));
     let Ok(outcome) = world.join() else {
         process::exit(FAILED);
     };
@@ -210,13 +209,10 @@ fn give_up() {
     process::exit(HANGS);
 }
 
-/// Shows the product's own log with `SIM_LOG=debug`.
-fn logging() -> Option<tracing::subscriber::DefaultGuard> {
-    let filter = std::env::var("SIM_LOG").ok()?;
-    let subscriber = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .without_time()
-        .with_ansi(false)
-        .finish();
-    Some(tracing::subscriber::set_default(subscriber))
+/// Shows the product's own log with `SIM_LOG=debug`. Set up before anything is drawn at random, so that the world goes as without.
+fn logging() {
+    let Ok(targets) = std::env::var("SIM_LOG") else { return };
+    let targets: Targets = targets.parse().unwrap();
+    let lines = tracing_subscriber::fmt::layer().without_time().with_ansi(false);
+    tracing_subscriber::registry().with(lines.with_filter(targets)).init();
 }
