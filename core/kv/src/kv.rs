@@ -1,12 +1,8 @@
-use std::{
-    fmt,
-    future::Future,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{fmt, future::Future, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures_util::{FutureExt as _, future::BoxFuture};
+use tokio::time::Instant;
 
 use crate::{CommitFault, EmbeddedOptions, Faults, KvError, Limits, Txn, embedded, engine::Engine};
 

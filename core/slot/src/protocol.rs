@@ -9,7 +9,10 @@ use std::{
 };
 
 use antiphon_proto::log::{EpochStart, Header};
-use antiphon_types::{Epoch, LogIndex};
+use antiphon_types::{
+    Epoch, LogIndex,
+    sabotage::{self, Rule},
+};
 use bytes::Bytes;
 
 /// Names one batch; settles whether a commit of unknown result happened.
@@ -435,6 +438,7 @@ impl Protocol {
     fn raise_high_watermark(&mut self) -> Option<LogIndex> {
         let held_by_all = match self.in_sync.durability {
             Durability::Regional => self.last_index,
+            Durability::Global if sabotage::is_broken(Rule::InSyncSetsAreWaitedFor) => self.last_index,
             Durability::Global => self.held_by_all(),
         };
         if held_by_all <= self.high_watermark || !self.in_sync.is_enough() {

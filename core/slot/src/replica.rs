@@ -2,7 +2,10 @@
 
 use antiphon_kv::{Kv, KvError, KvPair, RangeRead, Txn};
 use antiphon_proto::log::{Entry, EpochStart, Header, Undo, Write};
-use antiphon_types::{Epoch, LogIndex, Slot};
+use antiphon_types::{
+    Epoch, LogIndex, Slot,
+    sabotage::{self, Rule},
+};
 use bytes::Bytes;
 use prost::Message as _;
 
@@ -390,7 +393,8 @@ fn unfenced(error: BatchError) -> SlotError {
 }
 
 fn expect_epoch(slot: Slot, epoch: Epoch, header: &Header) -> Result<(), SlotError> {
-    if header.epoch == epoch && header.owner.is_empty() {
+    let is_newer = header.epoch > epoch && sabotage::is_broken(Rule::OlderEpochsAreRefused);
+    if header.epoch == epoch && header.owner.is_empty() || is_newer {
         return Ok(());
     }
     Err(promised_higher(slot, header))

@@ -1,7 +1,10 @@
 use std::{future::Future, sync::Arc, time::Duration};
 
 use antiphon_kv::{Kv, KvError};
-use antiphon_types::{Epoch, LogIndex, Slot};
+use antiphon_types::{
+    Epoch, LogIndex, Slot,
+    sabotage::{self, Rule},
+};
 use parking_lot::Mutex;
 use tokio::{
     sync::{mpsc, oneshot, watch},
@@ -106,10 +109,15 @@ impl Slots {
         *place = Place::Elsewhere { epoch };
     }
 
-    /// A replica that follows `slot` under `epoch` holds everything up to `index`.
+    /// A replica that follows `slot` under `epoch` holds everything up to `index`. Older news, of a fetch that was under way, takes
+    /// nothing back.
     pub fn held(&self, slot: Slot, epoch: Epoch, replica: Replica, index: LogIndex) {
         self.tell(slot, epoch, |untold| {
-            untold.replicas.insert(replica, Progress::Holds(index));
+            let known = match untold.replicas.get(&replica) {
+                Some(Progress::Holds(known)) => *known,
+                Some(Progress::Follows(_) | Progress::Left) | None => 0,
+            };
+            untold.replicas.insert(replica, Progress::Holds(known.max(index)));
         });
     }
 
@@ -274,7 +282,10 @@ impl Slots {
         Fut: Future<Output = Result<T, E>> + Send,
     {
         // Taken before the snapshot: whatever it covers is in the snapshot too.
-        let high_watermark = runtime.reached(0, self.inner.node.options.write_timeout).await?;
+        let mut high_watermark = runtime.reached(0, self.inner.node.options.write_timeout).await?;
+        if sabotage::is_broken(Rule::ReadsStopAtTheHighWatermark) {
+            high_watermark = LogIndex::MAX;
+        }
         let owner = self.inner.owner;
         let header_key = keys::header(slot);
         let result = self

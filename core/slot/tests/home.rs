@@ -120,6 +120,17 @@ fn read_number(value: Option<Bytes>) -> u64 {
     value.map_or(0, |value| u64::from_be_bytes(value.as_ref().try_into().unwrap()))
 }
 
+/// Of what a replica says before the writer listens the latest counts, and a fetch that was under way speaks of an earlier moment.
+#[tokio::test]
+async fn older_news_of_a_replica_takes_nothing_back() {
+    let world = World::start(with_standby()).await;
+    let counting = world.count();
+    world.appended(1).await;
+    world.slots.held(slot(), 1, STANDBY, 1);
+    world.slots.held(slot(), 1, STANDBY, 0);
+    assert_eq!(counting.await.unwrap().unwrap(), 1);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_acknowledged_or_read_before_the_standby_holds_it() {
     let world = World::start(with_standby()).await;

@@ -7,6 +7,7 @@ mod error;
 mod id;
 pub mod kind;
 mod name;
+pub mod sabotage;
 pub mod trace;
 
 pub use clock::{Clock, TimestampMs};

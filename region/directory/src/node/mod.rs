@@ -10,16 +10,11 @@ mod service;
 mod status;
 mod voters;
 
-use std::{
-    fmt,
-    path::Path,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{fmt, path::Path, sync::Arc, time::Duration};
 
 use antiphon_kv::Kv;
 use antiphon_proto::rpc::{directory_server::DirectoryServer, raft_server::RaftServer};
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use lease::Grants;
@@ -104,9 +99,18 @@ impl DirectoryNode {
     /// # Errors
     /// [`StartError`].
     pub async fn start(options: NodeOptions, region: RegionId, folder: &Path, dial: Dial) -> Result<Self, StartError> {
+        let kv = store::open(&folder.join("directory")).await?;
+        Self::start_on(options, region, kv, dial).await
+    }
+
+    /// As [`DirectoryNode::start`], with `kv` for its store: one of its own, that nobody else writes to.
+    ///
+    /// # Errors
+    /// [`StartError`].
+    pub async fn start_on(options: NodeOptions, region: RegionId, kv: Kv, dial: Dial) -> Result<Self, StartError> {
         let terms = options.lease.terms()?;
         let config = Arc::new(options.raft.to_openraft(&options.deployment)?);
-        let kv = store::open(&folder.join("directory")).await?;
+        let kv = store::with_limits(kv);
         let identity = Identity::take(&kv, &options.deployment, region).await?;
         let (machine, images, table) = Machine::open(kv.clone()).await?;
         let peers = Arc::new(Peers::open(identity, dial, kv.clone(), images.clone()).await?);

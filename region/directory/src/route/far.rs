@@ -1,12 +1,24 @@
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashMap, io, sync::Arc, time::Duration};
 
+use futures_util::future::BoxFuture;
+use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tonic::transport::{Channel, Endpoint};
+use tower::service_fn;
 
 use super::NodeTls;
 
 /// How regions are reached other than by the addresses that the directory holds: by name, `host:port`.
 pub type Detours = HashMap<String, String>;
+
+/// A connection to another node, whatever carries it.
+pub trait Wire: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Wire for T {}
+
+/// Opens a connection to the `host:port` that it is given.
+pub type Connect = Arc<dyn Fn(&str) -> BoxFuture<'static, io::Result<Box<dyn Wire>>> + Send + Sync>;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// A connection that answers no ping for so long is given up.
@@ -25,18 +37,34 @@ pub struct Dialer {
 }
 
 struct Shared {
-    tls: NodeTls,
+    way: Way,
     detours: Detours,
     channels: Mutex<HashMap<(String, String), Channel>>,
+}
+
+/// How connections are made.
+enum Way {
+    Tls(NodeTls),
+    Over(Connect),
 }
 
 impl Dialer {
     /// Shows and believes what `tls` says. Regions that `detours` names are reached there and not at their addresses.
     #[must_use]
     pub fn new(tls: NodeTls, detours: Detours) -> Self {
+        Self::with(Way::Tls(tls), detours)
+    }
+
+    /// Over connections that `connect` makes, who has to see to it that nobody else reads or writes them.
+    #[must_use]
+    pub fn over(connect: Connect) -> Self {
+        Self::with(Way::Over(connect), Detours::new())
+    }
+
+    fn with(way: Way, detours: Detours) -> Self {
         Self {
             shared: Arc::new(Shared {
-                tls,
+                way,
                 detours,
                 channels: Mutex::default(),
             }),
@@ -54,8 +82,11 @@ impl Dialer {
         if let Some(channel) = channels.get(&key) {
             return Some(channel.clone());
         }
-        let endpoint = Endpoint::from_shared(format!("https://{address}"))
-            .and_then(|endpoint| endpoint.tls_config(shared.tls.client(region)));
+        let endpoint = match &shared.way {
+            Way::Tls(tls) => Endpoint::from_shared(format!("https://{address}"))
+                .and_then(|endpoint| endpoint.tls_config(tls.client(region))),
+            Way::Over(_) => Endpoint::from_shared(format!("http://{address}")),
+        };
         let endpoint = match endpoint {
             Ok(endpoint) => endpoint,
             Err(error) => {
@@ -63,7 +94,7 @@ impl Dialer {
                 return None;
             }
         };
-        let channel = endpoint
+        let endpoint = endpoint
             .connect_timeout(CONNECT_TIMEOUT)
             .tcp_nodelay(true)
             .http2_keep_alive_interval(KEEP_ALIVE.0)
@@ -71,8 +102,17 @@ impl Dialer {
             .keep_alive_while_idle(true)
             .initial_stream_window_size(STREAM_WINDOW_BYTES)
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-            .buffer_size(REQUESTS_MAX)
-            .connect_lazy();
+            .buffer_size(REQUESTS_MAX);
+        let channel = match &shared.way {
+            Way::Tls(_) => endpoint.connect_lazy(),
+            Way::Over(connect) => {
+                let (connect, address) = (connect.clone(), address.to_owned());
+                endpoint.connect_with_connector_lazy(service_fn(move |_| {
+                    let connecting = connect(&address);
+                    async move { connecting.await.map(TokioIo::new) }
+                }))
+            }
+        };
         channels.insert(key, channel.clone());
         Some(channel)
     }

@@ -24,9 +24,9 @@ use tower::Service;
 use self::call::Target;
 use crate::TableWatch;
 
-pub use far::{Detours, Dialer};
+pub use far::{Connect, Detours, Dialer, Wire};
 pub use peer::PeerRegion;
-pub use serve::serve_nodes;
+pub use serve::{serve_nodes, serve_wires};
 pub use tls::{DevelopmentCa, NodeTls, TlsError};
 
 /// The way to every slot. Cheap to clone.

@@ -1,18 +1,25 @@
 use std::{
     convert::Infallible,
+    io,
     task::{Context, Poll},
     time::Duration,
 };
 
 use antiphon_types::trace;
-use futures_util::future::BoxFuture;
+use futures_util::{Stream, future::BoxFuture};
 use http::{Request, Response};
-use tokio::net::TcpListener;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpListener,
+};
 use tonic::{
     Status,
     body::Body,
     service::Routes,
-    transport::{Error, Server, server::TcpIncoming},
+    transport::{
+        Error, Server,
+        server::{Connected, TcpIncoming},
+    },
 };
 use tower::{Layer, Service};
 use tracing::Instrument as _;
@@ -41,8 +48,35 @@ pub async fn serve_nodes(
     // The builder's own setting counts only for listeners that it makes itself. Without it a small frame behind another waits for the
     // peer's delayed acknowledgement.
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-    Server::builder()
-        .tls_config(tls.server().timeout(HANDSHAKE_TIMEOUT))?
+    let server = Server::builder().tls_config(tls.server().timeout(HANDSHAKE_TIMEOUT))?;
+    serve(server, incoming, services, shutdown).await
+}
+
+/// As [`serve_nodes`], over connections that come as they are: whoever makes them knows that the peers are nodes of the deployment.
+///
+/// # Errors
+/// What `incoming` ends with.
+pub async fn serve_wires<I>(
+    incoming: impl Stream<Item = io::Result<I>>,
+    services: Routes,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), Error>
+where
+    I: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
+{
+    serve(Server::builder(), incoming, services, shutdown).await
+}
+
+async fn serve<I>(
+    server: Server,
+    incoming: impl Stream<Item = io::Result<I>>,
+    services: Routes,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), Error>
+where
+    I: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
+{
+    server
         .max_concurrent_streams(STREAMS_MAX)
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)

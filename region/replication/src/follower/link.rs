@@ -9,7 +9,10 @@ use std::{
 use antiphon_directory::Route;
 use antiphon_proto::rpc::{FollowerHello, HomeFrame, HomeFrames, home_frame, replication_client::ReplicationClient};
 use antiphon_slot::{ReplicaLog, SlotError};
-use antiphon_types::{Epoch, Slot};
+use antiphon_types::{
+    Epoch, Slot,
+    sabotage::{self, Rule},
+};
 use futures_util::{StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
 use prost::Message as _;
 use tokio::{
@@ -154,7 +157,7 @@ impl Followed {
         let gone: HashSet<Slot> = self
             .slots
             .keys()
-            .filter(|slot| !wanted.contains_key(slot))
+            .filter(|slot| !wanted.contains_key(slot) && !sabotage::is_broken(Rule::OlderEpochsAreRefused))
             .copied()
             .collect();
         for slot in gone {

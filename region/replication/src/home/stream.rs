@@ -10,7 +10,10 @@ use antiphon_proto::{
     },
 };
 use antiphon_slot::{SlotError, Slots, protocol::LogState};
-use antiphon_types::{LogIndex, Slot};
+use antiphon_types::{
+    LogIndex, Slot,
+    sabotage::{self, Rule},
+};
 use bytes::Bytes;
 use prost::Message as _;
 use tokio::{
@@ -302,12 +305,15 @@ impl Follower {
     fn begin(&self, slot: Slot, fetch: &Fetch, log: &LogState) -> (Option<home_frame::Body>, Sends) {
         self.inner.progress.begins(slot, self.region, log.epoch, Instant::now());
         let parts = parts_behind((&log.epochs, log.last_index), (&fetch.epochs, fetch.last_index));
-        let keep = parts.unwrap_or(0);
+        let keep = match sabotage::is_broken(Rule::LogsAreCut) {
+            true => fetch.last_index.min(log.last_index),
+            false => parts.unwrap_or(0),
+        };
         if keep + 1 < log.first_index {
             return (None, self.copy(log));
         }
         self.slots.follows(slot, log.epoch, self.region, keep + 1);
-        if keep < fetch.last_index {
+        if keep < fetch.last_index && !sabotage::is_broken(Rule::LogsAreCut) {
             let cut = Cut {
                 slot: slot.number().into(),
                 epoch: log.epoch,

@@ -1,11 +1,7 @@
-use std::{
-    fmt,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{fmt, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::{
@@ -105,7 +101,7 @@ async fn keep(lease: Arc<Lease>, incarnation: u64, valid: watch::Sender<bool>, e
                 }
                 Err(error) => tracing::warn!(region = shared.region.0, %error, "the region's lease is not renewed"),
             }
-            tokio::time::sleep_until(next.into()).await;
+            tokio::time::sleep_until(next).await;
         }
     };
     let expiring = async {

@@ -47,10 +47,15 @@ pub(crate) async fn open(folder: &Path) -> Result<Kv, KvError> {
         cache_bytes: CACHE_BYTES,
         ..EmbeddedOptions::default()
     });
-    Ok(kv.await?.with_limits(Limits {
+    kv.await.map(with_limits)
+}
+
+/// The store with room for a change of every placement.
+pub(crate) fn with_limits(kv: Kv) -> Kv {
+    kv.with_limits(Limits {
         transaction_bytes_max: TRANSACTION_BYTES_MAX,
         ..Limits::default()
-    }))
+    })
 }
 
 fn failed(error: KvError) -> io::Error {
