@@ -36,7 +36,7 @@ use crate::{
 
 const NAMES: [&str; 5] = ["us-east", "eu-central", "ap-northeast", "eu-west", "us-west"];
 /// How long a fault lasts at least: past a lease, and past the time in which another home is found.
-const LASTS: Duration = Duration::from_secs(9);
+const LASTS: Duration = Duration::from_secs(8);
 /// By then each conversation has to be writable, and by then after a fault all has to be as before.
 const PATIENCE: Duration = Duration::from_secs(60);
 const PAUSE_MS: std::ops::Range<u64> = 100..300;
@@ -205,7 +205,7 @@ impl Drill {
         self.tell(
             fault,
             &cast,
-            (writable, writable_again.clone()),
+            [&writable, &whole, &writable_again],
             counted,
             failures_before,
         );
@@ -389,15 +389,19 @@ impl Drill {
         &mut self,
         fault: &Fault,
         cast: &Cast,
-        (writable, again): (Result<u128, String>, Result<u128, String>),
+        [writable, whole, again]: [&Result<u128, String>; 3],
         counted: Counted,
         failures_before: usize,
     ) {
-        let ms = |result: Result<u128, String>| result.map_or_else(|_| "never".to_owned(), |ms| ms.to_string());
+        let ms = |result: &Result<u128, String>| match result {
+            Ok(ms) => ms.to_string(),
+            Err(_) => "never".to_owned(),
+        };
         let mut line = format!(
-            "{:28} writable {:>6} ms, everywhere again {:>6} ms, {:>5} sent, {:>4} refused, {:>4} resent, p99 {:>6} ms, {} violations",
+            "{:26} writable {:>6} ms, whole {:>6} ms, everywhere {:>5} ms, {:>5} sent, {:>4} refused, {:>4} resent, p99 {:>6} ms, {} violations",
             fault.name,
             ms(writable),
+            ms(whole),
             ms(again),
             counted.acknowledged,
             counted.refused,
