@@ -98,6 +98,11 @@ impl World {
             .stdout(open("said").unwrap())
             .stderr(open("log").unwrap())
             .kill_on_drop(true);
+        // What steers the tests is no setting of the program.
+        let steers = std::env::vars_os().map(|(name, _)| name);
+        for name in steers.filter(|name| name.to_string_lossy().starts_with("ANTIPHON_CHAOS_")) {
+            command.env_remove(name);
+        }
         self.child = Some(command.spawn().unwrap());
     }
 
