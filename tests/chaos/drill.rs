@@ -3,7 +3,7 @@
 use std::{
     fmt::Write as _,
     fs,
-    path::Path,
+    path::{Path, PathBuf},
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
@@ -25,7 +25,7 @@ use crate::{
     faults::{Cast, Fault, Role},
     kill9::read_all,
     operator::{Kept, command, directory_of_any, kept, missing, picture},
-    rules::{Race, Removal, at, seq_of, surely},
+    rules::{Race, Removal, at, group, person, seq_of, surely},
     support::{
         Http, Person,
         checker::check,
@@ -110,13 +110,14 @@ impl Drill {
         let deadline = Instant::now() + Duration::from_secs(3_600);
         for (index, home) in self.regions.iter().enumerate() {
             for number in 0..talks_of_each {
-                let mut members = Vec::new();
-                for region in &self.regions {
+                let joining = self.regions.iter().map(|region| {
                     let name = format!("{region}-{index}-{number}");
-                    members.push(self.world.person(region, &name).await);
-                }
+                    let world = &self.world;
+                    async move { person(world, region, &name).await }
+                });
+                let members = join_all(joining).await;
                 let others: Vec<&Person> = members.iter().filter(|member| member.id != members[index].id).collect();
-                let id = at(&self.world, home, &members[index]).group("drill", &others).await;
+                let id = group(&self.world, home, &members[index], &others).await;
                 let slot = id.parse::<ConversationId>().unwrap().slot().number();
                 self.talks.push(Talk { id, slot, members });
             }
@@ -150,8 +151,10 @@ impl Drill {
         };
         let name = format!("{}", self.rounds);
         let other = cast.regions.iter().find(|region| **region != cast.home).unwrap();
-        let removal = Removal::prepare(&self.world, &cast.home, other, &name).await;
-        let race = Race::prepare(&self.world, [&cast.home, other], &name).await;
+        let (removal, race) = tokio::join!(
+            Removal::prepare(&self.world, &cast.home, other, &name),
+            Race::prepare(&self.world, [&cast.home, other], &name)
+        );
         let before = Counted::of(&self.counts);
 
         let began = Instant::now();
@@ -241,6 +244,11 @@ impl Drill {
             violations.len(),
             self.counts.refusals.lock(),
         );
+        if !violations.is_empty() {
+            let records = history.records.iter().map(|record| format!("{record:?}\n"));
+            fs::create_dir_all(kept_in()).unwrap();
+            fs::write(kept_in().join("history"), records.collect::<String>()).unwrap();
+        }
         for violation in violations.iter().take(50) {
             eprintln!("{violation}");
         }
@@ -262,7 +270,7 @@ impl Drill {
 
     /// Keeps the logs of the regions where they can be read after the end.
     pub(crate) fn keep_logs(&self, name: &str) {
-        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("chaos").join(name);
+        let folder = kept_in().join(name);
         fs::create_dir_all(&folder).unwrap();
         for region in &self.regions {
             let _ = fs::copy(self.world.data().join(region).join("log"), folder.join(region));
@@ -420,6 +428,11 @@ impl Drill {
             eprintln!("    {failure}");
         }
     }
+}
+
+/// Where a run leaves what somebody may want to read.
+fn kept_in() -> PathBuf {
+    Path::new(env!("CARGO_TARGET_TMPDIR")).join("chaos")
 }
 
 fn sent(member: &Person, talk: &Talk, id: &str) -> Event {

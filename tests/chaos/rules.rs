@@ -13,9 +13,18 @@ use tokio::{
 use tokio_tungstenite::tungstenite::Message as WsMessage;
 use tokio_util::sync::CancellationToken;
 
-use crate::support::{Http, Person, RawSession, http::Answer, number, session::hello, text, world::World};
+use crate::support::{
+    Http, Person, RawSession,
+    http::{Answer, PASSWORD},
+    number,
+    session::hello,
+    text,
+    world::World,
+};
 
 const TRY: Duration = Duration::from_secs(4);
+/// How long something is tried that is not what the drill is about.
+const TRIES: Duration = Duration::from_secs(30);
 const TRY_AGAIN: Duration = Duration::from_millis(100);
 const MESSAGES_AFTER: usize = 5;
 
@@ -51,6 +60,60 @@ pub(crate) async fn surely(
     }
 }
 
+/// Registers and logs in, however often that has to be tried.
+pub(crate) async fn person(world: &World, region: &str, name: &str) -> Person {
+    let deadline = Instant::now() + TRIES;
+    let http = world.http(region);
+    let body = json!({"username": name, "password": PASSWORD});
+    let nobody = Person {
+        http: http.clone(),
+        id: String::new(),
+        name: name.to_owned(),
+        device_id: format!("{name}-phone"),
+        token: String::new(),
+        refresh_token: String::new(),
+    };
+    let edge = std::slice::from_ref(&http);
+    // Taken: by a try whose answer was lost.
+    let registered = surely(
+        edge,
+        &nobody,
+        (Method::POST, "/v1/accounts", Some(&body)),
+        &[201, 409],
+        deadline,
+    )
+    .await;
+    registered.unwrap_or_else(|| panic!("{name} cannot register in {region}"));
+    let body = json!({"username": name, "password": PASSWORD, "deviceId": nobody.device_id});
+    let tokens = surely(
+        edge,
+        &nobody,
+        (Method::POST, "/v1/tokens", Some(&body)),
+        &[200],
+        deadline,
+    )
+    .await;
+    let tokens = tokens
+        .unwrap_or_else(|| panic!("{name} cannot log in in {region}"))
+        .body;
+    Person {
+        id: text(&tokens["userId"]),
+        token: text(&tokens["accessToken"]),
+        refresh_token: text(&tokens["refreshToken"]),
+        ..nobody
+    }
+}
+
+/// Creates a group at the edge of a region, however often that has to be tried.
+pub(crate) async fn group(world: &World, region: &str, owner: &Person, members: &[&Person]) -> String {
+    let ids: Vec<&str> = members.iter().map(|member| member.id.as_str()).collect();
+    let body = json!({"kind": "group", "title": "drill", "memberIds": ids});
+    let edge = [world.http(region)];
+    let asked = (Method::POST, "/v1/conversations", Some(&body));
+    let created = surely(&edge, owner, asked, &[201], Instant::now() + TRIES).await;
+    text(&created.expect("a group").body["conversationId"])
+}
+
 /// Who is removed from a group in the midst of it.
 pub(crate) struct Removal {
     owner: Person,
@@ -64,33 +127,35 @@ pub(crate) struct Removal {
 impl Removal {
     /// A group of two that is homed in `home`; who is to leave listens at `edge`.
     pub(crate) async fn prepare(world: &World, home: &str, edge: &str, name: &str) -> Self {
-        let owner = world.person(home, &format!("owner-{name}")).await;
-        let leaver = world.person(edge, &format!("leaver-{name}")).await;
-        let group = owner.group("leaving", &[&leaver]).await;
+        let owner = person(world, home, &format!("owner-{name}")).await;
+        let leaver = person(world, edge, &format!("leaver-{name}")).await;
+        let group = group(world, home, &owner, &[&leaver]).await;
         let (received, stop) = (Arc::<Mutex<BTreeSet<String>>>::default(), CancellationToken::new());
-        let session = RawSession::open(world.port(edge), &leaver, &[(&group, 0)]).await;
-        let listener = listen(
-            session,
-            world.port(edge),
-            (leaver.clone(), group.clone()),
-            received.clone(),
-        );
+        let listener = listen(world.port(edge), (leaver.clone(), group.clone()), received.clone());
         let listening = tokio::spawn({
             let stop = stop.clone();
             async move {
                 stop.run_until_cancelled(listener).await;
             }
         });
-        let first = owner.send_as(&group, "before", "before").await;
-        assert_eq!(first.status, 201, "{first:?}");
-        Self {
+        let removal = Self {
             owner,
             leaver,
             group,
             received,
             listening,
             stop,
+        };
+        let body = json!({"clientMsgId": "before", "text": "before"});
+        let path = format!("/v1/conversations/{}/messages", removal.group);
+        let edges = [world.http(home)];
+        let asked = (Method::POST, path.as_str(), Some(&body));
+        surely(&edges, &removal.owner, asked, &[200, 201], Instant::now() + TRIES).await;
+        let deadline = Instant::now() + TRIES;
+        while removal.received.lock().is_empty() && Instant::now() < deadline {
+            sleep(TRY_AGAIN).await;
         }
+        removal
     }
 
     /// Removes the member, and sends what it is not to see. What is wrong when it cannot be done in time.
@@ -159,31 +224,21 @@ fn after(at: usize) -> String {
 }
 
 /// Keeps all that a session is pushed or can fetch, and comes back when it ends.
-async fn listen(
-    mut session: RawSession,
-    port: u16,
-    (person, group): (Person, String),
-    received: Arc<Mutex<BTreeSet<String>>>,
-) {
+async fn listen(port: u16, (person, group): (Person, String), received: Arc<Mutex<BTreeSet<String>>>) {
     loop {
+        sleep(TRY_AGAIN).await;
+        let Ok(Ok(mut session)) = timeout(TRY, RawSession::try_connect(port)).await else {
+            continue;
+        };
+        let body = hello(&person.token, &person.device_id, &[(&group, 0)]);
+        let frame = json!({"id": "hello", "hello": body}).to_string();
+        if session.socket.send(WsMessage::text(frame)).await.is_err() {
+            continue;
+        }
+        // A refused Hello ends the connection.
         while let Some(frame) = session.any_event(Duration::from_secs(3_600)).await {
             if frame["message"]["conversationId"] == group.as_str() {
                 received.lock().insert(text(&frame["message"]["clientMsgId"]));
-            }
-        }
-        loop {
-            sleep(TRY_AGAIN).await;
-            let Ok(Ok(mut next)) = timeout(TRY, RawSession::try_connect(port)).await else {
-                continue;
-            };
-            let body = hello(&person.token, &person.device_id, &[(&group, 0)]);
-            let frame = json!({"id": "hello", "hello": body}).to_string();
-            if next.socket.send(WsMessage::text(frame)).await.is_ok()
-                && let Some(answer) = next.read(Instant::now() + TRY).await
-                && answer["welcome"].is_object()
-            {
-                session = next;
-                break;
             }
         }
     }
@@ -199,8 +254,8 @@ impl Race {
         let [left, right] = regions;
         Self {
             pair: [
-                world.person(left, &format!("left-{name}")).await,
-                world.person(right, &format!("right-{name}")).await,
+                person(world, left, &format!("left-{name}")).await,
+                person(world, right, &format!("right-{name}")).await,
             ],
         }
     }
