@@ -213,7 +213,7 @@ impl rpc::conversation_server::Conversation for Home {
         request: Request<rpc::ListConversationsRequest>,
     ) -> Answer<rpc::ListConversationsResponse> {
         let who = user(&request.into_inner().user_id)?;
-        let memberships = |state: &State| {
+        let memberships = |state: &super::State| {
             state
                 .conversations
                 .iter()
