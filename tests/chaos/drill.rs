@@ -46,8 +46,9 @@ const PROBES: u64 = u64::MAX - 1;
 
 /// A world, its load, and what was seen of it.
 pub(crate) struct Drill {
-    world: World,
+    /// Before the world, whose folder goes with it.
     disks: Disks,
+    world: World,
     regions: Vec<String>,
     talks: Vec<Talk>,
     recorder: Recorder,
@@ -88,8 +89,8 @@ impl Drill {
         };
         world.restart().await;
         let mut drill = Self {
-            world,
             disks,
+            world,
             regions,
             talks: Vec::new(),
             recorder: Recorder::new(),
