@@ -18,6 +18,21 @@ lint:
 test:
     cargo test
 
+# Strike worlds of regions with faults: `just chaos --rounds 5`, `just chaos --rounds 1 --only kill-home,drain-home`.
+[positional-arguments]
+chaos *args:
+    #!/usr/bin/env bash
+    set -euo pipefail
+    while [ $# -gt 0 ]; do
+        case "$1" in
+            --rounds) export ANTIPHON_CHAOS_ROUNDS="$2" ;;
+            --only) export ANTIPHON_CHAOS_FAULTS="$2" ;;
+            *) echo "just chaos [--rounds NUMBER] [--only FAULT,FAULT]" >&2; exit 2 ;;
+        esac
+        shift 2
+    done
+    cargo test -p antiphon --test chaos -- --ignored --nocapture
+
 # Run a node; arguments go to `antiphon up`.
 up *args:
     cargo run --release -- up {{ args }}

@@ -11,7 +11,7 @@ use tokio::{
 };
 
 use crate::{
-    client::{Client, Counts},
+    client::{Client, Counts, Load},
     support::{
         Person, Server,
         checker::check,
@@ -48,12 +48,15 @@ async fn kill_9_under_load_loses_and_doubles_nothing() {
             let client = Client::new(
                 person.clone(),
                 conversation.clone(),
-                server.port(),
-                MESSAGES_OF_EACH,
+                &[server.port()],
+                Load::Amount {
+                    messages: MESSAGES_OF_EACH,
+                    in_all: 2 * MESSAGES_OF_EACH as u64,
+                },
                 random.random(),
                 shared,
             );
-            clients.spawn(client.run(2 * MESSAGES_OF_EACH as u64, deadline));
+            clients.spawn(client.run(deadline));
         }
     }
     for _ in 0..KILLS {
@@ -81,7 +84,7 @@ async fn kill_9_under_load_loses_and_doubles_nothing() {
     server.restart().await;
     for (first, second, conversation) in &pairs {
         for reader in [first, second] {
-            read_all(reader, conversation, &recorder).await;
+            read_all(reader, &reader.id, conversation, &recorder).await;
         }
     }
     let history = recorder.history();
@@ -123,8 +126,8 @@ async fn pairs(server: &Server) -> Vec<(Person, Person, String)> {
     pairs
 }
 
-/// Records the whole history as a member reads it, and how far the member has got.
-async fn read_all(reader: &Person, conversation: &str, recorder: &Recorder) {
+/// Records the whole history as a member reads it, and how far the member has got; `name` is what the reader is called.
+pub(crate) async fn read_all(reader: &Person, name: &str, conversation: &str, recorder: &Recorder) {
     let mut after = 0;
     loop {
         let page = reader.page(conversation, &format!("afterSeq={after}&limit=100")).await;
@@ -132,7 +135,7 @@ async fn read_all(reader: &Person, conversation: &str, recorder: &Recorder) {
         let Some(last) = messages.last() else { break };
         after = last.seq;
         recorder.note(Event::Page {
-            reader: reader.id.clone(),
+            reader: name.to_owned(),
             conversation: conversation.to_owned(),
             messages,
         });

@@ -201,6 +201,10 @@ async fn a_region_is_drained_without_a_failed_send() {
     let (sent, _) = tokio::join!(sending, draining);
     let listed = at(&world, THREE[0], &people[0]).listed(&talk).await.unwrap();
     assert_eq!(number(&listed["lastSeq"]), 3 * sent);
+    // Who is there registers and talks as before.
+    let dave = world.person(THREE[0], "dave").await;
+    dave.send(&dave.group("from a drained region", &[&people[1]]).await, "hello")
+        .await;
     let from_old = history(&world, THREE[0], &people[0], &talk).await;
     assert_eq!(history(&world, THREE[2], &people[2], &talk).await, from_old);
 }

@@ -14,11 +14,11 @@ use super::{Http, Person, until};
 
 /// Below those of single nodes, in blocks of one world.
 const PORTS: std::ops::Range<u16> = 2_000..9_800;
-const BLOCK: u16 = 300;
+const BLOCK: u16 = 500;
 
 static BLOCKS_TAKEN: AtomicU16 = AtomicU16::new(0);
 
-/// The real binary as the supervisor of up to three regions, with its own folder and ports.
+/// The real binary as the supervisor of up to five regions, with its own folder and ports.
 pub(crate) struct World {
     folder: TempDir,
     regions: Vec<String>,
@@ -98,6 +98,11 @@ impl World {
             .stdout(open("said").unwrap())
             .stderr(open("log").unwrap())
             .kill_on_drop(true);
+        // What steers the tests is no setting of the program.
+        let steers = std::env::vars_os().map(|(name, _)| name);
+        for name in steers.filter(|name| name.to_string_lossy().starts_with("ANTIPHON_CHAOS_")) {
+            command.env_remove(name);
+        }
         self.child = Some(command.spawn().unwrap());
     }
 

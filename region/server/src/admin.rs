@@ -29,6 +29,8 @@ use crate::{
 
 /// A store that has not answered a read of one key by then is not healthy.
 const STORE_ANSWER: Duration = Duration::from_secs(1);
+/// How often it is looked whether the disk has failed.
+const LOOK_FOR_FAILURE: Duration = Duration::from_millis(200);
 /// How often histograms are folded, so that they do not grow between scrapes.
 const UPKEEP: Duration = Duration::from_secs(5);
 
@@ -73,6 +75,23 @@ impl Readiness {
         self.state.draining.store(true, Ordering::Release);
     }
 
+    /// Waits until what this node stores cannot be trusted to be stored; why. Only another process on the same folder ends that: what a
+    /// failed write has left of the store in memory is not what is on the disk.
+    pub(crate) async fn failed(&self) -> String {
+        loop {
+            if let Some(kv) = self.state.store.get()
+                && let Err(KvError::Io(error)) = kv.health().await
+            {
+                return format!("the store failed: {error}");
+            }
+            let directory = self.state.directory.get();
+            if let Some(error) = directory.and_then(|directory| directory.status().failure) {
+                return format!("the directory's node has stopped: {error}");
+            }
+            time::sleep(LOOK_FOR_FAILURE).await;
+        }
+    }
+
     /// Why this node takes no traffic; empty when it does.
     pub(crate) async fn reasons(&self) -> Vec<String> {
         let state = &self.state;
@@ -97,6 +116,10 @@ impl Readiness {
 }
 
 async fn store_fault(kv: &Kv) -> Option<String> {
+    // A store that cannot write may well be read.
+    if let Err(error) = kv.health().await {
+        return Some(error.to_string());
+    }
     let read = kv.transact(|txn| async move { txn.snapshot_get(&[0]).await });
     let answer: Result<_, KvError> = match time::timeout(STORE_ANSWER, read).await {
         Ok(answer) => answer,

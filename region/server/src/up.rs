@@ -23,6 +23,8 @@ use crate::{
     wiring::Node,
 };
 
+const ENDS: &str = "the node ends, to be started again";
+
 /// Runs until `shutdown` asks for its end: alone, or among other regions.
 ///
 /// # Errors
@@ -38,15 +40,23 @@ pub(crate) async fn run(config: Config, shutdown: Shutdown, membership: Option<M
     let admin = Admin::start(admin, readiness.clone(), telemetry.metrics().clone());
     let starting = Node::start(&config, (&folder.path, membership), edge, &readiness);
     let mut asked = pin!(shutdown.asked());
+    // At once, and with nothing handed over: others take over what this node was home of, and whoever looks after the process starts
+    // it again, which succeeds when the disk is well.
+    let watched = readiness.clone();
+    let mut failed = pin!(watched.failed());
     let node = tokio::select! {
         node = said_when_slow("opening the store", starting) => node?,
+        why = &mut failed => bail!("{why}; {ENDS}"),
         // Nothing was acknowledged yet, and a store that is being opened survives worse.
         _ = &mut asked => return Ok(()),
     };
     let program = env::args().next().unwrap_or_else(|| "antiphon".to_owned());
     print(&greeting(&config, &program, edge_address, admin_address))?;
 
-    let signal = asked.await;
+    let signal = tokio::select! {
+        signal = &mut asked => signal,
+        why = &mut failed => bail!("{why}; {ENDS}"),
+    };
     tracing::info!(signal, "ending: sessions are sent away, then the store is closed");
     readiness.drains();
     let stopped = node.stop(Duration::from_millis(config.edge.drain_timeout_ms)).await;

@@ -64,7 +64,8 @@ async fn claim(
     Ok(user_id)
 }
 
-/// A slot at random among those whose home is the user's region.
+/// A slot at random among those whose home is the user's region; of all slots when that region is home of none: it is being
+/// drained, or came back after others took its slots over, and its people register all the same.
 fn home_slot(inner: &Inner, home_region: &str) -> Result<Slot, IdentityError> {
     let region = if home_region.is_empty() {
         inner.route.region()
@@ -72,7 +73,10 @@ fn home_slot(inner: &Inner, home_region: &str) -> Result<Slot, IdentityError> {
         home_region
     };
     let table = inner.route.table().load();
-    let slots: Vec<Slot> = table.homed_in(region).collect();
+    let mut slots: Vec<Slot> = table.homed_in(region).collect();
+    if slots.is_empty() && table.region_named(region).is_some() {
+        slots.extend(Slot::all());
+    }
     let count = u64::try_from(slots.len()).unwrap_or(u64::MAX);
     let no_slot = || IdentityError::NoSlot {
         region: region.chars().take(64).collect(),

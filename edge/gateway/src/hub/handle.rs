@@ -57,6 +57,16 @@ pub(crate) enum Task {
     ReadList,
 }
 
+impl Task {
+    /// Whether it brings the session up in this conversation.
+    pub(crate) fn brings_up(&self, id: ConversationId) -> bool {
+        match self {
+            Self::CatchUp(of, _) => *of == id,
+            Self::ReadList => false,
+        }
+    }
+}
+
 /// Where a session begins in a conversation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Start {

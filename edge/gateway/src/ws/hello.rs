@@ -169,6 +169,9 @@ async fn follow(
             hub.leave(handle, id);
             continue;
         };
+        // The feed may have brought the membership meanwhile: the device's cursor says better where the session begins, and two
+        // who bring it up would push everything twice.
+        handle.follows(|follows| follows.tasks.retain(|task| !task.brings_up(id)));
         let cursor = cursors.get(&id).copied();
         if let Some(after) = cursor {
             resumed.push(resumes(id, after, summary));

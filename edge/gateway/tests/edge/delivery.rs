@@ -157,6 +157,20 @@ async fn a_new_member_gets_what_is_sent_from_then_on() {
 }
 
 #[tokio::test]
+async fn who_is_added_while_its_hello_is_answered_gets_each_message_once() {
+    let world = World::new();
+    let id = conversation(1);
+    world.set_member(id, user(1), true, false);
+    let edge = Edge::start(&world, GatewayOptions::default()).await;
+    *world.joins_late.lock() = Some((id, user(2)));
+    let (mut bob, _) = edge.hello(user(2), "laptop", &[(id, 0)]).await;
+    world.send(id, user(1), "after", false);
+    assert_eq!(bob.seqs_until(6).await, [1, 2, 3, 4, 5, 6]);
+    let frames = bob.until_pong().await;
+    assert!(frames.iter().all(|frame| !frame["message"].is_object()), "{frames:?}");
+}
+
+#[tokio::test]
 async fn who_is_no_member_gets_nothing_whatever_cursor_it_names() {
     let world = World::new();
     let id = group(&world, 5);

@@ -36,6 +36,8 @@ pub struct World {
     pub topics: Mutex<Arc<Topics>>,
     /// Calls of History by an edge.
     pub fills: AtomicU64,
+    /// Joins this conversation, and is sent some messages, while its list of conversations is read.
+    pub joins_late: Mutex<Option<(ConversationId, UserId)>>,
 }
 
 #[derive(Default)]
@@ -66,6 +68,7 @@ impl World {
             state: Mutex::default(),
             topics: Mutex::new(Topics::new(FeedOptions::default())),
             fills: AtomicU64::new(0),
+            joins_late: Mutex::default(),
         })
     }
 

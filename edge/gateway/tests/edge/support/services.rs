@@ -218,23 +218,36 @@ impl rpc::conversation_server::Conversation for Home {
         request: Request<rpc::ListConversationsRequest>,
     ) -> Answer<rpc::ListConversationsResponse> {
         let who = user(&request.into_inner().user_id)?;
-        let state = self.0.state.lock();
-        let memberships = state.conversations.iter().filter_map(|(id, found)| {
-            let (version, joined_at_ms) = *found.members.get(&who)?;
-            let membership = Membership {
-                role: Role::Member.into(),
-                kind: Kind::Group.into(),
-                version,
-                joined_at_ms,
-                ..Membership::default()
-            };
-            Some(rpc::MembershipEntry {
-                conversation_id: id.to_bytes(),
-                membership: Some(membership),
-            })
-        });
+        let memberships = |state: &super::State| {
+            state
+                .conversations
+                .iter()
+                .filter_map(|(id, found)| {
+                    let (version, joined_at_ms) = *found.members.get(&who)?;
+                    let membership = Membership {
+                        role: Role::Member.into(),
+                        kind: Kind::Group.into(),
+                        version,
+                        joined_at_ms,
+                        ..Membership::default()
+                    };
+                    Some(rpc::MembershipEntry {
+                        conversation_id: id.to_bytes(),
+                        membership: Some(membership),
+                    })
+                })
+                .collect()
+        };
+        let memberships = memberships(&self.0.state.lock());
+        let late = self.0.joins_late.lock().take();
+        if let Some((id, who)) = late {
+            self.0.set_member(id, who, true, true);
+            (0..5).for_each(|_| _ = self.0.send(id, who, "late", false));
+            // So that the feed is before the answer.
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        }
         Ok(Response::new(rpc::ListConversationsResponse {
-            memberships: memberships.collect(),
+            memberships,
             more: false,
         }))
     }
