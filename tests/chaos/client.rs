@@ -7,19 +7,14 @@ use std::{
     time::Duration,
 };
 
+use antiphon_probe::{Event, Recorder};
 use futures_util::SinkExt as _;
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_tungstenite::tungstenite::Message;
 
-use crate::support::{
-    Person, RawSession,
-    history::{Event, Recorder, Seen},
-    number,
-    session::hello,
-    text,
-};
+use crate::support::{Person, RawSession, number, seen, session::hello, text};
 
 /// Sends that may be unanswered at once.
 const IN_FLIGHT: usize = 16;
@@ -196,7 +191,7 @@ impl Client {
                 self.unsent.push_front((client_msg_id, text));
             }
         } else if frame["message"].is_object() {
-            let message = Seen::of(&frame["message"]);
+            let message = seen(&frame["message"]);
             self.tail_seq = self.tail_seq.max(message.seq);
             if message.seq == self.held_seq + 1 {
                 self.held_seq = message.seq;

@@ -5,7 +5,7 @@ use std::{env, ffi::OsString, io, io::Write as _, path::PathBuf};
 use anyhow::{Context as _, Result};
 use clap::{Args, Parser, Subcommand};
 
-use crate::{chat, config, ctl, shutdown::Shutdown, up, world};
+use crate::{chat, config, ctl, probe, shutdown::Shutdown, up, world};
 
 /// An instant-messaging backend that runs in many regions at once.
 #[derive(Debug, Parser)]
@@ -46,6 +46,9 @@ enum Command {
     /// See and change where slots live, over the admin port of any node
     #[command(after_help = CTL_EXAMPLES)]
     Ctl(ctl::CtlArgs),
+    /// Send under load over several regions, and judge what all saw: for drills
+    #[command(after_help = PROBE_EXAMPLES)]
+    Probe(probe::ProbeArgs),
     /// Print the effective configuration and where each value came from
     Config(ConfigArgs),
 }
@@ -63,7 +66,17 @@ Examples:
   antiphon ctl slots --home us-east --json
   antiphon ctl drain us-east --yes
   antiphon ctl failover --region us-east
+  antiphon ctl link us-east eu-central --both --state blackhole
+  antiphon ctl process us-east kill --down-ms 30000
   antiphon ctl --admin http://127.0.0.1:7501 rebalance";
+
+const PROBE_EXAMPLES: &str = "\
+Users under random names talk in groups that span the regions. At the end each reads every history in every
+region that is up, and whatever is lost, doubled or in another order is said; the exit code is 1 then.
+
+Examples:
+  antiphon probe --edge http://127.0.0.1:7400 --edge http://127.0.0.1:7500 --edge http://127.0.0.1:7600 --seconds 30
+  antiphon probe --edge http://127.0.0.1:7400 --rate 20 --json";
 
 #[derive(Debug, Args)]
 struct UpArgs {
@@ -121,6 +134,7 @@ impl Cli {
             }
             Command::Chat(args) => chat::run(args).await,
             Command::Ctl(args) => ctl::run(args).await,
+            Command::Probe(args) => probe::run(args).await,
             Command::Config(args) if args.reference => print(&config::reference()),
             Command::Config(args) => print(&config::show(&config::load(&sources(self.common, args.node)?)?)),
         }

@@ -10,6 +10,7 @@ mod ctl;
 #[cfg(test)]
 mod docs_tests;
 mod metrics;
+mod probe;
 mod regions;
 mod shutdown;
 mod telemetry;
