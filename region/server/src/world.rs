@@ -22,6 +22,6 @@ pub(crate) use api::WorldView;
 pub(crate) use control::Control;
 pub(crate) use link::{LinkChange, LinkState, LinkView};
 pub(crate) use node::Place;
-pub(crate) use plan::{REGIONS_MAX, ports_end};
+pub(crate) use plan::{REGIONS_MAX, names_in, none_in, ports_end};
 pub(crate) use region::Action;
 pub(crate) use supervisor::{in_words, run};

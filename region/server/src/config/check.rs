@@ -3,7 +3,7 @@ use std::collections::BTreeSet;
 use antiphon_kv::Limits;
 use serde_json::Value;
 
-use super::{ConfigError, Effective};
+use super::{ConfigError, Effective, sections::NodeSection};
 use crate::world::{REGIONS_MAX, ports_end};
 
 /// Whole numbers that may be 0, which their docs say what it means; any other 0 would stop what it bounds.
@@ -49,12 +49,17 @@ pub(super) fn check(effective: &Effective) -> Result<(), ConfigError> {
     require(
         "world.regions",
         regions.is_empty() || (2..=REGIONS_MAX).contains(&regions.len()),
-        "must name 2 to 9 regions; for one set node.region",
+        "must name 2 to 9 regions; for one leave it empty and set node.region",
     )?;
     require(
         "world.regions",
         regions.iter().collect::<BTreeSet<_>>().len() == regions.len(),
         "must not name a region twice",
+    )?;
+    require(
+        "node.region",
+        regions.is_empty() || config.node.region == NodeSection::default().region,
+        "names a region that runs alone, so world.regions must be empty: `--regions NAME` sets both",
     )?;
     require(
         "world.wan",
