@@ -114,6 +114,8 @@ pub struct Sent {
     pub seq: u64,
     /// Milliseconds since the Unix epoch.
     pub sent_at_ms: u64,
+    /// How often it was transmitted: more than once after a refusal for now or a lost connection.
+    pub attempts: u32,
 }
 
 /// A message in the outbox: await [`Sending::sent`], or drop it and the message is sent all the same.

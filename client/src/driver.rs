@@ -299,12 +299,13 @@ impl Driver {
     fn tell(&mut self, output: Output) {
         match output {
             Output::Event(event) => self.events.push_back(event),
-            Output::Sent { number, sent } => {
+            Output::Sent { number, sent, attempts } => {
                 if let Some((client_msg_id, answer)) = self.sends.remove(&number) {
                     answer.send(Ok(Sent {
                         client_msg_id,
                         seq: sent.seq,
                         sent_at_ms: sent.sent_at_ms,
+                        attempts,
                     }));
                 }
             }

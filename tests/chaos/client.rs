@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use antiphon_probe::{Event, Recorder};
 use futures_util::SinkExt as _;
 use parking_lot::Mutex;
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
@@ -15,13 +16,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_tungstenite::tungstenite::Message as WsMessage;
 use tokio_util::sync::CancellationToken;
 
-use crate::support::{
-    Person, RawSession,
-    history::{Event, Recorder, Seen},
-    number,
-    session::hello,
-    text,
-};
+use crate::support::{Person, RawSession, number, seen, session::hello, text};
 
 /// Sends that may be unanswered at once.
 const IN_FLIGHT: usize = 16;
@@ -278,7 +273,7 @@ impl Client {
                 self.next_at = self.next_at.max(Instant::now() + pause);
             }
         } else if frame["message"].is_object() {
-            let message = Seen::of(&frame["message"]);
+            let message = seen(&frame["message"]);
             self.tail_seq = self.tail_seq.max(message.seq);
             if message.seq == self.held_seq + 1 {
                 self.held_seq = message.seq;

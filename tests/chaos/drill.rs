@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use antiphon_probe::{Event, Recorder, check};
 use antiphon_types::ConversationId;
 use futures_util::future::join_all;
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
@@ -26,12 +27,7 @@ use crate::{
     kill9::read_all,
     operator::{Kept, command, directory_of_any, kept, missing, picture},
     rules::{Race, Removal, at, group, person, seq_of, surely},
-    support::{
-        Http, Person,
-        checker::check,
-        history::{Event, Recorder},
-        world::World,
-    },
+    support::{Http, Person, world::World},
 };
 
 const NAMES: [&str; 5] = ["us-east", "eu-central", "ap-northeast", "eu-west", "us-west"];

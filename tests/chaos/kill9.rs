@@ -4,6 +4,7 @@ use std::{
     time::Duration,
 };
 
+use antiphon_probe::{Event, Recorder, Seen, check};
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use tokio::{
     task::JoinSet,
@@ -12,12 +13,7 @@ use tokio::{
 
 use crate::{
     client::{Client, Counts, Load},
-    support::{
-        Person, Server,
-        checker::check,
-        history::{Event, Recorder, Seen},
-        number,
-    },
+    support::{Person, Server, number, seen},
 };
 
 const PAIRS: usize = 12;
@@ -131,7 +127,7 @@ pub(crate) async fn read_all(reader: &Person, name: &str, conversation: &str, re
     let mut after = 0;
     loop {
         let page = reader.page(conversation, &format!("afterSeq={after}&limit=100")).await;
-        let messages: Vec<Seen> = page.iter().map(Seen::of).collect();
+        let messages: Vec<Seen> = page.iter().map(seen).collect();
         let Some(last) = messages.last() else { break };
         after = last.seq;
         recorder.note(Event::Page {

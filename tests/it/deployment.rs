@@ -86,7 +86,7 @@ impl Deployment {
         let region = REGIONS[at];
         let log = File::create(self.path().join(format!("{region}.log"))).unwrap();
         Command::new(env!("CARGO_BIN_EXE_antiphon"))
-            .args(["up", "--regions", region, "--config"])
+            .args(["up", "--config"])
             .arg(self.path().join(format!("{region}.toml")))
             .current_dir(self.path())
             .stdin(Stdio::null())

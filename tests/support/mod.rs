@@ -1,8 +1,6 @@
 //! What black-box tests share: the real binary as a process, and clients that are not the SDK.
 
 pub(crate) mod binary;
-pub(crate) mod checker;
-pub(crate) mod history;
 pub(crate) mod http;
 pub(crate) mod proxy;
 pub(crate) mod server;
@@ -11,6 +9,7 @@ pub(crate) mod world;
 
 use std::{future::Future, time::Duration};
 
+use antiphon_probe::Seen;
 pub(crate) use http::{Http, Person};
 use serde_json::Value;
 pub(crate) use server::Server;
@@ -51,4 +50,15 @@ pub(crate) fn number(value: &Value) -> u64 {
 /// Text of a frame or a body; empty when it is absent.
 pub(crate) fn text(value: &Value) -> String {
     value.as_str().unwrap_or_default().to_owned()
+}
+
+/// A message of a frame or a REST body, as the checker takes it.
+pub(crate) fn seen(message: &Value) -> Seen {
+    Seen {
+        conversation: text(&message["conversationId"]),
+        seq: number(&message["seq"]),
+        sender: text(&message["senderId"]),
+        client_msg_id: text(&message["clientMsgId"]),
+        text: text(&message["text"]),
+    }
 }

@@ -75,6 +75,8 @@ impl Server {
                 "sh",
                 env!("CARGO_BIN_EXE_antiphon"),
                 "up",
+                "--regions",
+                "local",
             ])
             .arg("--data")
             .arg(self.folder.path().join("data"))

@@ -151,6 +151,11 @@ impl World {
         .await;
     }
 
+    /// The first of its ports.
+    pub(crate) fn base_port(&self) -> u16 {
+        self.base_port
+    }
+
     /// The port of HTTP and WebSocket of a region.
     pub(crate) fn port(&self, region: &str) -> u16 {
         let index = self.regions.iter().position(|name| name == region).unwrap();

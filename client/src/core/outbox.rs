@@ -45,8 +45,8 @@ impl Core {
     }
 
     pub(super) fn sent(&mut self, number: u64, sent: Sent, now_ms: u64) {
-        self.outbox.settle(number);
-        self.outputs.push_back(Output::Sent { number, sent });
+        let attempts = self.outbox.settle(number);
+        self.outputs.push_back(Output::Sent { number, sent, attempts });
         self.transmit_outbox(now_ms);
     }
 
@@ -80,6 +80,8 @@ struct Waiting {
     send: Send,
     is_in_flight: bool,
     not_before_ms: u64,
+    /// How often it was transmitted.
+    attempts: u32,
 }
 
 impl Outbox {
@@ -100,6 +102,7 @@ impl Outbox {
             send,
             is_in_flight: false,
             not_before_ms: 0,
+            attempts: 0,
         });
         Ok(())
     }
@@ -117,6 +120,7 @@ impl Outbox {
                     continue;
                 }
                 waiting.is_in_flight = true;
+                waiting.attempts += 1;
                 due.push((waiting.number, waiting.send.clone()));
             }
             *count += 1;
@@ -124,9 +128,11 @@ impl Outbox {
         due
     }
 
-    /// The server has answered for good.
-    pub(super) fn settle(&mut self, number: u64) {
-        self.messages.retain(|waiting| waiting.number != number);
+    /// The server has answered for good; how often the message was transmitted.
+    pub(super) fn settle(&mut self, number: u64) -> u32 {
+        let found = self.messages.iter().position(|waiting| waiting.number == number);
+        let settled = found.and_then(|at| self.messages.remove(at));
+        settled.map_or(0, |waiting| waiting.attempts)
     }
 
     /// The server asks to try again later.

@@ -91,6 +91,8 @@ pub enum Output {
         number: u64,
         /// Where it is.
         sent: client::Sent,
+        /// How often it was transmitted until this answer.
+        attempts: u32,
     },
     /// A message was refused for good.
     NotSent {

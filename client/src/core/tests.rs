@@ -187,7 +187,7 @@ impl World {
                     assert_eq!(message.seq, self.seen + 1, "a hole, a repeat or another order");
                     self.seen = message.seq;
                 }
-                Output::Sent { number, sent } => {
+                Output::Sent { number, sent, .. } => {
                     let client_msg_id = self.numbered[&number].clone();
                     assert_eq!(self.sent.insert(client_msg_id, sent.seq), None, "answered twice");
                     self.order.push(sent.seq);
@@ -341,7 +341,7 @@ fn a_message_taken_twice_under_one_key_is_answered_twice() {
     while let Some(output) = core.poll() {
         match output {
             Output::Frame(frame) => server.handle(frame),
-            Output::Sent { number, sent } => answered.push((number, sent.seq)),
+            Output::Sent { number, sent, .. } => answered.push((number, sent.seq)),
             _ => {}
         }
         while let Some(frame) = server.to_client.pop_front() {
@@ -373,4 +373,31 @@ fn what_retention_took_is_said() {
         from_seq: 6
     })));
     assert_eq!(core.cursors(), [("c".to_owned(), 5)]);
+}
+
+#[test]
+fn an_answer_says_how_often_its_message_was_transmitted() {
+    let mut core = Core::new(CoreOptions::default(), []);
+    core.connected(Welcome::default(), 0);
+    core.send("c".into(), "1".into(), "a".into(), 0).unwrap();
+    core.disconnected("gone".to_owned());
+    core.connected(Welcome::default(), 0);
+    let mut server = Server::default();
+    // The first frame was lost with its connection.
+    let frames: Vec<_> = std::iter::from_fn(|| core.poll())
+        .filter_map(|output| match output {
+            Output::Frame(frame) => Some(frame),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(frames.len(), 2);
+    server.handle(frames[1].clone());
+    while let Some(frame) = server.to_client.pop_front() {
+        core.receive(frame, 0);
+    }
+    let attempts = std::iter::from_fn(|| core.poll()).find_map(|output| match output {
+        Output::Sent { attempts, .. } => Some(attempts),
+        _ => None,
+    });
+    assert_eq!(attempts, Some(2));
 }

@@ -5,7 +5,7 @@ use std::{env, ffi::OsString, io, io::Write as _, path::PathBuf};
 use anyhow::{Context as _, Result};
 use clap::{Args, Parser, Subcommand};
 
-use crate::{chat, config, ctl, deployment::Membership, shutdown::Shutdown, up, world};
+use crate::{chat, config, ctl, deployment::Membership, probe, shutdown::Shutdown, up, world};
 
 /// An instant-messaging backend that runs in many regions at once.
 #[derive(Debug, Parser)]
@@ -19,7 +19,7 @@ pub(crate) struct Cli {
 
 const EXAMPLES: &str = "\
 Examples:
-  antiphon up                                  run a node, data in ./data, HTTP and WebSocket on port 7400
+  antiphon up                                  run three regions, data in ./data, the first on port 7400
   antiphon chat --username alice --with bob    talk to bob
   antiphon config                              print the settings that count, and where each came from";
 
@@ -35,7 +35,7 @@ struct CommonArgs {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run a node with everything in it, or a world of several regions
+    /// Run a world of three regions, or of others, or one region alone
     #[command(after_help = UP_EXAMPLES)]
     Up(UpArgs),
     /// Run one region of a world. Its supervisor starts it and holds its standard input.
@@ -46,6 +46,9 @@ enum Command {
     /// See and change where slots live, over the admin port of any node
     #[command(after_help = CTL_EXAMPLES)]
     Ctl(ctl::CtlArgs),
+    /// Send under load over several regions, and judge what all saw: for drills
+    #[command(after_help = PROBE_EXAMPLES)]
+    Probe(probe::ProbeArgs),
     /// Print the effective configuration and where each value came from
     Config(ConfigArgs),
 }
@@ -53,7 +56,9 @@ enum Command {
 const UP_EXAMPLES: &str = "\
 Examples:
   antiphon up
-  antiphon up --regions us-east,eu-central,ap-northeast --wan
+  antiphon up --wan
+  antiphon up --regions local
+  antiphon up --regions us-west,sa-east,af-south,ap-south --wan
   antiphon up --data /var/lib/antiphon --base-port 9000
   antiphon up --set slot.queue_len_max=8192 --set telemetry.otlp_endpoint=http://127.0.0.1:4318";
 
@@ -63,7 +68,17 @@ Examples:
   antiphon ctl slots --home us-east --json
   antiphon ctl drain us-east --yes
   antiphon ctl failover --region us-east
+  antiphon ctl link us-east eu-central --both --state blackhole
+  antiphon ctl process us-east kill --down-ms 30000
   antiphon ctl --admin http://127.0.0.1:7501 rebalance";
+
+const PROBE_EXAMPLES: &str = "\
+Users under random names talk in groups that span the regions. At the end each reads every history in every
+region that is up, and whatever is lost, doubled or in another order is said; the exit code is 1 then.
+
+Examples:
+  antiphon probe --edge http://127.0.0.1:7400 --edge http://127.0.0.1:7500 --edge http://127.0.0.1:7600 --seconds 30
+  antiphon probe --edge http://127.0.0.1:7400 --rate 20 --json";
 
 #[derive(Debug, Args)]
 struct UpArgs {
@@ -76,11 +91,12 @@ struct NodeArgs {
     /// Folder of everything that is stored [default: ./data]
     #[arg(long, value_name = "FOLDER")]
     data: Option<PathBuf>,
-    /// Port of HTTP and WebSocket; metrics and health are on the next one. Each further region has its ports 100 higher
-    /// [default: 7400]
+    /// Port of HTTP and WebSocket of the first region; metrics and health are on the next one. Each further region has its
+    /// ports 100 higher [default: 7400]
     #[arg(long, value_name = "PORT")]
     base_port: Option<u16>,
-    /// Names of the regions to run, divided by commas: several run as a process each [default: local]
+    /// Names of the regions to run, divided by commas: several run as a process each, one alone in this very process
+    /// [default: those in the folder, or us-east,eu-central,ap-northeast]
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     regions: Vec<String>,
     /// Make links between regions as slow as between the places that their names stand for
@@ -106,11 +122,17 @@ impl Cli {
         match self.command {
             Command::Up(args) => {
                 let passed = self.common.passed();
-                let config = config::load(&sources(self.common, args.node)?)?.config;
-                if config.world.regions.is_empty() {
+                let effective = config::load(&sources(self.common, args.node)?)?;
+                let is_default = effective.is_default("world.regions");
+                let mut config = effective.config;
+                if config.world.regions.is_empty() || !config.deployment.regions.is_empty() {
+                    world::none_in(&config.node.data)?;
                     let membership = Membership::of_config(&config)?;
                     Box::pin(up::run(config, Shutdown::listen()?, membership)).await
                 } else {
+                    if is_default && let Some(names) = world::names_in(&config.node.data)? {
+                        config.world.regions = names;
+                    }
                     Box::pin(world::run(config, passed)).await
                 }
             }
@@ -122,6 +144,7 @@ impl Cli {
             }
             Command::Chat(args) => chat::run(args).await,
             Command::Ctl(args) => ctl::run(args).await,
+            Command::Probe(args) => probe::run(args).await,
             Command::Config(args) if args.reference => print(&config::reference()),
             Command::Config(args) => print(&config::show(&config::load(&sources(self.common, args.node)?)?)),
         }

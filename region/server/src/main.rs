@@ -11,6 +11,7 @@ mod deployment;
 #[cfg(test)]
 mod docs_tests;
 mod metrics;
+mod probe;
 mod regions;
 mod shutdown;
 mod stamp;

@@ -5,10 +5,6 @@
 //! region as the process that was started.
 
 mod api;
-#[cfg_attr(
-    not(test),
-    expect(dead_code, reason = "what an operator's commands will speak through")
-)]
 mod control;
 mod greeting;
 mod link;
@@ -22,6 +18,10 @@ mod supervisor;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use api::WorldView;
+pub(crate) use control::Control;
+pub(crate) use link::{LinkChange, LinkState, LinkView};
 pub(crate) use node::Place;
-pub(crate) use plan::{REGIONS_MAX, ports_end};
-pub(crate) use supervisor::run;
+pub(crate) use plan::{REGIONS_MAX, names_in, none_in, ports_end};
+pub(crate) use region::Action;
+pub(crate) use supervisor::{in_words, run};

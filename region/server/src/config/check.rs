@@ -3,7 +3,7 @@ use std::collections::BTreeSet;
 use antiphon_kv::Limits;
 use serde_json::Value;
 
-use super::{ConfigError, Effective};
+use super::{ConfigError, Effective, sections::NodeSection};
 use crate::{
     deployment,
     world::{REGIONS_MAX, ports_end},
@@ -43,7 +43,13 @@ pub(super) fn check(effective: &Effective) -> Result<(), ConfigError> {
         is_name(&config.node.region),
         "must be 1 to 32 of a-z, 0-9 and '-'",
     )?;
-    let regions = &config.world.regions;
+    // A region of a deployment has no world around it, whatever the default is.
+    let no_world = Vec::new();
+    let regions = if config.deployment.regions.is_empty() {
+        &config.world.regions
+    } else {
+        &no_world
+    };
     require(
         "world.regions",
         regions.iter().all(|region| is_name(region)),
@@ -52,12 +58,17 @@ pub(super) fn check(effective: &Effective) -> Result<(), ConfigError> {
     require(
         "world.regions",
         regions.is_empty() || (2..=REGIONS_MAX).contains(&regions.len()),
-        "must name 2 to 9 regions; for one set node.region",
+        "must name 2 to 9 regions; for one leave it empty and set node.region",
     )?;
     require(
         "world.regions",
         regions.iter().collect::<BTreeSet<_>>().len() == regions.len(),
         "must not name a region twice",
+    )?;
+    require(
+        "node.region",
+        regions.is_empty() || config.node.region == NodeSection::default().region,
+        "names a region that runs alone, so world.regions must be empty: `--regions NAME` sets both",
     )?;
     require(
         "world.wan",
@@ -146,7 +157,7 @@ fn check_deployment(effective: &Effective) -> Result<(), ConfigError> {
         let rule = format!("does not name node.region, {}", config.node.region);
         return refuse("deployment.regions", rule);
     }
-    if !names.is_empty() && !config.world.regions.is_empty() {
+    if !names.is_empty() && !config.world.regions.is_empty() && !effective.is_default("world.regions") {
         let rule = "must be empty with world.regions: a world is a deployment of its own".to_owned();
         return refuse("deployment.regions", rule);
     }

@@ -13,7 +13,12 @@ use super::{Config, check::check};
 pub(crate) const DEFAULT_FILE: &str = "antiphon.toml";
 const ENV_PREFIX: &str = "ANTIPHON_";
 /// Variables of this prefix that are no settings of the server.
-const ENV_OTHER: [&str; 2] = ["ANTIPHON_CONFIG", "ANTIPHON_PASSWORD"];
+const ENV_OTHER: [&str; 4] = [
+    "ANTIPHON_CONFIG",
+    "ANTIPHON_PASSWORD",
+    "ANTIPHON_ADMIN",
+    "ANTIPHON_WORLD",
+];
 
 /// Where values may come from, from weak to strong.
 #[derive(Debug, Clone, Default)]

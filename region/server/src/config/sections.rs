@@ -39,7 +39,7 @@ pub(crate) struct Config {
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct NodeSection {
-    /// Name of the region this node is in: 1 to 32 of a-z, 0-9 and dash.
+    /// Name of the region that runs alone, without `world.regions`: 1 to 32 of a-z, 0-9 and dash.
     pub(crate) region: String,
     /// Folder of everything that is stored; created when it is missing. Each region has a folder of its own in it.
     pub(crate) data: PathBuf,
@@ -125,7 +125,7 @@ pub(crate) struct WorldSection {
 impl Default for WorldSection {
     fn default() -> Self {
         Self {
-            regions: Vec::new(),
+            regions: ["us-east", "eu-central", "ap-northeast"].map(str::to_owned).to_vec(),
             wan: false,
             restart_wait_ms_max: 10_000,
         }

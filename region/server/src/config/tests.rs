@@ -128,7 +128,6 @@ fn a_value_out_of_its_limits_is_named_with_its_limit() {
         ("world.regions", "a"),
         ("world.regions", "a,b,a"),
         ("world.regions", "a,b,c,d,e,f,g,h,i,j"),
-        ("world.wan", "true"),
         ("world.restart_wait_ms_max", "0"),
         ("message.text_bytes_max", "65536"),
         ("identity.key_publish_ahead_s", "60"),
@@ -141,6 +140,35 @@ fn a_value_out_of_its_limits_is_named_with_its_limit() {
         let error = load(&sources).unwrap_err().to_string();
         assert!(error.contains(&format!("`{key}`")) && error.contains("must"), "{error}");
     }
+}
+
+#[test]
+fn what_goes_with_several_regions_alone_and_with_one_alone_is_kept_apart() {
+    for (regions, key, text, fits) in [
+        ("", "world.wan", "true", false),
+        ("a,b", "world.wan", "true", true),
+        ("", "node.region", "a", true),
+        ("a,b", "node.region", "a", false),
+    ] {
+        let sources = Sources {
+            flags: vec![flag("world.regions", regions), flag(key, text)],
+            ..Sources::default()
+        };
+        let loaded = load(&sources);
+        assert_eq!(loaded.is_ok(), fits, "{regions:?} with {key}");
+        if let Err(error) = loaded {
+            assert!(error.to_string().contains(&format!("`{key}`")), "{error}");
+        }
+    }
+}
+
+#[test]
+fn variables_of_the_operators_commands_are_no_settings() {
+    let sources = Sources {
+        environment: environment(&[("ANTIPHON_ADMIN", "http://a"), ("ANTIPHON_WORLD", "http://b")]),
+        ..Sources::default()
+    };
+    assert!(load(&sources).is_ok());
 }
 
 #[test]
@@ -168,7 +196,7 @@ fn a_world_needs_room_for_its_ports() {
 #[test]
 fn text_that_looks_like_a_number_may_be_a_name() {
     let sources = Sources {
-        flags: vec![flag("node.region", "7")],
+        flags: vec![flag("node.region", "7"), flag("world.regions", "")],
         ..Sources::default()
     };
     assert_eq!(load(&sources).unwrap().config.node.region, "7");

@@ -3,6 +3,7 @@
 pub(crate) mod api;
 mod table;
 mod view;
+mod world;
 
 use std::{
     io::{self, BufRead as _, IsTerminal as _},
@@ -14,11 +15,12 @@ use clap::{Args, Subcommand};
 use reqwest::Method;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep, timeout_at};
 
 use self::{
     api::{Done, FailOver},
     view::{SlotView, View},
+    world::{LinkArgs, ProcessArgs},
 };
 use crate::cli::print;
 
@@ -36,6 +38,15 @@ pub(crate) struct CtlArgs {
         env = "ANTIPHON_ADMIN"
     )]
     admin: String,
+    /// The admin port of a world on this machine, for `link` and `process`
+    #[arg(
+        long,
+        global = true,
+        value_name = "URL",
+        default_value = "http://127.0.0.1:7499",
+        env = "ANTIPHON_WORLD"
+    )]
+    world: String,
     /// Print JSON, for scripts
     #[arg(long, global = true)]
     json: bool,
@@ -84,6 +95,16 @@ enum CtlCommand {
     Rebalance,
     /// Show the regions again and again until interrupted
     Watch,
+    /// Wait until every region is active, no slot is moving, and every slot has its in-sync copies
+    Wait {
+        /// How long at most
+        #[arg(long, value_name = "N", default_value_t = 60)]
+        seconds: u64,
+    },
+    /// See, slow down and cut the links between the regions of a world on this machine
+    Link(LinkArgs),
+    /// See, kill, freeze and restart the processes of a world on this machine
+    Process(ProcessArgs),
 }
 
 /// Does what the command says.
@@ -94,6 +115,7 @@ pub(crate) async fn run(args: CtlArgs) -> Result<()> {
     let ctl = Ctl {
         http: reqwest::Client::builder().timeout(Duration::from_secs(30)).build()?,
         admin: args.admin.trim_end_matches('/').to_owned(),
+        world: args.world,
         json: args.json,
         yes: args.yes,
     };
@@ -136,12 +158,16 @@ pub(crate) async fn run(args: CtlArgs) -> Result<()> {
             ctl.show(&view, || table::regions(&view))?;
             sleep(LOOK * 2).await;
         },
+        CtlCommand::Wait { seconds } => ctl.wait(Duration::from_secs(seconds)).await,
+        CtlCommand::Link(args) => ctl.link(args).await,
+        CtlCommand::Process(args) => ctl.process(args).await,
     }
 }
 
 struct Ctl {
     http: reqwest::Client,
     admin: String,
+    world: String,
     json: bool,
     yes: bool,
 }
@@ -200,6 +226,30 @@ impl Ctl {
                 });
             }
             self.progress(&format!("{moved} slots asked to move, {} under way", view.moving))?;
+            sleep(LOOK).await;
+        }
+    }
+
+    async fn wait(&self, patience: Duration) -> Result<()> {
+        let deadline = Instant::now() + patience;
+        let mut said = String::new();
+        loop {
+            // A directory without a leader does not answer, and will.
+            let asked = timeout_at(deadline, self.get::<View>("/directory")).await;
+            let amiss = match asked {
+                Ok(Ok(view)) if view.amiss().is_empty() => return self.show(&view, || "all is well\n".to_owned()),
+                Ok(Ok(view)) => view.amiss().join(", "),
+                Ok(Err(error)) => format!("{error:#}"),
+                Err(_) if said.is_empty() => "no answer".to_owned(),
+                Err(_) => said.clone(),
+            };
+            if Instant::now() >= deadline {
+                bail!("not well after {} s: {amiss}", patience.as_secs());
+            }
+            if amiss != said {
+                self.progress(&amiss)?;
+                said = amiss;
+            }
             sleep(LOOK).await;
         }
     }

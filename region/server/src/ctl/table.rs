@@ -6,6 +6,7 @@ use super::{
     api::Done,
     view::{SlotView, View},
 };
+use crate::world::{LinkView, WorldView, in_words};
 
 /// Refused slots that are named.
 const NAMED_MAX: usize = 10;
@@ -25,8 +26,8 @@ pub(crate) fn status(view: &View) -> String {
     );
     let _ = writeln!(
         text,
-        "slots       {} moving, {} that refuse writes",
-        view.moving, view.refusing
+        "slots       {} moving, {} short of in-sync copies, {} that refuse writes",
+        view.moving, view.short, view.refusing
     );
     format!("{text}\n{}", regions(view))
 }
@@ -72,6 +73,50 @@ pub(crate) fn done(what: &str, done: &Done) -> String {
         let _ = writeln!(text, "and {} more", done.refused.len() - NAMED_MAX);
     }
     text
+}
+
+pub(crate) fn links(links: &[LinkView]) -> String {
+    let head = [
+        "from",
+        "to",
+        "state",
+        "delay ms",
+        "jitter ms",
+        "bits/s",
+        "carried bytes",
+    ];
+    let rows = links.iter().map(|link| {
+        let settings = &link.settings;
+        [
+            link.from.clone(),
+            link.to.clone(),
+            settings.state.name().to_owned(),
+            settings.delay_ms.to_string(),
+            settings.jitter_ms.to_string(),
+            match settings.bits_per_s {
+                0 => "no limit".to_owned(),
+                limit => limit.to_string(),
+            },
+            link.carried_bytes.to_string(),
+        ]
+    });
+    table(head, rows)
+}
+
+pub(crate) fn processes(world: &WorldView) -> String {
+    let head = ["region", "process", "port", "state", "starts", "last end", "data"];
+    let rows = world.regions.iter().map(|region| {
+        [
+            region.name.clone(),
+            region.pid.map_or_else(|| "-".to_owned(), |pid| pid.to_string()),
+            region.http_port.to_string(),
+            in_words(region.state).to_owned(),
+            region.starts.to_string(),
+            region.last_end.clone().unwrap_or_else(|| "-".to_owned()),
+            region.data.display().to_string(),
+        ]
+    });
+    table(head, rows)
 }
 
 fn table<const N: usize>(head: [&str; N], rows: impl Iterator<Item = [String; N]>) -> String {

@@ -27,6 +27,8 @@ pub(crate) struct View {
     pub(crate) durability: String,
     /// Slots that are on their way to another home.
     pub(crate) moving: usize,
+    /// Slots with fewer in-sync copies than there are to be.
+    pub(crate) short: usize,
     /// Slots with fewer in-sync copies than writes need.
     pub(crate) refusing: usize,
     pub(crate) regions: Vec<RegionView>,
@@ -91,6 +93,7 @@ impl View {
                 Durability::Regional => "regional".to_owned(),
             },
             moving: count(&|placement| placement.moving_to.is_some()),
+            short: count(&|placement| placement.in_sync.len() < usize::from(state.policy.in_sync_copies)),
             refusing: count(&|placement| placement.in_sync.len() < usize::from(min_in_sync)),
             regions: regions.collect(),
         }
@@ -99,6 +102,24 @@ impl View {
     /// One region by its name.
     pub(crate) fn region(&self, name: &str) -> Option<&RegionView> {
         self.regions.iter().find(|region| region.name == name)
+    }
+
+    /// What is not as it is to be; empty when all is well.
+    pub(crate) fn amiss(&self) -> Vec<String> {
+        let regions = self.regions.iter().filter(|region| region.status != "active");
+        let mut amiss: Vec<String> = regions
+            .map(|region| format!("{} is {}", region.name, region.status))
+            .collect();
+        for (slots, how) in [
+            (self.moving, "moving"),
+            (self.short, "short of in-sync copies"),
+            (self.refusing, "refusing writes"),
+        ] {
+            if slots > 0 {
+                amiss.push(format!("{slots} slots are {how}"));
+            }
+        }
+        amiss
     }
 }
 

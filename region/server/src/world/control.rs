@@ -1,6 +1,6 @@
 //! Speaks to the admin port of a running world.
 
-use std::net::SocketAddr;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use reqwest::{Client, RequestBuilder};
@@ -12,6 +12,9 @@ use super::{
     region::Action,
 };
 
+/// How long an answer may take.
+const PATIENCE: Duration = Duration::from_secs(30);
+
 /// A running world on this machine.
 pub(crate) struct Control {
     base: String,
@@ -19,12 +22,15 @@ pub(crate) struct Control {
 }
 
 impl Control {
-    /// The world whose admin port is at `address`; see [`world_admin`](super::plan::world_admin).
-    pub(crate) fn of(address: SocketAddr) -> Self {
-        Self {
-            base: format!("http://{address}"),
-            client: Client::new(),
-        }
+    /// The world whose admin port is at `url`, as in `http://127.0.0.1:7499`.
+    ///
+    /// # Errors
+    /// When there can be no HTTP client.
+    pub(crate) fn at(url: &str) -> Result<Self> {
+        Ok(Self {
+            base: url.trim_end_matches('/').to_owned(),
+            client: Client::builder().timeout(PATIENCE).build()?,
+        })
     }
 
     /// Its regions.
@@ -60,7 +66,7 @@ impl Control {
 
     async fn ask<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<T> {
         let answer = request.send().await;
-        let answer = answer.with_context(|| format!("no world answers at {}", self.base))?;
+        let answer = answer.with_context(|| format!("no world answers at {} (--world)", self.base))?;
         let is_success = answer.status().is_success();
         let body = answer.text().await.context("the world's answer broke off")?;
         if !is_success {

@@ -42,7 +42,7 @@ pub(crate) struct LinkSettings {
 }
 
 /// Whether bytes pass.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum LinkState {
     /// They do.
@@ -52,6 +52,17 @@ pub(crate) enum LinkState {
     Blackhole,
     /// Connections of the pair are reset and new ones refused, whichever side dials: a connection needs both ways.
     Reset,
+}
+
+impl LinkState {
+    /// As it is written everywhere.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Up => "up",
+            Self::Blackhole => "blackhole",
+            Self::Reset => "reset",
+        }
+    }
 }
 
 /// What to change; the rest stays.

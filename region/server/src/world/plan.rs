@@ -85,6 +85,34 @@ pub(crate) fn world_admin(base_port: u16) -> SocketAddr {
     loopback(base_port.saturating_add(WORLD))
 }
 
+/// The regions of the world in `data`; none when there is no world.
+///
+/// # Errors
+/// When its file cannot be read.
+pub(crate) fn names_in(data: &Path) -> Result<Option<Vec<String>>> {
+    let path = data.join(WORLD_FILE);
+    if !path.exists() {
+        return Ok(None);
+    }
+    Ok(Some(World::read(&path)?.names()))
+}
+
+/// Refuses to let a region run alone on what depends on others.
+///
+/// # Errors
+/// When there is a world in `data`.
+pub(crate) fn none_in(data: &Path) -> Result<()> {
+    if let Some(names) = names_in(data)? {
+        bail!(
+            "the folder {} holds a world of {names}: start it with --regions {names}, or one region alone with --data \
+             ANOTHER_FOLDER",
+            data.display(),
+            names = names.join(","),
+        );
+    }
+    Ok(())
+}
+
 impl World {
     /// The world of `names`, which get their indexes in this order. At most [`REGIONS_MAX`], and ports up to [`ports_end`].
     fn new(names: &[String], base_port: u16) -> Self {
@@ -117,6 +145,13 @@ impl World {
     pub(crate) fn find(data: &Path, names: &[String], base_port: u16) -> Result<Self> {
         let path = data.join(WORLD_FILE);
         if !path.exists() {
+            if let Some(alone) = region_alone(data) {
+                bail!(
+                    "the folder {} holds the region {alone}, which has run alone: start it with --regions {alone}, or a world \
+                     with --data ANOTHER_FOLDER",
+                    data.display()
+                );
+            }
             return Ok(Self::new(names, base_port));
         }
         let world = Self::read(&path)?;
@@ -219,6 +254,13 @@ impl RegionPlan {
     }
 }
 
+/// The region in a folder without a world.
+fn region_alone(data: &Path) -> Option<String> {
+    let folders = fs::read_dir(data).ok()?.filter_map(Result::ok);
+    let mut regions = folders.filter(|folder| folder.path().join("lock").is_file());
+    Some(regions.next()?.file_name().to_string_lossy().into_owned())
+}
+
 /// Jitter is a twentieth of the delay: backbones between data centres are steady.
 fn far(from: &str, to: &str) -> LinkSettings {
     let delay_ms = places::rtt_ms(from, to).div_ceil(2);
@@ -299,6 +341,27 @@ mod tests {
             assert!(error.contains(advice) && error.contains("--data"), "{error}");
             assert!(error.contains(folder.path().to_str().unwrap()), "{error}");
         }
+    }
+
+    #[test]
+    fn a_folder_holds_a_world_or_a_region_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let data = folder.path();
+        assert!(none_in(data).is_ok());
+        assert_eq!(names_in(data).unwrap(), None);
+        fs::create_dir(data.join("local")).unwrap();
+        fs::write(data.join("local/lock"), "1").unwrap();
+        let error = World::find(data, &names(&["a", "b"]), 7400).unwrap_err().to_string();
+        assert!(
+            error.contains("--regions local,") && error.contains("--data"),
+            "{error}"
+        );
+
+        let folder = tempfile::tempdir().unwrap();
+        World::new(&names(&["a", "b"]), 7400).keep(folder.path()).unwrap();
+        assert_eq!(names_in(folder.path()).unwrap(), Some(names(&["a", "b"])));
+        let error = none_in(folder.path()).unwrap_err().to_string();
+        assert!(error.contains("--regions a,b,") && error.contains("--data"), "{error}");
     }
 
     #[test]

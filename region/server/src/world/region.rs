@@ -66,7 +66,7 @@ pub(crate) struct RegionStatus {
 }
 
 /// What can be done to a region, by the name of what does it elsewhere.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Action {
     /// SIGKILL; it is started again as after any death.

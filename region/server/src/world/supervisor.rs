@@ -218,7 +218,8 @@ async fn tell(shown: &Shown, config: &Config) -> Result<()> {
     }
 }
 
-fn in_words(state: RegionState) -> &'static str {
+/// A region's state, as people are told.
+pub(crate) const fn in_words(state: RegionState) -> &'static str {
     match state {
         RegionState::Starting => "starting",
         RegionState::Ready => "ready",

@@ -59,7 +59,7 @@ impl Run {
             links: network.links(),
         };
         Self {
-            control: Control::of(address),
+            control: Control::at(&format!("http://{address}")).unwrap(),
             base: format!("http://{address}"),
             api: Api::start(listener, shown),
             network,

@@ -1,27 +1,29 @@
+//! What clients did and saw.
+
 use std::{sync::Arc, time::Instant};
 
 use parking_lot::Mutex;
-use serde_json::Value;
-
-use super::{number, text};
 
 /// What clients saw, in the order they saw it.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct History {
-    pub(crate) records: Vec<Record>,
+pub struct History {
+    /// In the order in which they were noted.
+    pub records: Vec<Record>,
 }
 
 /// One thing that a client did or saw.
 #[derive(Debug, Clone)]
-pub(crate) struct Record {
+pub struct Record {
     /// Since the beginning of the recording.
-    pub(crate) at_us: u128,
-    pub(crate) event: Event,
+    pub at_us: u128,
+    /// What happened.
+    pub event: Event,
 }
 
 /// `session` is one connection: a client that comes back has another.
 #[derive(Debug, Clone)]
-pub(crate) enum Event {
+#[allow(missing_docs, reason = "the fields are the words of the protocol")]
+pub enum Event {
     /// Was asked for; a resend is another one.
     Send {
         session: u64,
@@ -70,49 +72,48 @@ pub(crate) enum Event {
 
 /// A message as a client sees it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Seen {
-    pub(crate) conversation: String,
-    pub(crate) seq: u64,
-    pub(crate) sender: String,
-    pub(crate) client_msg_id: String,
-    pub(crate) text: String,
+#[allow(missing_docs, reason = "the fields are the words of the protocol")]
+pub struct Seen {
+    pub conversation: String,
+    pub seq: u64,
+    pub sender: String,
+    pub client_msg_id: String,
+    pub text: String,
 }
 
-impl Seen {
-    /// Reads a message of a frame or a REST body.
-    pub(crate) fn of(message: &Value) -> Self {
-        Self {
-            conversation: text(&message["conversationId"]),
-            seq: number(&message["seq"]),
-            sender: text(&message["senderId"]),
-            client_msg_id: text(&message["clientMsgId"]),
-            text: text(&message["text"]),
-        }
-    }
-}
-
-/// Where many clients record.
-#[derive(Clone)]
-pub(crate) struct Recorder {
+/// Where many clients record. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Recorder {
     history: Arc<Mutex<History>>,
     began: Instant,
 }
 
+impl Default for Recorder {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Recorder {
-    pub(crate) fn new() -> Self {
+    /// Begins a recording.
+    #[must_use]
+    pub fn new() -> Self {
         Self {
             history: Arc::default(),
             began: Instant::now(),
         }
     }
 
-    pub(crate) fn note(&self, event: Event) {
+    /// Notes what has just happened.
+    pub fn note(&self, event: Event) {
         let mut history = self.history.lock();
         let at_us = self.began.elapsed().as_micros();
         history.records.push(Record { at_us, event });
     }
 
-    pub(crate) fn history(&self) -> History {
+    /// All that was noted so far.
+    #[must_use]
+    pub fn history(&self) -> History {
         self.history.lock().clone()
     }
 }

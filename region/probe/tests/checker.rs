@@ -1,9 +1,6 @@
 //! The checker has to see what is wrong.
 
-use crate::support::{
-    checker::{Rule, check},
-    history::{Event, History, Record, Seen},
-};
+use antiphon_probe::{Event, History, Record, Rule, Seen, check};
 
 const CONVERSATION: &str = "c_1";
 const SENDER: &str = "u_a";

@@ -5,18 +5,20 @@ use std::{
     fmt,
 };
 
-use super::history::{Event, History, Seen};
+use crate::history::{Event, History, Seen};
 
 /// A broken invariant, and what breaks it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Violation {
-    pub(crate) rule: Rule,
-    pub(crate) what: String,
+pub struct Violation {
+    /// What is broken.
+    pub rule: Rule,
+    /// By which message, where and for whom.
+    pub what: String,
 }
 
 /// What can be wrong with a history.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Rule {
+pub enum Rule {
     /// I1: an acknowledged message is not in the final history.
     Lost,
     /// I1, I5: one idempotency key is in the final history more than once.
@@ -50,7 +52,8 @@ impl fmt::Display for Violation {
 }
 
 /// All violations, sorted; empty for a history that keeps the rules.
-pub(crate) fn check(history: &History) -> Vec<Violation> {
+#[must_use]
+pub fn check(history: &History) -> Vec<Violation> {
     let mut judge = Judge::new(history);
     judge.final_histories();
     judge.one_content_per_seq();
