@@ -18,6 +18,10 @@ lint:
 test:
     cargo test
 
+# Simulate whole regions; `just sim --seeds 1000` tries more worlds, `just sim --seed 17 --trace` shows one.
+sim *args:
+    cargo test --quiet -p antiphon-replication --test sim -- {{ args }}
+
 # Run a node; arguments go to `antiphon up`.
 up *args:
     cargo run --release -- up {{ args }}

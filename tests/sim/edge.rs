@@ -10,11 +10,7 @@ use antiphon_proto::rpc::{conversation_server, message_server};
 use antiphon_types::Slot;
 use futures_util::future::BoxFuture;
 use http::{Request, Response};
-use tonic::{
-    body::Body,
-    server::NamedService,
-    service::Routes,
-};
+use tonic::{body::Body, server::NamedService, service::Routes};
 use tower::Service;
 
 /// The header that names a request's slot.
@@ -51,7 +47,10 @@ impl<const MESSAGES: bool> Service<Request<Body>> for Edge<MESSAGES> {
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let number = request.headers().get(SLOT).and_then(|value| value.to_str().ok()?.parse().ok());
+        let number = request
+            .headers()
+            .get(SLOT)
+            .and_then(|value| value.to_str().ok()?.parse().ok());
         let slot = number.and_then(Slot::new).unwrap_or(Slot::DEPLOYMENT);
         Box::pin(self.route.to(slot).call(request))
     }

@@ -78,7 +78,8 @@ impl State {
     }
 
     fn check(&self, read_version: u64, reads: &Reads) -> Result<(), KvError> {
-        let newer = |cells: &Vec<(u64, Option<Bytes>)>| cells.last().is_some_and(|(written, _)| *written > read_version);
+        let newer =
+            |cells: &Vec<(u64, Option<Bytes>)>| cells.last().is_some_and(|(written, _)| *written > read_version);
         let key_changed = |key: &Bytes| self.cells.get(key).is_some_and(newer);
         let range_changed = |(start, end): (&Bytes, &Bytes)| {
             start < end && self.cells.range::<Bytes, _>(start..end).any(|(_, cells)| newer(cells))
@@ -271,7 +272,12 @@ impl Engine for Store {
     }
 
     fn health(&self) -> BoxFuture<'_, Result<(), KvError>> {
-        ready(if self.run.lock().closed { Err(KvError::Closed) } else { Ok(()) }).boxed()
+        ready(if self.run.lock().closed {
+            Err(KvError::Closed)
+        } else {
+            Ok(())
+        })
+        .boxed()
     }
 
     fn close(&self) -> BoxFuture<'_, Result<(), KvError>> {

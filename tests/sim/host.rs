@@ -109,7 +109,9 @@ impl Host {
         }
         if let Some(running) = &self.running {
             let until = running.began + Duration::from_micros(self.local_us - running.began_local_us);
-            running.runtime.block_on(async { tokio::time::sleep_until(until).await });
+            running
+                .runtime
+                .block_on(async { tokio::time::sleep_until(until).await });
         }
     }
 }

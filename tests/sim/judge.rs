@@ -32,14 +32,20 @@ pub(crate) fn differing(slots: &[Slot], stores: &[Arc<Disk>]) -> Option<String> 
             let log = log(store, *slot);
             let last = |log: &BTreeMap<u64, Bytes>| log.keys().next_back().copied();
             if last(&log) != last(&first_log) {
-                return Some(format!("I2: regions 1 and {} hold logs of slot {slot} of two lengths", at + 1));
+                return Some(format!(
+                    "I2: regions 1 and {} hold logs of slot {slot} of two lengths",
+                    at + 1
+                ));
             }
             let differs = log.iter().find(|(index, entry)| {
                 let other = first_log.get(*index);
                 other.is_some_and(|other| other != *entry)
             });
             if let Some((index, _)) = differs {
-                return Some(format!("I2: regions 1 and {} hold other entries {index} of slot {slot}", at + 1));
+                return Some(format!(
+                    "I2: regions 1 and {} hold other entries {index} of slot {slot}",
+                    at + 1
+                ));
             }
         }
     }
@@ -59,7 +65,9 @@ pub(crate) fn judge(ledger: &Ledger, slots: &[Slot], stores: &[Arc<Disk>]) {
                 let log = log(store, *slot);
                 for ((_, index), entry) in book.entries.range((*slot, 0)..=(*slot, u64::MAX)) {
                     if log.get(index).is_some_and(|stored| stored != entry) {
-                        wrong.push(format!("I1: region {number} holds another entry {index} of slot {slot} than was acknowledged"));
+                        wrong.push(format!(
+                            "I1: region {number} holds another entry {index} of slot {slot} than was acknowledged"
+                        ));
                     }
                 }
             }
@@ -83,10 +91,15 @@ fn judge_talk(book: &Book, talk: usize, wrong: &mut Vec<String>) {
     let mut seqs: BTreeMap<&str, Seq> = BTreeMap::new();
     for (seq, shown) in history {
         if let Some(before) = seqs.insert(&shown.client_msg_id, *seq) {
-            wrong.push(format!("I1: {} is in talk {talk} as {before} and as {seq}", shown.client_msg_id));
+            wrong.push(format!(
+                "I1: {} is in talk {talk} as {before} and as {seq}",
+                shown.client_msg_id
+            ));
         }
         if shown.text != text_of(&shown.client_msg_id) {
-            wrong.push(format!("I1: message {seq} of talk {talk} has another text than was sent"));
+            wrong.push(format!(
+                "I1: message {seq} of talk {talk} has another text than was sent"
+            ));
         }
     }
     for (client_msg_id, seq) in book.acknowledged.get(&talk).into_iter().flatten() {
@@ -99,7 +112,10 @@ fn judge_talk(book: &Book, talk: usize, wrong: &mut Vec<String>) {
     let differs = |seq: &Seq, shown: &Shown| history.get(seq) != Some(shown);
     for (seq, seen) in book.shown.get(&talk).into_iter().flatten() {
         if let Some(vanished) = seen.iter().find(|shown| differs(seq, shown)) {
-            wrong.push(format!("I3: {} was shown as {seq} of talk {talk} and is not", vanished.client_msg_id));
+            wrong.push(format!(
+                "I3: {} was shown as {seq} of talk {talk} and is not",
+                vanished.client_msg_id
+            ));
         }
     }
 }
@@ -115,5 +131,8 @@ fn log(store: &Disk, slot: Slot) -> BTreeMap<u64, Bytes> {
     let start = pack(&(slot.number(), kind::LOG));
     let pairs = store.pairs(&start, &pack(&(slot.number(), kind::LOG + 1)));
     let index = |key: &[u8]| unpack::<(u16, u16, u64)>(key).map(|(_, _, index)| index).ok();
-    pairs.into_iter().filter_map(|(key, entry)| Some((index(&key)?, entry))).collect()
+    pairs
+        .into_iter()
+        .filter_map(|(key, entry)| Some((index(&key)?, entry)))
+        .collect()
 }

@@ -81,12 +81,17 @@ impl Ledger {
     pub(crate) fn acknowledged_at_home(&self, host: HostId, entry: &CommittedEntry) {
         let mut book = self.book.lock();
         let (slot, epoch, index) = (entry.slot, entry.epoch, entry.index);
-        book.note(host, &format!("acknowledges slot {slot} entry {index} of epoch {epoch}"));
+        book.note(
+            host,
+            &format!("acknowledges slot {slot} entry {index} of epoch {epoch}"),
+        );
         let homes = book.homes.entry(slot).or_default();
         let other = *homes.entry(epoch).or_insert(host);
         let highest = homes.keys().next_back().copied().unwrap_or(epoch);
         if other != host {
-            book.violation(format!("I4: hosts {other} and {host} acknowledge slot {slot} in epoch {epoch}"));
+            book.violation(format!(
+                "I4: hosts {other} and {host} acknowledge slot {slot} in epoch {epoch}"
+            ));
         }
         if highest > epoch {
             book.violation(format!(
@@ -95,7 +100,9 @@ impl Ledger {
         }
         let before = book.entries.insert((slot, index), entry.encoded.clone());
         if before.is_some_and(|before| before != entry.encoded) {
-            book.violation(format!("I1: entry {index} of slot {slot} was acknowledged twice, with other content"));
+            book.violation(format!(
+                "I1: entry {index} of slot {slot} was acknowledged twice, with other content"
+            ));
         }
     }
 
@@ -127,21 +134,29 @@ impl Ledger {
     pub(crate) fn acknowledged(&self, host: HostId, talk: usize, client_msg_id: &str, seq: Seq, duplicate: bool) {
         let mut book = self.book.lock();
         let again = if duplicate { " again" } else { "" };
-        book.note(host, &format!("{client_msg_id} of talk {talk} is acknowledged{again} as {seq}"));
+        book.note(
+            host,
+            &format!("{client_msg_id} of talk {talk} is acknowledged{again} as {seq}"),
+        );
         let before = book
             .acknowledged
             .entry(talk)
             .or_default()
             .insert(client_msg_id.to_owned(), seq);
         if before.is_some_and(|before| before != seq) {
-            book.violation(format!("I5: {client_msg_id} was acknowledged as {before:?} and as {seq}"));
+            book.violation(format!(
+                "I5: {client_msg_id} was acknowledged as {before:?} and as {seq}"
+            ));
         }
     }
 
     /// The highest seq that was acknowledged until now: no read that begins now may show less.
     pub(crate) fn floor(&self, talk: usize) -> Seq {
         let book = self.book.lock();
-        book.acknowledged.get(&talk).and_then(|acks| acks.values().max().copied()).unwrap_or(0)
+        book.acknowledged
+            .get(&talk)
+            .and_then(|acks| acks.values().max().copied())
+            .unwrap_or(0)
     }
 
     /// A read that began when `floor` was acknowledged has shown a tail.
@@ -149,7 +164,9 @@ impl Ledger {
         let mut book = self.book.lock();
         book.note(host, &format!("reads talk {talk} up to {tail}"));
         if tail < floor && !book.clocks_lie {
-            book.violation(format!("a read of talk {talk} shows {tail} messages when {floor} were acknowledged before it began"));
+            book.violation(format!(
+                "a read of talk {talk} shows {tail} messages when {floor} were acknowledged before it began"
+            ));
         }
     }
 
@@ -161,7 +178,12 @@ impl Ledger {
     /// A read or a feed has shown a message.
     pub(crate) fn shown(&self, talk: usize, seq: Seq, shown: Shown) {
         let mut book = self.book.lock();
-        book.shown.entry(talk).or_default().entry(seq).or_default().insert(shown);
+        book.shown
+            .entry(talk)
+            .or_default()
+            .entry(seq)
+            .or_default()
+            .insert(shown);
     }
 }
 

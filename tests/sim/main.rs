@@ -7,6 +7,7 @@
 //! process's clocks still, and the standard harness waits by them.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests")]
+#![allow(clippy::print_stdout, reason = "what a world comes to is read from its output")]
 
 mod client;
 mod edge;
@@ -84,6 +85,9 @@ fn whatever_fails_nothing_acknowledged_is_lost() {
 fn a_broken_rule_is_noticed() {
     for rule in RULES {
         let noticed = runner::failures(0..NOTICED_WITHIN, Some(rule), 1);
-        assert!(!noticed.is_empty(), "nobody notices in {NOTICED_WITHIN} worlds that {rule:?} is broken");
+        assert!(
+            !noticed.is_empty(),
+            "nobody notices in {NOTICED_WITHIN} worlds that {rule:?} is broken"
+        );
     }
 }

@@ -87,19 +87,19 @@ struct Pipe {
     under_way: VecDeque<(u64, Segment)>,
     arrived: VecDeque<Bytes>,
     bytes: usize,
-    end: Option<End_>,
+    end: Option<Ending>,
     reader: Option<Waker>,
     writer: Option<Waker>,
 }
 
 enum Segment {
     Data(Bytes),
-    End(End_),
+    End(Ending),
 }
 
 /// How a direction ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum End_ {
+enum Ending {
     Closed,
     Reset,
 }
@@ -179,7 +179,10 @@ impl Network {
         let mut guard = self.inner.lock();
         let inner = &mut *guard;
         // Ends that nobody has taken yet close when they are dropped, and that takes the lock.
-        let unheard: Vec<_> = inner.listeners.extract_if(.., |(listening, _), _| *listening == host).collect();
+        let unheard: Vec<_> = inner
+            .listeners
+            .extract_if(.., |(listening, _), _| *listening == host)
+            .collect();
         let unanswered: Vec<_> = inner.opening.extract_if(.., |opening| opening.from == host).collect();
         if silently {
             inner.silent.insert(host);
@@ -197,7 +200,9 @@ impl Network {
                 if let Some(connection) = inner.connections.get_mut(&id) {
                     connection.held[side] = false;
                     connection.pipes[side].under_way.clear();
-                    connection.pipes[side].under_way.push_back((due_us, Segment::End(End_::Reset)));
+                    connection.pipes[side]
+                        .under_way
+                        .push_back((due_us, Segment::End(Ending::Reset)));
                     connection.pipes[1 - side] = Pipe {
                         writer: connection.pipes[1 - side].writer.take(),
                         ..Pipe::default()
@@ -358,8 +363,8 @@ impl AsyncRead for End {
             return Poll::Ready(Ok(()));
         }
         match pipe.end {
-            Some(End_::Closed) => Poll::Ready(Ok(())),
-            Some(End_::Reset) => Poll::Ready(Err(io::ErrorKind::ConnectionReset.into())),
+            Some(Ending::Closed) => Poll::Ready(Ok(())),
+            Some(Ending::Reset) => Poll::Ready(Err(io::ErrorKind::ConnectionReset.into())),
             None => {
                 pipe.reader = Some(context.waker().clone());
                 Poll::Pending
@@ -390,7 +395,10 @@ impl AsyncWrite for End {
         let len = bytes.len().min(room).min(SEGMENT_BYTES);
         pipe.bytes += len;
         let data = Bytes::copy_from_slice(&bytes[..len]);
-        let due_us = pipe.under_way.back().map_or(due_us, |(before_us, _)| due_us.max(*before_us));
+        let due_us = pipe
+            .under_way
+            .back()
+            .map_or(due_us, |(before_us, _)| due_us.max(*before_us));
         pipe.under_way.push_back((due_us, Segment::Data(data)));
         Poll::Ready(Ok(len))
     }
@@ -413,13 +421,17 @@ impl End {
             return;
         };
         let due_us = inner.due(hosts[self.side], hosts[1 - self.side]);
-        let Some(connection) = inner.connections.get_mut(&self.id).filter(|connection| connection.held[self.side]) else {
+        let Some(connection) = inner
+            .connections
+            .get_mut(&self.id)
+            .filter(|connection| connection.held[self.side])
+        else {
             return;
         };
         let under_way = &mut connection.pipes[self.side].under_way;
         if !matches!(under_way.back(), Some((_, Segment::End(_)))) {
             let due_us = under_way.back().map_or(due_us, |(before_us, _)| due_us.max(*before_us));
-            under_way.push_back((due_us, Segment::End(End_::Closed)));
+            under_way.push_back((due_us, Segment::End(Ending::Closed)));
         }
     }
 }

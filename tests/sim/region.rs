@@ -155,7 +155,12 @@ pub(crate) async fn run(seat: Seat) {
         .add_service(home.clone().into_server());
     tokio::spawn(serve(seat.nodes, services));
     tokio::spawn(serve(seat.clients, Edge::routes(&route)));
-    tokio::spawn(watch_table(seat.host, directory.clone(), seat.slots.clone(), seat.ledger.clone()));
+    tokio::spawn(watch_table(
+        seat.host,
+        directory.clone(),
+        seat.slots.clone(),
+        seat.ledger.clone(),
+    ));
     tokio::spawn(obey(seat.host, directory.clone(), seat.commands, seat.ledger));
 
     let founded: Vec<(String, Addresses)> = seat

@@ -70,7 +70,13 @@ impl Arguments {
     }
 
     fn wants(&self, name: &str) -> bool {
-        let fits = |filter: &String| if self.exact { name == filter } else { name.contains(filter) };
+        let fits = |filter: &String| {
+            if self.exact {
+                name == filter
+            } else {
+                name.contains(filter)
+            }
+        };
         !self.ignored && (self.filters.is_empty() || self.filters.iter().any(fits))
     }
 }
@@ -202,7 +208,10 @@ pub(crate) fn one(seed: u64, show: bool, broken: Option<Rule>) {
     }
 }
 
-#[allow(clippy::disallowed_methods, reason = "a thread of its own, and the clocks stand still")]
+#[allow(
+    clippy::disallowed_methods,
+    reason = "a thread of its own, and the clocks stand still"
+)]
 fn give_up() {
     thread::sleep(WORLD_MAX);
     println!("the world hangs");

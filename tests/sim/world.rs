@@ -34,7 +34,7 @@ const SETTLED_WITHIN_US: u64 = 10_000_000;
 /// Where the wall clocks begin.
 const EPOCH_MS: u64 = 1_700_000_000_000;
 /// Talks, each in a slot of its own.
-const TALKS: usize = 3;
+const TALKS: u16 = 3;
 
 /// How a world ended.
 pub(crate) struct Outcome {
@@ -81,7 +81,7 @@ impl World {
         let mut hosts = names.clone();
         hosts.push("devices".to_owned());
         let network = Network::new(random.random(), &hosts, (500, 2_000));
-        let slots: Vec<Slot> = (0..TALKS as u16).filter_map(Slot::new).collect();
+        let slots: Vec<Slot> = (0..TALKS).filter_map(Slot::new).collect();
         let talks = slots.iter().enumerate().map(|(number, slot)| {
             let mut id = || random.random();
             Talk {
@@ -209,10 +209,16 @@ impl World {
                     random: SmallRng::seed_from_u64(self.random.random()),
                     phase: self.phase.subscribe(),
                     pause_ms_max: self.random.random_range(200..2_500),
+                    answered_by: None,
                 });
             }
         }
-        let twins = |member| clients.iter().filter(move |client| client.member == member).map(Client::twin);
+        let twins = |member| {
+            clients
+                .iter()
+                .filter(move |client| client.member == member)
+                .map(Client::twin)
+        };
         let (followers, readers): (Vec<Client>, Vec<Client>) = (twins(0).collect(), twins(1).collect());
         self.devices.start(|| async move {
             for client in clients {
@@ -380,11 +386,14 @@ impl World {
     fn settle(&mut self) {
         self.phase.send_replace(Phase::Over);
         let all_read = |world: &Self| {
-            let read = world.ledger.with(|book| book.last_read.values().map(Vec::len).sum::<usize>());
+            let read = world
+                .ledger
+                .with(|book| book.last_read.values().map(Vec::len).sum::<usize>());
             read == world.talks.iter().map(|talk| talk.members.len()).sum::<usize>()
         };
         if !self.until(SETTLED_WITHIN_US, all_read) {
-            self.ledger.violation("liveness: not everybody could read at the end".to_owned());
+            self.ledger
+                .violation("liveness: not everybody could read at the end".to_owned());
         }
         let same = |world: &Self| judge::differing(&world.slots, &world.stores()).is_none();
         if !self.until(SETTLED_WITHIN_US, same)
