@@ -33,6 +33,10 @@ chaos *args:
     done
     cargo test -p antiphon --test chaos -- --ignored --nocapture
 
+# Simulate whole regions; `just sim --seeds 1000` tries more worlds, `just sim --seed 17 --trace` shows one.
+sim *args:
+    cargo test --quiet -p antiphon-replication --test sim -- {{ args }}
+
 # Run a node; arguments go to `antiphon up`.
 up *args:
     cargo run --release -- up {{ args }}

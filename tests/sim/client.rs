@@ -64,6 +64,8 @@ pub(crate) struct Client {
     pub(crate) phase: watch::Receiver<Phase>,
     /// The longest pause between two messages, in milliseconds.
     pub(crate) pause_ms_max: u64,
+    /// Where it was answered last, for as long as it is: who knows where a slot was at home asks there.
+    pub(crate) answered_by: Option<String>,
 }
 
 impl Client {
@@ -76,6 +78,7 @@ impl Client {
             ledger: self.ledger.clone(),
             random: self.random.clone(),
             phase: self.phase.clone(),
+            answered_by: None,
             ..*self
         }
     }
@@ -88,7 +91,8 @@ impl Client {
             self.burst(number + 1..=number + burst).await;
             number += burst;
             if self.random.random_bool(0.3) {
-                self.read().await;
+                let (_, channel) = self.somewhere();
+                self.read(channel).await;
             }
             let pause_ms = self.random.random_range(0..self.pause_ms_max);
             let mut phase = self.phase.clone();
@@ -115,7 +119,7 @@ impl Client {
                 created_at_ms: 1,
                 await_listed: false,
             });
-            let mut conversations = ConversationClient::new(self.somewhere());
+            let mut conversations = ConversationClient::new(self.somewhere().1);
             match timeout(PATIENCE, conversations.create_direct(request)).await {
                 Ok(Ok(_)) => return,
                 Ok(Err(status)) => self.refused(&status).await,
@@ -146,7 +150,7 @@ impl Client {
                     text: text_of(&client_msg_id),
                 }],
             });
-            let mut messages = MessageClient::new(self.somewhere());
+            let mut messages = MessageClient::new(self.somewhere().1);
             match timeout(PATIENCE, messages.send(request)).await {
                 Ok(Ok(answer)) => {
                     let answer = match answer.into_inner().results.remove(0).result.unwrap() {
@@ -172,13 +176,16 @@ impl Client {
         }
     }
 
-    async fn read(&mut self) {
+    /// Reads a page; whether it was answered.
+    async fn read(&mut self, channel: Channel) -> bool {
         let floor = self.ledger.floor(self.talk.number);
         let after = self.random.random_bool(0.5).then(|| floor.saturating_sub(5));
-        if let Ok(page) = self.page(after).await {
-            self.ledger.tail_read(self.host, self.talk.number, floor, page.tail_seq);
-            self.show(page);
-        }
+        let Ok(page) = self.page(channel, after).await else {
+            return false;
+        };
+        self.ledger.tail_read(self.host, self.talk.number, floor, page.tail_seq);
+        self.show(page);
+        true
     }
 
     /// The whole conversation.
@@ -186,7 +193,8 @@ impl Client {
         let mut found = std::collections::BTreeMap::new();
         loop {
             let after = found.keys().next_back().copied().unwrap_or(0);
-            match self.page(Some(after)).await {
+            let (_, channel) = self.somewhere();
+            match self.page(channel, Some(after)).await {
                 Ok(page) => {
                     let tail = page.tail_seq;
                     for (seq, shown) in self.show(page) {
@@ -202,7 +210,7 @@ impl Client {
         }
     }
 
-    async fn page(&mut self, after_seq: Option<Seq>) -> Result<HistoryResponse, Option<Status>> {
+    async fn page(&self, channel: Channel, after_seq: Option<Seq>) -> Result<HistoryResponse, Option<Status>> {
         let request = self.request(HistoryRequest {
             conversation_id: self.talk.conversation.to_bytes(),
             user_id: self.talk.members[self.member].to_bytes(),
@@ -210,7 +218,7 @@ impl Client {
             before_seq: None,
             limit: 0,
         });
-        let mut messages = MessageClient::new(self.somewhere());
+        let mut messages = MessageClient::new(channel);
         match timeout(PATIENCE, messages.history(request)).await {
             Ok(answer) => Ok(answer?.into_inner()),
             Err(_) => Err(None),
@@ -229,16 +237,17 @@ impl Client {
         messages.collect()
     }
 
-    /// A region, by its edge or by its port between nodes.
-    fn somewhere(&mut self) -> Channel {
+    /// A region, by its edge or by its port between nodes: its address, and the way there.
+    fn somewhere(&mut self) -> (String, Channel) {
         let region = &self.regions[self.random.random_range(0..self.regions.len())];
         let port = if self.random.random_bool(0.5) {
             EDGE_PORT
         } else {
             NODE_PORT
         };
-        let channel = self.dialer.channel(region, &format!("{region}:{port}"));
-        channel.expect("a region's name is a host")
+        let address = self.answered_by.take().unwrap_or_else(|| format!("{region}:{port}"));
+        let channel = self.dialer.channel(&address, &address);
+        (address, channel.expect("a region's name is a host"))
     }
 
     fn request<T>(&self, message: T) -> Request<T> {
@@ -262,7 +271,9 @@ impl Client {
 /// Reads a conversation over and over, until the world is healed.
 pub(crate) async fn look(mut client: Client) {
     while *client.phase.borrow() == Phase::Storm {
-        client.read().await;
+        let asked = client.somewhere();
+        let was_read = client.read(asked.1).await;
+        client.answered_by = was_read.then_some(asked.0);
         let pause_ms = client.random.random_range(50..400);
         sleep(Duration::from_millis(pause_ms)).await;
     }

@@ -7,6 +7,7 @@
 //! process's clocks still, and the standard harness waits by them.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests")]
+#![allow(clippy::print_stdout, reason = "what a world comes to is read from its output")]
 
 mod client;
 mod edge;

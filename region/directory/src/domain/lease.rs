@@ -226,7 +226,7 @@ impl LeaseGrantor {
     /// declare them down and try again; but once told they are refused until they are readmitted.
     pub fn expired(&mut self, now_ms: u64) -> Vec<RegionId> {
         let waited_ms = match sabotage::is_broken(Rule::LeasesAreWaitedOut) {
-            true => self.terms.renewal_ms * 2,
+            true => self.terms.renewal_ms * 3 / 2,
             false => self.terms.waited_ms(),
         };
         let mut expired = Vec::new();
