@@ -9,6 +9,7 @@ mod complaints;
 mod crowd;
 mod drills;
 mod groups;
+mod members;
 mod operations;
 mod presence;
 mod races;

@@ -15,5 +15,5 @@ mod table;
 pub use error::{DirectoryError, StartError};
 pub use node::{DirectoryNode, DirectoryService, LeaseKeeper, LeaseOptions, NodeOptions, PeerStatus, Role, Status};
 pub use raft::{Dial, OptionsError, RaftOptions, RaftService};
-pub use route::{Detours, DevelopmentCa, Dialer, NodeTls, Route, SlotRoute, TlsError, serve_nodes};
+pub use route::{Detour, DevelopmentCa, Dialer, NodeTls, Route, SlotRoute, TlsError, serve_nodes};
 pub use table::{Placement, Table, TableRegion, TableWatch};

@@ -212,6 +212,7 @@ impl Homing {
                 region: region.id,
                 level_at: held.level_at,
                 is_level: held.is_level(now) && region.status != RegionStatus::Down,
+                leaves: region.status == RegionStatus::Draining,
             }
         };
         let members: Vec<Copy> = placement

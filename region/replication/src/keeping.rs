@@ -12,6 +12,8 @@ pub(crate) struct Copy {
     pub(crate) level_at: Instant,
     /// Whether it is now.
     pub(crate) is_level: bool,
+    /// Whether it is being emptied.
+    pub(crate) leaves: bool,
 }
 
 /// The rules that a decision keeps.
@@ -23,17 +25,23 @@ pub(crate) struct Rules {
 }
 
 /// The set to ask for, without the home; `None` when the present one is right. A member that lags is replaced by an observer that is
-/// level; without one it goes only as long as enough members stay.
+/// level; without one it goes only as long as enough members stay. One that is being emptied is replaced the same way, and stays
+/// for want of others.
 pub(crate) fn wanted(members: &[Copy], observers: &[Copy], rules: Rules, now: Instant) -> Option<Vec<RegionId>> {
     let lags = |copy: &&Copy| !copy.is_level && now.saturating_duration_since(copy.level_at) > rules.lag_max;
     let mut set: Vec<RegionId> = members
         .iter()
-        .filter(|copy| !lags(copy))
+        .filter(|copy| !lags(copy) && !copy.leaves)
         .map(|copy| copy.region)
         .collect();
-    let level = observers.iter().filter(|copy| copy.is_level).map(|copy| copy.region);
+    let level = observers.iter().filter(|copy| copy.is_level);
+    let keeps_up_and_leaves = members.iter().filter(|copy| !lags(copy) && copy.leaves);
+    let in_turn = level.clone().filter(|copy| !copy.leaves);
+    let in_turn = in_turn
+        .chain(keeps_up_and_leaves)
+        .chain(level.filter(|copy| copy.leaves));
     let missing = rules.in_sync_copies.saturating_sub(set.len() + 1);
-    set.extend(level.take(missing));
+    set.extend(in_turn.take(missing).map(|copy| copy.region));
     // A member that lags counts on rather than leave too few: nothing is acknowledged meanwhile, and nothing is lost.
     let too_few = rules.min_in_sync.saturating_sub(set.len() + 1);
     set.extend(members.iter().filter(lags).map(|copy| copy.region).take(too_few));
@@ -51,11 +59,15 @@ mod tests {
         lag_max: Duration::from_secs(3),
     };
 
+    /// Regions from here on are being emptied.
+    const LEAVING: u64 = 100;
+
     fn copies(now: Instant, lags_ms: &[(u64, u64)]) -> Vec<Copy> {
         let copy = |(region, lag_ms): &(u64, u64)| Copy {
             region: RegionId(*region),
             level_at: now.checked_sub(Duration::from_millis(*lag_ms)).unwrap(),
             is_level: *lag_ms == 0,
+            leaves: *region >= LEAVING,
         };
         lags_ms.iter().map(copy).collect()
     }
@@ -86,6 +98,16 @@ mod tests {
             ..RULES
         };
         assert_eq!(decide(&[(2, 9_000), (3, 0)], &[], two_of_three), Some(vec![3]));
+    }
+
+    #[test]
+    fn a_member_that_is_being_emptied_stays_until_another_is_level() {
+        assert_eq!(decide(&[(100, 0)], &[(3, 50)], RULES), None);
+        assert_eq!(decide(&[(100, 0)], &[(101, 0)], RULES), None);
+        assert_eq!(decide(&[(100, 0)], &[(101, 0), (3, 0)], RULES), Some(vec![3]));
+        assert_eq!(decide(&[(2, 0), (100, 0)], &[], RULES), Some(vec![2]));
+        // For want of others.
+        assert_eq!(decide(&[], &[(101, 0)], RULES), Some(vec![101]));
     }
 
     #[test]

@@ -1,9 +1,15 @@
 //! What a node has to do with the other regions: the directory, replication, the port between nodes.
 
-use std::{collections::HashMap, path::Path, pin::pin, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    path::Path,
+    pin::pin,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use antiphon_directory::{
-    Detours, DevelopmentCa, Dialer, DirectoryNode, LeaseKeeper, NodeOptions, NodeTls, Route,
+    DevelopmentCa, Dialer, DirectoryNode, LeaseKeeper, NodeOptions, NodeTls, Route, TableWatch,
     domain::{Addresses, Policy, RegionId},
     serve_nodes,
 };
@@ -32,8 +38,16 @@ pub(crate) struct Regions {
     keeper: LeaseKeeper,
     tls: NodeTls,
     listener: TcpListener,
-    founded: Vec<(String, Addresses)>,
+    start: Start,
     options: ReplicationOptions,
+}
+
+/// How a node comes into the directory's group.
+enum Start {
+    /// With the first ones: all of them, in the order of their ids.
+    Founds(Vec<(String, Addresses)>),
+    /// Later, by way of these.
+    Joins(Vec<(RegionId, Addresses)>),
 }
 
 /// As [`Regions`], at work.
@@ -55,25 +69,24 @@ impl Regions {
     /// What could not be opened.
     pub(crate) async fn open(place: &Place, folder: &Path, log: ReplicaLog, clock: &Clock) -> Result<Self> {
         let tls = DevelopmentCa::in_folder(&place.data.join("tls")).node(&place.name)?;
-        let detours: Detours = place
+        let dialer = Dialer::new(tls.clone(), Some(Arc::new(place.detour())));
+        let me = RegionId(place.id);
+        let at_start: HashMap<RegionId, String> = place
             .peers
             .iter()
-            .map(|peer| (peer.name.clone(), peer.rpc.to_string()))
+            .map(|peer| (RegionId(peer.id), peer.name.clone()))
             .collect();
-        let dialer = Dialer::new(tls.clone(), detours);
-        let me = id(place.index);
-        let names: HashMap<RegionId, String> = place
-            .peers
-            .iter()
-            .map(|peer| (id(peer.index), peer.name.clone()))
-            .collect();
+        // Of the directory that is about to start: regions that come later have their names there.
+        let table = Arc::new(OnceLock::<TableWatch>::new());
         let dial = {
-            let dialer = dialer.clone();
+            let (dialer, table) = (dialer.clone(), table.clone());
             Arc::new(move |region: &RegionId, addresses: &Addresses| {
-                let name = names
-                    .get(region)
-                    .cloned()
-                    .unwrap_or_else(|| format!("region-{}", region.0));
+                // Those first: before the founding the table has a region without a name.
+                let name = at_start.get(region).cloned().or_else(|| {
+                    let table = table.get()?.load();
+                    Some(table.region(*region)?.name.to_string())
+                });
+                let name = name.unwrap_or_else(|| format!("region-{}", region.0));
                 let nowhere = || tonic::transport::Endpoint::from_static("http://127.0.0.1:1").connect_lazy();
                 dialer.channel(&name, &addresses.rpc).unwrap_or_else(nowhere)
             })
@@ -82,6 +95,7 @@ impl Regions {
             .await
             .with_context(|| format!("the port between nodes {} cannot be opened", place.rpc))?;
         let directory = DirectoryNode::start(NodeOptions::new("development"), me, folder, dial).await?;
+        let _ = table.set(directory.table());
         let keeper = directory.keep_lease(clock.now_ms());
         let lease = {
             let keeper = keeper.clone();
@@ -90,30 +104,11 @@ impl Regions {
         };
         let route = Route::between(&place.name, directory.table(), dialer);
         let options = ReplicationOptions::default();
-        let mut founded: Vec<(u16, String, Addresses)> = place
-            .peers
-            .iter()
-            .map(|peer| {
-                let addresses = Addresses {
-                    rpc: peer.listens.to_string(),
-                    edge: peer.edge.clone(),
-                };
-                (peer.index, peer.name.clone(), addresses)
-            })
-            .collect();
-        let own = Addresses {
-            rpc: place.rpc.to_string(),
-            edge: format!("http://127.0.0.1:{}", place.http_port),
-        };
-        founded.push((place.index, place.name.clone(), own));
-        founded.sort_by_key(|(index, ..)| *index);
+        let start = start(place);
         Ok(Self {
             home: ReplicationHome::new(log.clone(), &options),
             followers: Followers::new(me.0, route.clone(), log.clone(), propose(&route), options.clone()),
-            founded: founded
-                .into_iter()
-                .map(|(_, name, addresses)| (name, addresses))
-                .collect(),
+            start,
             directory,
             route,
             lease,
@@ -145,13 +140,22 @@ impl Regions {
                 }
             }
         });
-        let regions = u8::try_from(self.founded.len()).unwrap_or(u8::MAX);
-        let policy = Policy {
-            in_sync_copies: regions.min(2),
-            min_in_sync: regions.min(2),
-            ..Policy::default()
-        };
-        self.directory.found(&self.founded, &policy).await?;
+        match &self.start {
+            Start::Founds(founded) => {
+                let regions = u8::try_from(founded.len()).unwrap_or(u8::MAX);
+                let policy = Policy {
+                    in_sync_copies: regions.min(2),
+                    min_in_sync: regions.min(2),
+                    ..Policy::default()
+                };
+                self.directory.found(founded, &policy).await?;
+            }
+            Start::Joins(seeds) => {
+                self.directory.join(seeds).await?;
+                // A node that votes has the group's log, and not yet what it says.
+                self.directory.state_when(|state| !state.deployment.is_empty()).await;
+            }
+        }
         let stop_homing = CancellationToken::new();
         let homing = Homing::new(
             self.directory.clone(),
@@ -205,6 +209,26 @@ fn propose(route: &Route) -> Propose {
     })
 }
 
-fn id(index: u16) -> RegionId {
-    RegionId(u64::from(index) + 1)
+fn start(place: &Place) -> Start {
+    let addresses = |rpc: std::net::SocketAddr, edge: &str| Addresses {
+        rpc: rpc.to_string(),
+        edge: edge.to_owned(),
+    };
+    let peers = place
+        .peers
+        .iter()
+        .map(|peer| (peer.id, peer.joins, &peer.name, addresses(peer.rpc, &peer.edge)));
+    if place.joins {
+        return Start::Joins(peers.map(|(id, _, _, addresses)| (RegionId(id), addresses)).collect());
+    }
+    let edge = format!("http://127.0.0.1:{}", place.http_port);
+    let own = (place.id, false, &place.name, addresses(place.rpc, &edge));
+    let mut founders: Vec<_> = peers.chain([own]).filter(|(_, joins, ..)| !joins).collect();
+    founders.sort_by_key(|(id, ..)| *id);
+    let founders = founders.into_iter();
+    Start::Founds(
+        founders
+            .map(|(_, _, name, addresses)| (name.clone(), addresses))
+            .collect(),
+    )
 }

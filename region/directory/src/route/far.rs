@@ -5,8 +5,9 @@ use tonic::transport::{Channel, Endpoint};
 
 use super::NodeTls;
 
-/// How regions are reached other than by the addresses that the directory holds: by name, `host:port`.
-pub type Detours = HashMap<String, String>;
+/// Where to dial instead of an address that the directory holds, if anywhere; both `host:port`. A rule and not a list, so that it
+/// holds for regions that are added later.
+pub type Detour = Arc<dyn Fn(&str) -> Option<String> + Send + Sync>;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// A connection that answers no ping for so long is given up.
@@ -26,18 +27,18 @@ pub struct Dialer {
 
 struct Shared {
     tls: NodeTls,
-    detours: Detours,
+    detour: Option<Detour>,
     channels: Mutex<HashMap<(String, String), Channel>>,
 }
 
 impl Dialer {
-    /// Shows and believes what `tls` says. Regions that `detours` names are reached there and not at their addresses.
+    /// Shows and believes what `tls` says.
     #[must_use]
-    pub fn new(tls: NodeTls, detours: Detours) -> Self {
+    pub fn new(tls: NodeTls, detour: Option<Detour>) -> Self {
         Self {
             shared: Arc::new(Shared {
                 tls,
-                detours,
+                detour,
                 channels: Mutex::default(),
             }),
         }
@@ -48,8 +49,9 @@ impl Dialer {
     #[must_use]
     pub fn channel(&self, region: &str, address: &str) -> Option<Channel> {
         let shared = &self.shared;
-        let address = shared.detours.get(region).map_or(address, String::as_str);
-        let key = (region.to_owned(), address.to_owned());
+        let detour = shared.detour.as_ref().and_then(|detour| detour(address));
+        let address = detour.unwrap_or_else(|| address.to_owned());
+        let key = (region.to_owned(), address.clone());
         let mut channels = shared.channels.lock();
         if let Some(channel) = channels.get(&key) {
             return Some(channel.clone());

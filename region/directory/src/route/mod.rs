@@ -23,7 +23,7 @@ use tower::Service;
 use self::call::Target;
 use crate::TableWatch;
 
-pub use far::{Detours, Dialer};
+pub use far::{Detour, Dialer};
 pub use serve::serve_nodes;
 pub use tls::{DevelopmentCa, NodeTls, TlsError};
 
