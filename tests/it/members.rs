@@ -149,7 +149,7 @@ async fn a_dead_region_is_replaced_by_a_new_one_and_every_copy_is_there_again() 
         (seen["status"] == "down").then_some(())
     })
     .await;
-    let (ok, refused) = try_ctl(&world, "eu-central", &["wait", "--seconds", "1"]).await;
+    let (ok, refused) = try_ctl(&world, "eu-central", &["wait", "--seconds", "5"]).await;
     assert!(!ok && refused.contains("us-east is down"), "{refused}");
     ctl(&world, "eu-central", &["region", "remove", "us-east"]).await;
     ctl(&world, "eu-central", &["region", "add", "sa-east"]).await;
