@@ -148,7 +148,7 @@ impl Membership {
             // Whoever asked may have gone.
             let _ = answer.send(done);
         }
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 
     async fn add(&mut self, name: &str) -> Result<()> {
