@@ -163,7 +163,7 @@ async fn a_node_speaks_for_its_own_region_alone_and_a_stranger_for_none() {
     deployment.start().await;
     let ca = DevelopmentCa::in_folder(&deployment.path().join("tls"));
     let as_region = |region: &str| {
-        let dialer = Dialer::new(ca.node(region).unwrap(), [].into());
+        let dialer = Dialer::new(ca.node(region).unwrap(), None);
         dialer.channel(REGIONS[0], &deployment.rpc(0)).unwrap()
     };
     let renewal = |region| RenewRequest {
@@ -195,7 +195,7 @@ async fn a_node_speaks_for_its_own_region_alone_and_a_stranger_for_none() {
     // With certificates of another CA, and with none at all.
     let strangers = tempfile::tempdir().unwrap();
     let other = DevelopmentCa::create(strangers.path(), REGIONS).unwrap();
-    let dialer = Dialer::new(other.node(REGIONS[1]).unwrap(), [].into());
+    let dialer = Dialer::new(other.node(REGIONS[1]).unwrap(), None);
     let channel = dialer.channel(REGIONS[0], &deployment.rpc(0)).unwrap();
     let refused = ReplicationClient::new(channel).follow(hello(2)).await.unwrap_err();
     assert_eq!(refused.code(), Code::Unavailable, "{refused}");

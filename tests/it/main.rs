@@ -11,6 +11,7 @@ mod deployment;
 mod drills;
 mod groups;
 mod herd;
+mod members;
 mod operations;
 mod presence;
 mod races;

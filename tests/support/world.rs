@@ -21,7 +21,9 @@ static BLOCKS_TAKEN: AtomicU16 = AtomicU16::new(0);
 /// The real binary as the supervisor of up to five regions, with its own folder and ports.
 pub(crate) struct World {
     folder: TempDir,
+    /// In the order of their places.
     regions: Vec<String>,
+    gone: Vec<String>,
     base_port: u16,
     flags: Vec<String>,
     child: Option<Child>,
@@ -40,10 +42,21 @@ impl World {
         Self {
             folder: tempfile::tempdir().unwrap(),
             regions: regions.iter().map(|region| (*region).to_owned()).collect(),
+            gone: Vec::new(),
             base_port: free_block(),
             flags: Vec::new(),
             child: None,
         }
+    }
+
+    /// A name for the region that comes next; it has its place before it is there.
+    pub(crate) fn make_room(&mut self, region: &str) {
+        self.regions.push(region.to_owned());
+    }
+
+    /// A region is there no more; what it was called is not used again. Ports belong to places, so the last takes no other.
+    pub(crate) fn forget(&mut self, region: &str) {
+        self.gone.push(region.to_owned());
     }
 
     /// One more argument for `antiphon up`.
@@ -60,7 +73,8 @@ impl World {
 
     /// Starts and does not wait.
     pub(crate) fn begin(&mut self) {
-        self.spawn(&self.regions.join(","));
+        let there = self.regions.iter().filter(|region| !self.gone.contains(region));
+        self.spawn(&there.map(String::as_str).collect::<Vec<_>>().join(","));
     }
 
     /// How often it has said that it is ready.

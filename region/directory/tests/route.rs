@@ -99,7 +99,7 @@ impl World {
                 .await
                 .unwrap();
         });
-        let route = Route::between("a", table.clone(), Dialer::new(ca.node("a").unwrap(), [].into()));
+        let route = Route::between("a", table.clone(), Dialer::new(ca.node("a").unwrap(), None));
         route.serve(services(near_count.clone(), Arc::new(|_| Answer::Done)));
         let mut world = Self {
             state,

@@ -1,9 +1,13 @@
 //! Which region of which deployment a node is: by its configuration, or by its place in a world on one machine.
 
-use std::{collections::BTreeSet, net::SocketAddr};
+use std::{
+    collections::{BTreeSet, HashMap},
+    net::SocketAddr,
+    sync::Arc,
+};
 
 use antiphon_directory::{
-    Detours, DevelopmentCa, NodeTls,
+    Detour, DevelopmentCa, NodeTls,
     domain::{Addresses, Durability, Policy, RegionId},
 };
 use anyhow::{Context as _, Result};
@@ -24,11 +28,20 @@ pub(crate) struct Membership {
     /// Where it listens for the nodes of other regions.
     pub(crate) listens: SocketAddr,
     pub(crate) tls: NodeTls,
-    /// How it reaches some regions otherwise than at their addresses.
-    pub(crate) detours: Detours,
-    /// The first regions, by id from 1.
-    pub(crate) founding: Vec<(String, Addresses)>,
+    /// How it reaches regions otherwise than at their addresses.
+    pub(crate) detour: Option<Detour>,
+    /// Of the regions that it knows before the directory has told it.
+    pub(crate) names: HashMap<RegionId, String>,
+    pub(crate) start: Start,
     pub(crate) policy: Policy,
+}
+
+/// How a node comes into the directory's group.
+pub(crate) enum Start {
+    /// With the first ones: all of them, in the order of their ids.
+    Founds(Vec<(String, Addresses)>),
+    /// Later, by way of these.
+    Joins(Vec<(RegionId, Addresses)>),
 }
 
 impl Membership {
@@ -45,14 +58,22 @@ impl Membership {
         };
         let tls = NodeTls::from_files(&name, &section.ca_file, &section.certificate_file, &section.key_file)
             .context("the certificates of [deployment]")?;
+        let regions = || (1..).map(RegionId).zip(&founding);
+        let others = || regions().filter(|(_, (region, _))| *region != name);
+        let joins = section.region_id > 0;
         Ok(Some(Self {
             deployment: section.name.clone(),
-            id: id(at),
+            id: if joins { RegionId(section.region_id) } else { id(at) },
             listens: SocketAddr::new(config.node.host, config.node.base_port.saturating_add(RPC_OFFSET)),
             tls,
-            detours: Detours::new(),
+            detour: None,
+            names: others().map(|(id, (region, _))| (id, region.clone())).collect(),
             policy: policy(&config.placement, founding.len()),
-            founding,
+            start: if joins {
+                Start::Joins(others().map(|(id, (_, addresses))| (id, addresses.clone())).collect())
+            } else {
+                Start::Founds(founding.clone())
+            },
             name,
         }))
     }
@@ -62,32 +83,45 @@ impl Membership {
     /// # Errors
     /// Certificates that are not there.
     pub(crate) fn in_world(place: &Place, config: &Config) -> Result<Self> {
-        let own = Addresses {
-            rpc: place.rpc.to_string(),
-            edge: format!("http://127.0.0.1:{}", place.http_port),
+        let addresses = |rpc: SocketAddr, edge: &str| Addresses {
+            rpc: rpc.to_string(),
+            edge: edge.to_owned(),
         };
-        let mut founding = vec![(place.index, place.name.clone(), own)];
-        founding.extend(place.peers.iter().map(|peer| {
-            let addresses = Addresses {
-                rpc: peer.listens.to_string(),
-                edge: peer.edge.clone(),
-            };
-            (peer.index, peer.name.clone(), addresses)
-        }));
-        founding.sort_by_key(|(index, ..)| *index);
-        let detour = place.peers.iter();
+        let own_edge = format!("http://127.0.0.1:{}", place.http_port);
+        let peers = || place.peers.iter();
+        let start = if place.joins {
+            Start::Joins(
+                peers()
+                    .map(|peer| (RegionId(peer.id), addresses(peer.rpc, &peer.edge)))
+                    .collect(),
+            )
+        } else {
+            let others = peers().filter(|peer| !peer.joins);
+            let others = others.map(|peer| (peer.id, peer.name.clone(), addresses(peer.rpc, &peer.edge)));
+            let own = (place.id, place.name.clone(), addresses(place.rpc, &own_edge));
+            let mut founders: Vec<_> = others.chain([own]).collect();
+            founders.sort_by_key(|(id, ..)| *id);
+            Start::Founds(
+                founders
+                    .into_iter()
+                    .map(|(_, name, addresses)| (name, addresses))
+                    .collect(),
+            )
+        };
+        let founders = match &start {
+            Start::Founds(founders) => founders.len(),
+            Start::Joins(seeds) => seeds.len(),
+        };
         Ok(Self {
             deployment: config.deployment.name.clone(),
             name: place.name.clone(),
-            id: id(place.index.into()),
+            id: RegionId(place.id),
             listens: place.rpc,
             tls: DevelopmentCa::in_folder(&place.data.join("tls")).node(&place.name)?,
-            detours: detour.map(|peer| (peer.name.clone(), peer.rpc.to_string())).collect(),
-            policy: policy(&config.placement, founding.len()),
-            founding: founding
-                .into_iter()
-                .map(|(_, name, addresses)| (name, addresses))
-                .collect(),
+            detour: Some(Arc::new(place.detour())),
+            names: peers().map(|peer| (RegionId(peer.id), peer.name.clone())).collect(),
+            policy: policy(&config.placement, founders),
+            start,
         })
     }
 }

@@ -1,9 +1,14 @@
 //! What a node has to do with the other regions: the directory, replication, the port between nodes.
 
-use std::{collections::HashMap, path::Path, pin::pin, sync::Arc, time::Duration};
+use std::{
+    path::Path,
+    pin::pin,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use antiphon_directory::{
-    Dialer, DirectoryNode, LeaseKeeper, NodeOptions, NodeTls, Route,
+    Dialer, DirectoryNode, LeaseKeeper, NodeOptions, NodeTls, Route, TableWatch,
     domain::{Addresses, Policy, RegionId},
     serve_nodes,
 };
@@ -16,7 +21,10 @@ use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
-use crate::{deployment::Membership, stamp::Opener};
+use crate::{
+    deployment::{Membership, Start},
+    stamp::Opener,
+};
 
 /// How long the directory may take to hand its leadership over when this node ends.
 const LEADERSHIP_TIMEOUT: Duration = Duration::from_secs(2);
@@ -32,7 +40,7 @@ pub(crate) struct Regions {
     keeper: LeaseKeeper,
     tls: NodeTls,
     listener: TcpListener,
-    founding: Vec<(String, Addresses)>,
+    start: Start,
     policy: Policy,
     options: ReplicationOptions,
 }
@@ -61,22 +69,23 @@ impl Regions {
             id,
             listens,
             tls,
-            detours,
-            founding,
+            detour,
+            names,
+            start,
             policy,
         } = membership;
-        let dialer = Dialer::new(tls.clone(), detours);
+        let dialer = Dialer::new(tls.clone(), detour);
+        // Of the directory that is about to start: regions that come later have their names there.
+        let table = Arc::new(OnceLock::<TableWatch>::new());
         let dial = {
-            let dialer = dialer.clone();
-            let names: HashMap<RegionId, String> = (1..)
-                .map(RegionId)
-                .zip(founding.iter().map(|(name, _)| name.clone()))
-                .collect();
+            let (dialer, table) = (dialer.clone(), table.clone());
             Arc::new(move |region: &RegionId, addresses: &Addresses| {
-                let name = names
-                    .get(region)
-                    .cloned()
-                    .unwrap_or_else(|| format!("region-{}", region.0));
+                // Those first: before the founding the table has a region without a name.
+                let name = names.get(region).cloned().or_else(|| {
+                    let table = table.get()?.load();
+                    Some(table.region(*region)?.name.to_string())
+                });
+                let name = name.unwrap_or_else(|| format!("region-{}", region.0));
                 let nowhere = || tonic::transport::Endpoint::from_static("http://127.0.0.1:1").connect_lazy();
                 dialer.channel(&name, &addresses.rpc).unwrap_or_else(nowhere)
             })
@@ -85,6 +94,7 @@ impl Regions {
             .await
             .with_context(|| format!("the port between nodes {listens} cannot be opened"))?;
         let directory = DirectoryNode::start(NodeOptions::new(&deployment), id, folder, dial).await?;
+        let _ = table.set(directory.table());
         let keeper = directory.keep_lease(clock.now_ms());
         let lease = {
             let keeper = keeper.clone();
@@ -96,7 +106,7 @@ impl Regions {
         Ok(Self {
             home: ReplicationHome::new(log.clone(), &options),
             followers: Followers::new(id.0, route.clone(), log.clone(), propose(&route), options.clone()),
-            founding,
+            start,
             policy,
             directory,
             route,
@@ -137,7 +147,14 @@ impl Regions {
                 }
             }
         });
-        self.directory.found(&self.founding, &self.policy).await?;
+        match &self.start {
+            Start::Founds(founding) => self.directory.found(founding, &self.policy).await?,
+            Start::Joins(seeds) => {
+                self.directory.join(seeds).await?;
+                // A node that votes has the group's log, and not yet what it says.
+                self.directory.state_when(|state| !state.deployment.is_empty()).await;
+            }
+        }
         let stop_homing = CancellationToken::new();
         let homing = Homing::new(
             self.directory.clone(),

@@ -9,8 +9,9 @@ use tower::service_fn;
 
 use super::NodeTls;
 
-/// How regions are reached other than by the addresses that the directory holds: by name, `host:port`.
-pub type Detours = HashMap<String, String>;
+/// Where to dial instead of an address that the directory holds, if anywhere; both `host:port`. A rule and not a list, so that it
+/// holds for regions that are added later.
+pub type Detour = Arc<dyn Fn(&str) -> Option<String> + Send + Sync>;
 
 /// A connection to another node, whatever carries it.
 pub trait Wire: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -38,7 +39,7 @@ pub struct Dialer {
 
 struct Shared {
     way: Way,
-    detours: Detours,
+    detour: Option<Detour>,
     channels: Mutex<HashMap<(String, String), Channel>>,
 }
 
@@ -49,23 +50,23 @@ enum Way {
 }
 
 impl Dialer {
-    /// Shows and believes what `tls` says. Regions that `detours` names are reached there and not at their addresses.
+    /// Shows and believes what `tls` says.
     #[must_use]
-    pub fn new(tls: NodeTls, detours: Detours) -> Self {
-        Self::with(Way::Tls(tls), detours)
+    pub fn new(tls: NodeTls, detour: Option<Detour>) -> Self {
+        Self::with(Way::Tls(tls), detour)
     }
 
     /// Over connections that `connect` makes, who has to see to it that nobody else reads or writes them.
     #[must_use]
     pub fn over(connect: Connect) -> Self {
-        Self::with(Way::Over(connect), Detours::new())
+        Self::with(Way::Over(connect), None)
     }
 
-    fn with(way: Way, detours: Detours) -> Self {
+    fn with(way: Way, detour: Option<Detour>) -> Self {
         Self {
             shared: Arc::new(Shared {
                 way,
-                detours,
+                detour,
                 channels: Mutex::default(),
             }),
         }
@@ -76,8 +77,9 @@ impl Dialer {
     #[must_use]
     pub fn channel(&self, region: &str, address: &str) -> Option<Channel> {
         let shared = &self.shared;
-        let address = shared.detours.get(region).map_or(address, String::as_str);
-        let key = (region.to_owned(), address.to_owned());
+        let detour = shared.detour.as_ref().and_then(|detour| detour(address));
+        let address = detour.unwrap_or_else(|| address.to_owned());
+        let key = (region.to_owned(), address.clone());
         let mut channels = shared.channels.lock();
         if let Some(channel) = channels.get(&key) {
             return Some(channel.clone());

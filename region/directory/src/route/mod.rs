@@ -24,7 +24,7 @@ use tower::Service;
 use self::call::Target;
 use crate::TableWatch;
 
-pub use far::{Connect, Detours, Dialer, Wire};
+pub use far::{Connect, Detour, Dialer, Wire};
 pub use peer::PeerRegion;
 pub use serve::{serve_nodes, serve_wires};
 pub use tls::{DevelopmentCa, NodeTls, TlsError};

@@ -10,7 +10,8 @@ use crate::{
 };
 
 /// Whole numbers that may be 0, which their docs say what it means; any other 0 would stop what it bounds.
-const MAY_BE_ZERO: [&str; 12] = [
+const MAY_BE_ZERO: [&str; 13] = [
+    "deployment.region_id",
     "slot.log_entries_kept",
     "identity.refresh_reuse_grace_ms",
     "identity.password_running_max",

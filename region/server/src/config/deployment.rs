@@ -14,6 +14,9 @@ pub(crate) struct DeploymentSection {
     /// `NAME HOST:PORT URL`: its name, where the nodes of other regions reach it, and the base URL of its edges. Such a node listens for
     /// the others on the fourth port after `node.base_port`. Empty: `node.region` is alone.
     pub(crate) regions: Vec<String>,
+    /// The id that `antiphon ctl region add` gave to this region, for one that has come after the founding; `regions` then names the
+    /// first ones and, at the end, this one. 0: it is one of the first.
+    pub(crate) region_id: u64,
     /// PEM file of the certificate authority of the deployment: peers are believed by it alone.
     pub(crate) ca_file: PathBuf,
     /// PEM file of this region's certificate, for client and server, with the DNS name `<region>.region.antiphon`.
@@ -27,6 +30,7 @@ impl Default for DeploymentSection {
         Self {
             name: "antiphon".to_owned(),
             regions: Vec::new(),
+            region_id: 0,
             ca_file: PathBuf::new(),
             certificate_file: PathBuf::new(),
             key_file: PathBuf::new(),

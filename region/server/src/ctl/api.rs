@@ -4,7 +4,7 @@ use std::sync::{Arc, OnceLock};
 
 use antiphon_directory::{
     DirectoryError, DirectoryNode,
-    domain::{Command, RegionId, RegionStatus, State, plan_rebalance},
+    domain::{Addresses, Command, RegionId, RegionStatus, State, plan_rebalance},
 };
 use antiphon_types::Slot;
 use axum::{
@@ -58,11 +58,27 @@ pub(crate) struct Done {
     pub(crate) refused: Vec<(u16, String)>,
 }
 
+/// How a region is reached that is to be taken in.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Reached {
+    rpc: String,
+    edge: String,
+}
+
+/// What the directory calls a region from now on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Added {
+    pub(crate) id: u64,
+}
+
 /// The routes.
 pub(crate) fn routes(directory: Directory) -> Router {
     Router::new()
         .route("/directory", get(show))
         .route("/directory/slots", get(slots))
+        .route("/directory/regions/{name}", post(add).delete(remove))
         .route("/directory/regions/{name}/drain", post(drain))
         .route("/directory/regions/{name}/undrain", post(undrain))
         .route("/directory/failover", post(fail_over))
@@ -93,6 +109,27 @@ async fn slots(
             .map(|(slot, placement)| SlotView::of(&state, slot, placement))
             .collect(),
     ))
+}
+
+async fn add(
+    Shared(directory): Shared<Directory>,
+    Path(name): Path<String>,
+    Json(reached): Json<Reached>,
+) -> Result<Json<Added>, Refused> {
+    let addresses = Addresses {
+        rpc: reached.rpc,
+        edge: reached.edge,
+    };
+    let id = of(&directory)?.add_region(&name, &addresses).await?;
+    Ok(Json(Added { id: id.0 }))
+}
+
+async fn remove(Shared(directory): Shared<Directory>, Path(name): Path<String>) -> Result<Json<Added>, Refused> {
+    let directory = of(&directory)?;
+    let state = directory.state_linearizable().await?;
+    let region = region(&state, &name)?;
+    directory.remove_region(region).await?;
+    Ok(Json(Added { id: region.0 }))
 }
 
 async fn drain(directory: Shared<Directory>, name: Path<String>) -> Result<Json<Done>, Refused> {

@@ -1,6 +1,7 @@
 //! `antiphon ctl`: what an operator does with a deployment of several regions, over the admin port of any node.
 
 pub(crate) mod api;
+mod members;
 mod table;
 mod view;
 mod world;
@@ -19,6 +20,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use self::{
     api::{Done, FailOver},
+    members::RegionCommand,
     view::{SlotView, View},
     world::{LinkArgs, ProcessArgs},
 };
@@ -26,6 +28,9 @@ use crate::cli::print;
 
 /// How often progress is looked at.
 const LOOK: Duration = Duration::from_millis(500);
+
+/// How long an answer may take; a change of the voters takes longest.
+const ANSWER: Duration = Duration::from_secs(90);
 
 #[derive(Debug, Args)]
 pub(crate) struct CtlArgs {
@@ -101,6 +106,9 @@ enum CtlCommand {
         #[arg(long, value_name = "N", default_value_t = 60)]
         seconds: u64,
     },
+    /// Take regions in, and take them out
+    #[command(subcommand)]
+    Region(RegionCommand),
     /// See, slow down and cut the links between the regions of a world on this machine
     Link(LinkArgs),
     /// See, kill, freeze and restart the processes of a world on this machine
@@ -113,7 +121,7 @@ enum CtlCommand {
 /// What the node refuses, or that it cannot be reached.
 pub(crate) async fn run(args: CtlArgs) -> Result<()> {
     let ctl = Ctl {
-        http: reqwest::Client::builder().timeout(Duration::from_secs(30)).build()?,
+        http: reqwest::Client::builder().timeout(ANSWER).build()?,
         admin: args.admin.trim_end_matches('/').to_owned(),
         world: args.world,
         json: args.json,
@@ -159,6 +167,7 @@ pub(crate) async fn run(args: CtlArgs) -> Result<()> {
             sleep(LOOK * 2).await;
         },
         CtlCommand::Wait { seconds } => ctl.wait(Duration::from_secs(seconds)).await,
+        CtlCommand::Region(command) => ctl.region(command).await,
         CtlCommand::Link(args) => ctl.link(args).await,
         CtlCommand::Process(args) => ctl.process(args).await,
     }

@@ -89,7 +89,7 @@ impl Ctl {
         self.show(&world, || table::processes(&world))
     }
 
-    fn control(&self) -> Result<Control> {
+    pub(super) fn control(&self) -> Result<Control> {
         Control::at(&self.world)
     }
 }

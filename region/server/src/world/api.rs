@@ -5,6 +5,8 @@
 //! | `GET /world` | the regions, their processes, ports and state |
 //! | `GET /links` | every link, as it is now |
 //! | `PUT /links/{from}/{to}` | changes what bytes from one region to the other meet: any of `delayMs`, `jitterMs`, `bitsPerS` (0: no limit) and `state` (`up`, `blackhole`, `reset`); what is not named stays |
+//! | `POST /regions/{name}` | takes a region into the directory and starts it; answered when its process is about to start |
+//! | `DELETE /regions/{name}` | ends a region that is in the directory no more |
 //! | `POST /regions/{name}/{action}` | `kill` (SIGKILL), `stop` (SIGSTOP), `cont` (SIGCONT), `restart` (drain and start); `{"downMs": 30000}` keeps a region away for so long after `kill` and `restart` |
 //!
 //! A refusal is a line of text.
@@ -19,12 +21,14 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, post, put},
 };
+use parking_lot::RwLock;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio::{net::TcpListener, task::JoinHandle, time};
 use tokio_util::sync::CancellationToken;
 
 use super::{
     link::{LinkChange, LinkError, LinkView, Links},
+    members::Members,
     plan::World,
     region::{Action, NotRunning, RegionHandle, RegionState},
 };
@@ -68,19 +72,58 @@ pub(crate) struct Down {
 /// What the admin port speaks of.
 #[derive(Clone)]
 pub(crate) struct Shown {
-    pub(crate) world: Arc<World>,
-    pub(crate) data: Arc<PathBuf>,
-    pub(crate) regions: Arc<BTreeMap<String, RegionHandle>>,
+    world: Arc<RwLock<World>>,
+    data: Arc<PathBuf>,
+    regions: Arc<RwLock<BTreeMap<String, RegionHandle>>>,
     pub(crate) links: Links,
+    members: Members,
 }
 
 impl Shown {
+    pub(crate) fn new(
+        world: World,
+        data: PathBuf,
+        regions: BTreeMap<String, RegionHandle>,
+        links: Links,
+        members: Members,
+    ) -> Self {
+        Self {
+            world: Arc::new(RwLock::new(world)),
+            data: Arc::new(data),
+            regions: Arc::new(RwLock::new(regions)),
+            links,
+            members,
+        }
+    }
+
+    /// Who is in it now.
+    pub(crate) fn world(&self) -> World {
+        self.world.read().clone()
+    }
+
+    pub(crate) fn set_world(&self, world: World) {
+        *self.world.write() = world;
+    }
+
+    pub(crate) fn handle(&self, region: &str) -> Option<RegionHandle> {
+        self.regions.read().get(region).cloned()
+    }
+
+    pub(crate) fn insert(&self, region: &str, handle: RegionHandle) {
+        self.regions.write().insert(region.to_owned(), handle);
+    }
+
+    pub(crate) fn remove(&self, region: &str) {
+        self.regions.write().remove(region);
+    }
+
     /// The regions, in the order of their indexes.
     pub(crate) fn view(&self) -> WorldView {
-        let plans = self.world.regions.iter();
+        let world = self.world();
+        let plans = world.regions.iter();
         let regions: Vec<RegionView> = plans
             .filter_map(|plan| {
-                let status = self.regions.get(&plan.name)?.status();
+                let status = self.handle(&plan.name)?.status();
                 Some(RegionView {
                     name: plan.name.clone(),
                     index: plan.index,
@@ -96,7 +139,7 @@ impl Shown {
             })
             .collect();
         WorldView {
-            base_port: self.world.base_port,
+            base_port: world.base_port,
             ready: regions.iter().all(|region| region.state == RegionState::Ready),
             regions,
         }
@@ -116,6 +159,7 @@ impl Api {
             .route("/world", get(world))
             .route("/links", get(links))
             .route("/links/{from}/{to}", put(change_link))
+            .route("/regions/{name}", post(add).delete(remove))
             .route("/regions/{name}/{action}", post(act))
             .with_state(shown);
         let server = axum::serve(listener, router).with_graceful_shutdown(stop.clone().cancelled_owned());
@@ -181,14 +225,29 @@ async fn change_link(
     Ok(Json(view))
 }
 
+async fn add(State(shown): State<Shown>, Path(name): Path<String>) -> Result<Json<serde_json::Value>, Refused> {
+    shown.members.add(&name).await.map_err(conflict)?;
+    Ok(Json(serde_json::json!({ "added": name })))
+}
+
+async fn remove(State(shown): State<Shown>, Path(name): Path<String>) -> Result<Json<serde_json::Value>, Refused> {
+    shown.members.remove(&name).await.map_err(conflict)?;
+    Ok(Json(serde_json::json!({ "removed": name })))
+}
+
+#[allow(clippy::needless_pass_by_value, reason = "taken by map_err")]
+fn conflict(error: anyhow::Error) -> Refused {
+    Refused(StatusCode::CONFLICT, format!("{error:#}"))
+}
+
 async fn act(
     State(shown): State<Shown>,
     Path((name, action)): Path<(String, String)>,
     body: Bytes,
 ) -> Result<Json<serde_json::Value>, Refused> {
     let unknown = |why: String| Refused(StatusCode::NOT_FOUND, why);
-    let Some(region) = shown.regions.get(&name) else {
-        let known = shown.world.names().join(", ");
+    let Some(region) = shown.handle(&name) else {
+        let known = shown.world().names().join(", ");
         return Err(unknown(format!("there is no region {name}; the regions are {known}")));
     };
     let Ok(action) = serde_json::from_value::<Action>(action.clone().into()) else {

@@ -13,7 +13,7 @@ use super::{
 };
 
 /// How long an answer may take.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A running world on this machine.
 pub(crate) struct Control {
@@ -57,6 +57,18 @@ impl Control {
         let action = serde_json::to_value(action)?;
         let url = self.url(&format!("regions/{region}/{}", action.as_str().unwrap_or_default()));
         let request = self.client.post(url).json(&Down { down_ms });
+        self.ask::<serde_json::Value>(request).await.map(drop)
+    }
+
+    /// Takes a region into the directory and starts it.
+    pub(crate) async fn add_region(&self, name: &str) -> Result<()> {
+        let request = self.client.post(self.url(&format!("regions/{name}")));
+        self.ask::<serde_json::Value>(request).await.map(drop)
+    }
+
+    /// Ends a region that is in the directory no more.
+    pub(crate) async fn remove_region(&self, name: &str) -> Result<()> {
+        let request = self.client.delete(self.url(&format!("regions/{name}")));
         self.ask::<serde_json::Value>(request).await.map(drop)
     }
 

@@ -20,10 +20,10 @@ mod tests;
 
 use std::{collections::BTreeMap, io, net::SocketAddr, sync::Arc};
 
+use parking_lot::RwLock;
 use path::Path;
 use serde::{Deserialize, Serialize};
-use tokio::task::JoinSet;
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// The longest delay and the widest jitter that can be set, in milliseconds.
 pub(crate) const DELAY_MS_MAX: u32 = 60_000;
@@ -116,11 +116,9 @@ pub(crate) enum LinkError {
     TooLong { what: &'static str, value: u32 },
 }
 
-/// The running links. Dropping it aborts them.
+/// The running links. Dropping it ends them.
 pub(crate) struct Network {
     links: Links,
-    listeners: JoinSet<()>,
-    stop: CancellationToken,
 }
 
 impl Network {
@@ -129,27 +127,15 @@ impl Network {
     /// # Errors
     /// When one of the ports cannot be had; the message names it.
     pub(crate) fn start(plans: Vec<LinkPlan>) -> io::Result<Self> {
-        let mut known = BTreeMap::new();
-        for plan in &plans {
-            let link = Link {
-                listen: plan.listen,
-                path: Arc::new(Path::new(plan.settings)),
-            };
-            known.insert((plan.from.clone(), plan.to.clone()), link);
-        }
-        let links = Links(Arc::new(known));
-        let stop = CancellationToken::new();
-        let mut listeners = JoinSet::new();
-        for plan in plans {
-            let listener = listener::bind(plan.listen)?;
-            let road = connection::Road {
-                out: links.path(&plan.from, &plan.to),
-                back: links.path(&plan.to, &plan.from),
-                target: plan.target,
-            };
-            listeners.spawn(listener::serve(listener, plan.listen, road, stop.clone()));
-        }
-        Ok(Self { links, listeners, stop })
+        let network = Self {
+            links: Links(Arc::new(Shared {
+                known: RwLock::default(),
+                listeners: TaskTracker::new(),
+                stop: CancellationToken::new(),
+            })),
+        };
+        network.links.open(plans)?;
+        Ok(network)
     }
 
     /// The handle to look at links and to change them.
@@ -158,25 +144,86 @@ impl Network {
     }
 
     /// Resets every connection and listens no more.
-    pub(crate) async fn stop(mut self) {
-        self.stop.cancel();
-        while self.listeners.join_next().await.is_some() {}
+    pub(crate) async fn stop(self) {
+        let shared = self.links.0.clone();
+        shared.stop.cancel();
+        shared.listeners.close();
+        shared.listeners.wait().await;
+    }
+}
+
+impl Drop for Network {
+    fn drop(&mut self) {
+        self.links.0.stop.cancel();
     }
 }
 
 /// All links, by who sends and who receives. Cheap to clone.
 #[derive(Clone)]
-pub(crate) struct Links(Arc<BTreeMap<(String, String), Link>>);
+pub(crate) struct Links(Arc<Shared>);
+
+struct Shared {
+    known: RwLock<BTreeMap<(String, String), Link>>,
+    listeners: TaskTracker,
+    stop: CancellationToken,
+}
 
 struct Link {
     listen: SocketAddr,
     path: Arc<Path>,
+    stop: CancellationToken,
 }
 
 impl Links {
+    /// Opens further links. A pair of regions is planned both ways.
+    ///
+    /// # Errors
+    /// When one of the ports cannot be had; the message names it, and none is opened.
+    pub(crate) fn open(&self, plans: Vec<LinkPlan>) -> io::Result<()> {
+        let bound = plans.iter().map(|plan| listener::bind(plan.listen));
+        let bound = bound.collect::<io::Result<Vec<_>>>()?;
+        let shared = &self.0;
+        for plan in &plans {
+            let link = Link {
+                listen: plan.listen,
+                path: Arc::new(Path::new(plan.settings)),
+                stop: shared.stop.child_token(),
+            };
+            shared.known.write().insert((plan.from.clone(), plan.to.clone()), link);
+        }
+        for (plan, listener) in plans.into_iter().zip(bound) {
+            let road = connection::Road {
+                out: self.path(&plan.from, &plan.to),
+                back: self.path(&plan.to, &plan.from),
+                target: plan.target,
+            };
+            let stop = self.stop_of(&plan.from, &plan.to);
+            shared
+                .listeners
+                .spawn(listener::serve(listener, plan.listen, road, stop));
+        }
+        Ok(())
+    }
+
+    /// Ends every link to and from a region.
+    pub(crate) fn close(&self, region: &str) {
+        self.0.known.write().retain(|(from, to), link| {
+            let goes = from == region || to == region;
+            if goes {
+                link.stop.cancel();
+            }
+            !goes
+        });
+    }
+
     /// All links, by name.
     pub(crate) fn all(&self) -> Vec<LinkView> {
-        self.0.iter().map(|((from, to), link)| view(from, to, link)).collect()
+        self.0
+            .known
+            .read()
+            .iter()
+            .map(|((from, to), link)| view(from, to, link))
+            .collect()
     }
 
     /// Changes what bytes from `from` to `to` meet from now on; what is in flight keeps its moment of arrival.
@@ -189,8 +236,9 @@ impl Links {
                 return Err(LinkError::TooLong { what, value });
             }
         }
-        let Some(link) = self.0.get(&(from.to_owned(), to.to_owned())) else {
-            let known: Vec<String> = self.0.keys().map(|(from, to)| format!("{from}/{to}")).collect();
+        let all = self.0.known.read();
+        let Some(link) = all.get(&(from.to_owned(), to.to_owned())) else {
+            let known: Vec<String> = all.keys().map(|(from, to)| format!("{from}/{to}")).collect();
             return Err(LinkError::Unknown {
                 from: from.to_owned(),
                 to: to.to_owned(),
@@ -202,10 +250,17 @@ impl Links {
     }
 
     fn path(&self, from: &str, to: &str) -> Arc<Path> {
-        self.0.get(&(from.to_owned(), to.to_owned())).map_or_else(
+        let all = self.0.known.read();
+        all.get(&(from.to_owned(), to.to_owned())).map_or_else(
             || Arc::new(Path::new(LinkSettings::default())),
             |link| link.path.clone(),
         )
+    }
+
+    fn stop_of(&self, from: &str, to: &str) -> CancellationToken {
+        let all = self.0.known.read();
+        let link = all.get(&(from.to_owned(), to.to_owned()));
+        link.map_or_else(|| self.0.stop.clone(), |link| link.stop.clone())
     }
 }
 

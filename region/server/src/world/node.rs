@@ -7,7 +7,7 @@ use std::{net::SocketAddr, path::PathBuf};
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
 
-use super::plan::{World, loopback};
+use super::plan::{self, World, loopback};
 use crate::{config::Config, deployment::Membership, shutdown::Shutdown, up};
 
 /// Which region of which world.
@@ -30,6 +30,10 @@ pub(crate) struct Place {
     pub(crate) name: String,
     /// 0 to 8, never given to another region of the world.
     pub(crate) index: u16,
+    /// What the directory knows it by.
+    pub(crate) id: u64,
+    /// Whether it has come to a world that was there.
+    pub(crate) joins: bool,
     /// Folder of the world; the region's own is the one of its name in it.
     pub(crate) data: PathBuf,
     /// HTTP and WebSocket; admin is on the port after it.
@@ -44,11 +48,12 @@ pub(crate) struct Place {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Peer {
     pub(crate) name: String,
-    pub(crate) index: u16,
-    /// Of its nodes, through the link emulator: different for each region that dials.
+    /// What the directory knows it by.
+    pub(crate) id: u64,
+    /// Whether it has come to a world that was there.
+    pub(crate) joins: bool,
+    /// Where its nodes listen; what is dialled is [`Place::detour`].
     pub(crate) rpc: SocketAddr,
-    /// Where its nodes listen themselves.
-    pub(crate) listens: SocketAddr,
     /// Base URL of its edge, as devices reach it.
     pub(crate) edge: String,
 }
@@ -70,26 +75,31 @@ impl Place {
             );
         };
         let peers = world.regions.iter().filter(|peer| peer.index != own.index);
-        let peers = peers.map(|peer| {
-            let link = own.links.get(&peer.name);
-            let link =
-                link.with_context(|| format!("the world file names no link from {} to {}", own.name, peer.name))?;
-            Ok(Peer {
-                name: peer.name.clone(),
-                index: peer.index,
-                rpc: loopback(*link),
-                listens: loopback(peer.rpc_port),
-                edge: format!("http://{}", loopback(peer.http_port)),
-            })
+        let peers = peers.map(|peer| Peer {
+            name: peer.name.clone(),
+            id: peer.id(),
+            joins: peer.joined_as.is_some(),
+            rpc: loopback(peer.rpc_port),
+            edge: format!("http://{}", loopback(peer.http_port)),
         });
         Ok(Self {
             name: own.name.clone(),
             index: own.index,
+            id: own.id(),
+            joins: own.joined_as.is_some(),
             data: args.world.parent().map(PathBuf::from).unwrap_or_default(),
             http_port: own.http_port,
             rpc: loopback(own.rpc_port),
-            peers: peers.collect::<Result<_>>()?,
+            peers: peers.collect(),
         })
+    }
+
+    /// What this region dials instead of an address between nodes: the link to that region.
+    pub(crate) fn detour(&self) -> impl Fn(&str) -> Option<String> + Send + Sync + use<> {
+        let index = self.index;
+        // Region 0 has the first hundred of ports.
+        let base_port = self.http_port.saturating_sub(100_u16.saturating_mul(index));
+        move |address| plan::detour(base_port, index, address).map(|link| link.to_string())
     }
 
     /// The settings that the place decides: key, value and what decided it, as the command line has them.
@@ -155,17 +165,23 @@ mod tests {
         let place = find(&file, "eu-central", 1).unwrap();
         assert_eq!((place.http_port, place.rpc.port()), (7500, 7504));
         assert_eq!(place.data, folder.path());
-        let peers: Vec<(&str, u16, u16, &str)> = place
+        let peers: Vec<(&str, u64, &str)> = place
             .peers
             .iter()
-            .map(|peer| (peer.name.as_str(), peer.index, peer.rpc.port(), peer.edge.as_str()))
+            .map(|peer| (peer.name.as_str(), peer.id, peer.edge.as_str()))
             .collect();
         assert_eq!(
             peers,
             [
-                ("us-east", 0, 7550, "http://127.0.0.1:7400"),
-                ("ap-northeast", 2, 7552, "http://127.0.0.1:7600"),
+                ("us-east", 1, "http://127.0.0.1:7400"),
+                ("ap-northeast", 3, "http://127.0.0.1:7600"),
             ]
+        );
+        let detour = place.detour();
+        let dialled: Vec<_> = place.peers.iter().map(|peer| detour(&peer.rpc.to_string())).collect();
+        assert_eq!(
+            dialled,
+            [Some("127.0.0.1:7550".to_owned()), Some("127.0.0.1:7552".to_owned())]
         );
     }
 

@@ -39,7 +39,7 @@ const WORLD: u16 = 99;
 pub(crate) const WORLD_FILE: &str = "world.toml";
 const HEAD: &str = "\
 # The regions of the world in this folder, written by its first start. What they hold depends on each other,
-# so the regions stay; to have others, start a new world in another folder.
+# so regions come and go by `antiphon ctl region` alone; to have others, start a new world in another folder.
 ";
 
 /// A world, as its file says.
@@ -49,6 +49,9 @@ pub(crate) struct World {
     pub(crate) base_port: u16,
     /// Admin port of the world itself.
     pub(crate) admin_port: u16,
+    /// The lowest index that was never given; 0 in a world to which no region has come and from which none has gone.
+    #[serde(default)]
+    next_index: u16,
     /// In the order of their indexes.
     pub(crate) regions: Vec<RegionPlan>,
 }
@@ -60,6 +63,9 @@ pub(crate) struct RegionPlan {
     pub(crate) name: String,
     /// 0 for the first; never given to another region of the world.
     pub(crate) index: u16,
+    /// What the directory has named it when it came to a world that was there; none for the regions that have founded it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) joined_as: Option<u64>,
     /// HTTP and WebSocket.
     pub(crate) http_port: u16,
     pub(crate) admin_port: u16,
@@ -78,6 +84,18 @@ pub(crate) fn ports_end(base_port: u16, regions: usize) -> u32 {
 /// Where something of a world listens that no other machine is to reach.
 pub(crate) fn loopback(port: u16) -> SocketAddr {
     SocketAddr::from((Ipv4Addr::LOCALHOST, port))
+}
+
+/// What region `from` of the world at `base_port` dials instead of the port between nodes of another region of that world.
+///
+/// A rule and not a list: it holds for regions that come later.
+pub(crate) fn detour(base_port: u16, from: u16, address: &str) -> Option<SocketAddr> {
+    let address: SocketAddr = address.parse().ok()?;
+    let offset = address.port().checked_sub(base_port)?.checked_sub(RPC)?;
+    let to = offset / PORTS_PER_REGION;
+    let is_rpc = offset.is_multiple_of(PORTS_PER_REGION) && usize::from(to) < REGIONS_MAX && to != from;
+    let first = base_port.checked_add(PORTS_PER_REGION.checked_mul(from)?)?;
+    (is_rpc && address.ip().is_loopback()).then(|| loopback(first.saturating_add(LINKS + to)))
 }
 
 /// Where the world's own admin port is.
@@ -116,26 +134,79 @@ pub(crate) fn none_in(data: &Path) -> Result<()> {
 impl World {
     /// The world of `names`, which get their indexes in this order. At most [`REGIONS_MAX`], and ports up to [`ports_end`].
     fn new(names: &[String], base_port: u16) -> Self {
-        let indexes = || (0_u16..).zip(names);
-        let region = |index: u16, name: &String| {
-            let first = base_port.saturating_add(PORTS_PER_REGION.saturating_mul(index));
-            let others = indexes().filter(|(other, _)| *other != index);
-            RegionPlan {
-                name: name.clone(),
-                index,
-                http_port: first,
-                admin_port: first.saturating_add(ADMIN),
-                rpc_port: first.saturating_add(RPC),
-                links: others
-                    .map(|(other, name)| (name.clone(), first.saturating_add(LINKS + other)))
-                    .collect(),
-            }
-        };
-        Self {
+        let mut world = Self {
             base_port,
             admin_port: world_admin(base_port).port(),
-            regions: indexes().map(|(index, name)| region(index, name)).collect(),
+            next_index: 0,
+            regions: Vec::new(),
+        };
+        for (index, name) in (0..).zip(names) {
+            world.insert(name, index);
         }
+        world
+    }
+
+    /// This world and one more region, which has been given ports and no id yet.
+    ///
+    /// # Errors
+    /// When the name is taken, or every index was given.
+    pub(crate) fn with(&self, name: &str) -> Result<Self> {
+        if self.region(name).is_some() {
+            bail!("there is a region {name} already");
+        }
+        let given = self.regions.iter().map(|region| region.index + 1);
+        let index = given.fold(self.next_index, u16::max);
+        if usize::from(index) >= REGIONS_MAX || ports_end(self.base_port, usize::from(index) + 1) > u32::from(u16::MAX)
+        {
+            bail!("a world has room for {REGIONS_MAX} regions in its life, those that have left it included");
+        }
+        let mut world = self.clone();
+        world.insert(name, index);
+        world.next_index = index + 1;
+        Ok(world)
+    }
+
+    /// This world, in which the directory has given a region its id.
+    pub(crate) fn joined(mut self, name: &str, id: u64) -> Self {
+        for region in self.regions.iter_mut().filter(|region| region.name == name) {
+            region.joined_as = Some(id);
+        }
+        self
+    }
+
+    /// This world without a region, whose index is never given again.
+    pub(crate) fn without(&self, name: &str) -> Self {
+        let mut world = self.clone();
+        let given = self.regions.iter().map(|region| region.index + 1);
+        world.next_index = given.fold(self.next_index, u16::max);
+        world.regions.retain(|region| region.name != name);
+        for region in &mut world.regions {
+            region.links.remove(name);
+        }
+        world
+    }
+
+    /// Adds a region, and what it and the others dial to reach each other.
+    fn insert(&mut self, name: &str, index: u16) {
+        let first_of = |index: u16| self.base_port.saturating_add(PORTS_PER_REGION.saturating_mul(index));
+        let link = |from: u16, to: u16| first_of(from).saturating_add(LINKS + to);
+        let others = self.regions.iter();
+        let region = RegionPlan {
+            name: name.to_owned(),
+            index,
+            joined_as: None,
+            http_port: first_of(index),
+            admin_port: first_of(index).saturating_add(ADMIN),
+            rpc_port: first_of(index).saturating_add(RPC),
+            links: others
+                .map(|other| (other.name.clone(), link(index, other.index)))
+                .collect(),
+        };
+        let ways: Vec<u16> = self.regions.iter().map(|other| link(other.index, index)).collect();
+        for (other, way) in self.regions.iter_mut().zip(ways) {
+            other.links.insert(name.to_owned(), way);
+        }
+        self.regions.push(region);
     }
 
     /// The world in `data`, which must be the one asked for; without one there, the one that [`World::keep`] is to write.
@@ -205,7 +276,10 @@ impl World {
     }
 
     /// Whole or not at all: a start that is killed leaves no half of a file.
-    fn write(&self, path: &Path) -> Result<()> {
+    ///
+    /// # Errors
+    /// When the folder cannot be written.
+    pub(crate) fn write(&self, path: &Path) -> Result<()> {
         let text = format!("{HEAD}\n{}", toml::to_string(self)?);
         let draft = path.with_extension("toml.new");
         let written = || -> io::Result<()> {
@@ -248,6 +322,11 @@ impl World {
 }
 
 impl RegionPlan {
+    /// What the directory knows it by. The regions that found a world are numbered from 1.
+    pub(crate) fn id(&self) -> u64 {
+        self.joined_as.unwrap_or_else(|| u64::from(self.index) + 1)
+    }
+
     /// The region's folder in the folder of the world.
     pub(crate) fn folder(&self, data: &Path) -> PathBuf {
         data.join(&self.name)
@@ -362,6 +441,55 @@ mod tests {
         assert_eq!(names_in(folder.path()).unwrap(), Some(names(&["a", "b"])));
         let error = none_in(folder.path()).unwrap_err().to_string();
         assert!(error.contains("--regions a,b,") && error.contains("--data"), "{error}");
+    }
+
+    #[test]
+    fn what_is_dialled_is_where_the_links_listen() {
+        let mut world = World::new(&names(&["a", "b", "c"]), 7400);
+        world = world.with("d").unwrap();
+        for link in world.links(false) {
+            let from = world.region(&link.from).unwrap().index;
+            assert_eq!(
+                detour(7400, from, &link.target.to_string()),
+                Some(link.listen),
+                "{link:?}"
+            );
+        }
+        for elsewhere in [
+            "127.0.0.1:7404",
+            "127.0.0.1:7505",
+            "127.0.0.1:80",
+            "10.0.0.1:7504",
+            "example.org:7504",
+        ] {
+            assert_eq!(detour(7400, 0, elsewhere), None, "{elsewhere}");
+        }
+    }
+
+    #[test]
+    fn regions_come_and_go_and_no_index_is_given_twice() {
+        let folder = tempfile::tempdir().unwrap();
+        let world = World::new(&names(&["a", "b", "c"]), 7400);
+        let grown = world.with("d").unwrap().joined("d", 4);
+        assert!(grown.with("d").is_err());
+        assert_eq!(grown.links(false).len(), 12);
+        let shrunk = grown.without("d");
+        assert_eq!(
+            (shrunk.links(false).len(), shrunk.names()),
+            (6, names(&["a", "b", "c"]))
+        );
+        let path = folder.path().join(WORLD_FILE);
+        shrunk.write(&path).unwrap();
+        let again = World::read(&path)
+            .unwrap()
+            .without("a")
+            .with("a")
+            .unwrap()
+            .joined("a", 5);
+        let a = again.region("a").unwrap();
+        assert_eq!((a.index, a.id(), again.region("b").unwrap().id()), (4, 5, 2));
+        let full = (0..4).fold(again, |world, at| world.with(&format!("r{at}")).unwrap());
+        assert!(full.with("one-more").unwrap_err().to_string().contains("room for 9"));
     }
 
     #[test]

@@ -103,6 +103,13 @@ impl RegionHandle {
         self.status.borrow().clone()
     }
 
+    /// Waits until its process is gone for good.
+    pub(crate) async fn ended(&self) {
+        let mut status = self.status.clone();
+        // A region that is not run any more has ended too.
+        let _ = status.wait_for(|status| status.state == RegionState::Ended).await;
+    }
+
     /// Does something to the region's process; `down` is how long it stays away after [`Action::Kill`] or [`Action::Restart`].
     ///
     /// # Errors

@@ -1,29 +1,26 @@
 //! Runs a world: the links between its regions, and a process for each region.
 
 use std::{
-    collections::BTreeMap, env, ffi::OsString, fs, future, io, net::SocketAddr, path::Path, pin::pin, sync::Arc,
-    time::Duration,
+    collections::BTreeMap, env, ffi::OsString, fs, future, io, net::SocketAddr, path::Path, pin::pin, time::Duration,
 };
 
 use antiphon_directory::DevelopmentCa;
 use anyhow::{Context as _, Result, bail};
 use tokio::{net::TcpListener, task::JoinSet, time::sleep};
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     api::{Api, Shown},
     greeting::greeting,
     link::Network,
-    plan::{RegionPlan, World, loopback},
-    process::Launch,
-    region::{Care, Region, RegionState},
+    members::{Members, Membership, Starter},
+    plan::{World, loopback},
+    region::RegionState,
 };
 use crate::{cli::print, config::Config, shutdown::Shutdown, telemetry::Telemetry};
 
 /// What a region may take to end beyond what it gives its connections.
 const DRAIN_SLACK: Duration = Duration::from_secs(10);
-/// A region's log, twice: the one that is written and the one before.
-const LOG_BYTES_MAX: u64 = 16 * 1024 * 1024;
 /// Between two looks at what is being started.
 const LOOK: Duration = Duration::from_millis(20);
 
@@ -46,56 +43,82 @@ pub(crate) async fn run(config: Config, passed: Vec<OsString>) -> Result<()> {
     let admin = TcpListener::from_std(take_ports(&config, &world)?)?;
     let network = Network::start(world.links(config.world.wan)).map_err(in_use)?;
     // Only a world that can start is written down: its ports are part of it.
-    let world_file = world.keep(data)?;
+    world.keep(data)?;
     DevelopmentCa::create(&data.join("tls"), world.names().iter().map(String::as_str))?;
 
-    let program = env::current_exe().context("the path of this program is not known")?;
+    let starter = Starter {
+        program: env::current_exe().context("the path of this program is not known")?,
+        passed,
+        data: data.clone(),
+        host: reached_at(&config),
+        restart_wait_max: Duration::from_millis(config.world.restart_wait_ms_max),
+        drain_max,
+    };
     let world_ends = CancellationToken::new();
     let mut tasks = JoinSet::new();
-    let mut handles = BTreeMap::new();
+    let (mut handles, mut ends) = (BTreeMap::new(), BTreeMap::new());
     for plan in &world.regions {
-        let launch = Launch {
-            program: program.clone(),
-            arguments: arguments(plan, &world_file, &passed),
-            folder: plan.folder(data),
-            log_bytes_max: LOG_BYTES_MAX,
-        };
-        let (region, handle) = Region::new(Care {
-            name: plan.name.clone(),
-            launch,
-            ready_url: format!(
-                "http://{}/readyz",
-                SocketAddr::new(reached_at(&config), plan.admin_port)
-            ),
-            restart_wait_max: Duration::from_millis(config.world.restart_wait_ms_max),
-            drain_max,
-        });
+        let (region, handle) = starter.region(plan);
+        let own_end = world_ends.child_token();
         handles.insert(plan.name.clone(), handle);
-        tasks.spawn(region.run(world_ends.clone()));
+        ends.insert(plan.name.clone(), own_end.clone());
+        let name = plan.name.clone();
+        tasks.spawn(async move { (name, region.run(own_end).await) });
     }
-    let shown = Shown {
-        world: Arc::new(world),
-        data: Arc::new(data.clone()),
-        regions: Arc::new(handles),
-        links: network.links(),
+    let (members, orders) = Members::new();
+    let shown = Shown::new(world, data.clone(), handles, network.links(), members);
+    let joined = TaskTracker::new();
+    let membership = Membership {
+        shown: shown.clone(),
+        starter,
+        wan: config.world.wan,
+        ends,
+        world_ends: world_ends.clone(),
+        joined: joined.clone(),
+        client: reqwest::Client::new(),
     };
     let api = Api::start(admin, shown.clone());
 
     let mut result = Ok(());
-    tokio::select! {
-        signal = &mut asked => tracing::info!(signal, "ending: all regions drain"),
-        Some(ended) = tasks.join_next() => result = ended.unwrap_or_else(|error| Err(error.into())),
-        said = tell(&shown, &config) => result = said,
+    let mut tells = pin!(tell(&shown, &config));
+    let mut membership = pin!(membership.run(orders));
+    loop {
+        tokio::select! {
+            signal = &mut asked => tracing::info!(signal, "ending: all regions drain"),
+            Some(ended) = tasks.join_next() => {
+                result = ended.map_err(anyhow::Error::from).and_then(|(name, ended)| told(&shown, &name, ended));
+                if result.is_ok() {
+                    continue;
+                }
+            }
+            said = &mut tells => result = said,
+            () = &mut membership => {}
+        }
+        break;
     }
     world_ends.cancel();
     while let Some(ended) = tasks.join_next().await {
-        result = result.and(ended.unwrap_or_else(|error| Err(error.into())));
+        let ended = ended.map_err(anyhow::Error::from);
+        result = result.and(ended.and_then(|(_, ended)| ended));
     }
+    joined.close();
+    joined.wait().await;
     // Regions that drain still need each other.
     network.stop().await;
     api.stop().await;
     telemetry.stop().await;
     result
+}
+
+/// A region that was taken out may end as it likes; another that is over is the end of the world.
+fn told(shown: &Shown, name: &str, ended: Result<()>) -> Result<()> {
+    match ended {
+        Err(error) if shown.handle(name).is_none() => {
+            tracing::warn!(region = name, %error, "a region that was taken out did not end in order");
+            Ok(())
+        }
+        other => other,
+    }
 }
 
 /// Keeps a second supervisor out of the folder; the lock goes with the process, however it ends.
@@ -179,16 +202,6 @@ fn reached_at(config: &Config) -> std::net::IpAddr {
     if host.is_unspecified() { loopback(0).ip() } else { host }
 }
 
-fn arguments(plan: &RegionPlan, world_file: &Path, passed: &[OsString]) -> Vec<OsString> {
-    let place = [
-        ("--world", OsString::from(world_file)),
-        ("--region", plan.name.clone().into()),
-        ("--index", plan.index.to_string().into()),
-    ];
-    let place = place.into_iter().flat_map(|(flag, value)| [flag.into(), value]);
-    passed.iter().cloned().chain(["node".into()]).chain(place).collect()
-}
-
 /// Says what becomes of the regions until all of them are ready, then what there is; never ends after that.
 async fn tell(shown: &Shown, config: &Config) -> Result<()> {
     let mut before: BTreeMap<String, RegionState> = BTreeMap::new();
@@ -209,7 +222,7 @@ async fn tell(shown: &Shown, config: &Config) -> Result<()> {
                 &view,
                 &links,
                 reached_at(config),
-                shown.world.admin_port,
+                shown.world().admin_port,
                 &program,
             ))?;
             return future::pending().await;
@@ -266,18 +279,5 @@ mod tests {
         };
         let (waited, ()) = tokio::join!(waits, frees);
         waited.unwrap();
-    }
-
-    #[test]
-    fn a_region_gets_the_flags_of_the_world_and_its_place() {
-        let names = ["a".to_owned(), "b".to_owned()];
-        let world = World::find(Path::new("/nowhere"), &names, 7400).unwrap();
-        let passed = ["--set".into(), "slot.queue_len_max=1".into()];
-        let arguments = arguments(&world.regions[1], Path::new("data/world.toml"), &passed);
-        let words: Vec<&str> = arguments.iter().filter_map(|word| word.to_str()).collect();
-        assert_eq!(
-            words.join(" "),
-            "--set slot.queue_len_max=1 node --world data/world.toml --region b --index 1"
-        );
     }
 }

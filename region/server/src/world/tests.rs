@@ -1,6 +1,6 @@
 //! The admin port and what speaks to it.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
 use tokio::{net::TcpListener, task::JoinHandle, time::sleep};
 use tokio_util::sync::CancellationToken;
@@ -9,6 +9,7 @@ use super::{
     api::{Api, Shown},
     control::Control,
     link::{LinkChange, LinkState, Network},
+    members::Members,
     plan::World,
     process::Launch,
     region::{Action, Care, Region, RegionState},
@@ -52,12 +53,9 @@ impl Run {
         let region = tokio::spawn(region.run(ends.clone()));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let shown = Shown {
-            world: Arc::new(world),
-            data: Arc::new(folder.path().to_owned()),
-            regions: Arc::new(BTreeMap::from([("a".to_owned(), handle)])),
-            links: network.links(),
-        };
+        let handles = BTreeMap::from([("a".to_owned(), handle)]);
+        let (members, _) = Members::new();
+        let shown = Shown::new(world, folder.path().to_owned(), handles, network.links(), members);
         Self {
             control: Control::at(&format!("http://{address}")).unwrap(),
             base: format!("http://{address}"),
