@@ -233,6 +233,9 @@ impl Drill {
             self.failures.push("the load does not come to its end".to_owned());
             self.clients.abort_all();
         }
+        if let Err(why) = self.whole(PATIENCE).await {
+            self.failures.push(format!("before the end is read: {why}"));
+        }
         self.read_everything().await;
         let history = self.recorder.history();
         let violations = check(&history);

@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// One world at a time: a machine that runs two of them proves less of each.
-static TURN: Mutex<()> = Mutex::const_new(());
+pub(crate) static TURN: Mutex<()> = Mutex::const_new(());
 /// What is tried where nobody asked for more; together it takes about a minute.
 const SHORT: [&str; 4] = [
     "kill-home",
