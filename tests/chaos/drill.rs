@@ -256,8 +256,7 @@ impl Drill {
         for violation in violations.iter().take(50) {
             eprintln!("{violation}");
         }
-        self.failures
-            .extend(violations.iter().take(5).map(|violation| violation.to_string()));
+        self.failures.extend(violations.iter().take(5).map(ToString::to_string));
     }
 
     async fn read_everything(&self) {

@@ -37,7 +37,7 @@ struct Move {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "takes a minute, and thousands of connections: just chaos"]
 async fn a_herd_that_is_sent_away_comes_back_as_evenly_as_it_was_told() {
-    let _turn = TURN.lock().await;
+    let _turn = TURN.acquire().await.unwrap();
     let sessions = SESSIONS.min(open_files_max().saturating_sub(SPARE) / 2);
     let mut world = World::stopped(&["us-east", "eu-central"]);
     for flag in [
