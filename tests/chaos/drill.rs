@@ -36,7 +36,7 @@ use crate::{
 
 const NAMES: [&str; 5] = ["us-east", "eu-central", "ap-northeast", "eu-west", "us-west"];
 /// How long a fault lasts at least: past a lease, and past the time in which another home is found.
-const LASTS: Duration = Duration::from_secs(8);
+const LASTS: Duration = Duration::from_secs(6);
 /// By then each conversation has to be writable, and by then after a fault all has to be as before.
 const PATIENCE: Duration = Duration::from_secs(60);
 const PAUSE_MS: std::ops::Range<u64> = 100..300;
