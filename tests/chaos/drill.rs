@@ -32,7 +32,7 @@ use crate::{
 
 const NAMES: [&str; 5] = ["us-east", "eu-central", "ap-northeast", "eu-west", "us-west"];
 /// How long a fault lasts at least: past a lease, and past the time in which another home is found.
-const LASTS: Duration = Duration::from_secs(8);
+const LASTS: Duration = Duration::from_secs(6);
 /// By then each conversation has to be writable, and by then after a fault all has to be as before.
 const PATIENCE: Duration = Duration::from_secs(60);
 const PAUSE_MS: std::ops::Range<u64> = 100..300;
@@ -229,6 +229,9 @@ impl Drill {
             self.failures.push("the load does not come to its end".to_owned());
             self.clients.abort_all();
         }
+        if let Err(why) = self.whole(PATIENCE).await {
+            self.failures.push(format!("before the end is read: {why}"));
+        }
         self.read_everything().await;
         let history = self.recorder.history();
         let violations = check(&history);
@@ -249,8 +252,7 @@ impl Drill {
         for violation in violations.iter().take(50) {
             eprintln!("{violation}");
         }
-        self.failures
-            .extend(violations.iter().take(5).map(|violation| violation.to_string()));
+        self.failures.extend(violations.iter().take(5).map(ToString::to_string));
     }
 
     async fn read_everything(&self) {

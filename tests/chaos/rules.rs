@@ -195,11 +195,11 @@ impl Removal {
     pub(crate) async fn judge(self, world: &World, regions: &[String]) -> Vec<String> {
         let mut violations = Vec::new();
         for region in regions {
-            let leaver = at(world, region, &self.leaver);
-            let page = leaver
-                .get(&format!("/v1/conversations/{}/messages?afterSeq=0", self.group))
-                .await;
-            if page.status == 200 {
+            let path = format!("/v1/conversations/{}/messages?afterSeq=0", self.group);
+            let edge = [world.http(region)];
+            let asked = (Method::GET, path.as_str(), None);
+            let page = surely(&edge, &self.leaver, asked, &[200, 403, 404], Instant::now() + TRIES).await;
+            if page.is_none_or(|page| page.status == 200) {
                 violations.push(format!("I7: {region} shows {} to who was removed", self.group));
             }
         }
@@ -285,8 +285,15 @@ impl Race {
     pub(crate) async fn judge(&self, world: &World, regions: &[String], ids: &BTreeSet<String>) -> Vec<String> {
         let mut ids = ids.clone();
         for region in regions {
+            let edge = [world.http(region)];
             for (me, peer) in [(0, 1), (1, 0)] {
-                ids.insert(at(world, region, &self.pair[me]).direct(&self.pair[peer]).await);
+                let body = json!({"kind": "direct", "memberIds": [self.pair[peer].id]});
+                let asked = (Method::POST, "/v1/conversations", Some(&body));
+                let answer = surely(&edge, &self.pair[me], asked, &[200, 201], Instant::now() + TRIES).await;
+                ids.insert(answer.map_or_else(
+                    || format!("none at {region}"),
+                    |answer| text(&answer.body["conversationId"]),
+                ));
             }
         }
         if ids.len() == 1 {

@@ -1,44 +1,15 @@
 //! Ten thousand connections that say nothing.
 
-use std::{fs, process::Command};
-
 use futures_util::{StreamExt as _, stream};
 use tokio::net::TcpStream;
 
-use crate::support::{RawSession, Server};
+use crate::support::{RawSession, Server, open_files::open_files_max};
 
 const CONNECTIONS: usize = 10_000;
 /// Of them, those that shake hands and then fall silent.
 const SHAKEN: usize = 1_000;
 /// Open files of the test besides.
 const SPARE: usize = 500;
-
-/// How many files this process may have open, after asking for as many as it can get.
-pub(crate) fn open_files_max() -> usize {
-    let id = std::process::id().to_string();
-    let hard = limit(2);
-    let asked = Command::new("prlimit")
-        .args(["--pid", &id, &format!("--nofile={hard}:{hard}")])
-        .status();
-    if !asked.is_ok_and(|status| status.success()) {
-        eprintln!("the limit of open files cannot be raised");
-    }
-    limit(1)
-}
-
-/// The first is the soft limit, the second the hard one; see proc(5).
-fn limit(at: usize) -> usize {
-    let limits = fs::read_to_string("/proc/self/limits").unwrap();
-    let line = limits
-        .lines()
-        .find_map(|line| line.strip_prefix("Max open files"))
-        .unwrap();
-    line.split_whitespace()
-        .nth(at - 1)
-        .unwrap()
-        .parse()
-        .unwrap_or(usize::MAX)
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn ten_thousand_silent_connections_harm_nobody() {

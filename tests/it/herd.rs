@@ -8,9 +8,8 @@ use futures_util::{StreamExt as _, stream};
 use reqwest::Method;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use crate::{
-    crowd::open_files_max,
-    support::{PATIENCE, Person, RawSession, http::PASSWORD, number, text, world::World},
+use crate::support::{
+    PATIENCE, Person, RawSession, http::PASSWORD, number, open_files::open_files_max, text, world::World,
 };
 
 const THREE: [&str; 3] = ["us-east", "eu-central", "ap-northeast"];

@@ -2,6 +2,7 @@
 
 pub(crate) mod binary;
 pub(crate) mod http;
+pub(crate) mod open_files;
 pub(crate) mod proxy;
 pub(crate) mod server;
 pub(crate) mod session;
@@ -34,6 +35,14 @@ where
         }
         assert!(Instant::now() < deadline, "{what}: not within {} s", PATIENCE.as_secs());
         sleep(LOOK_AGAIN).await;
+    }
+}
+
+/// Takes `ANTIPHON_CHAOS_…` out of the environment of a program, which would refuse it as a setting that it does not know.
+pub(crate) fn forget_what_steers_tests(command: &mut tokio::process::Command) {
+    let names = std::env::vars_os().map(|(name, _)| name);
+    for name in names.filter(|name| name.to_string_lossy().starts_with("ANTIPHON_CHAOS_")) {
+        command.env_remove(name);
     }
 }
 

@@ -13,7 +13,7 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use super::{Http, Person, RawSession, until};
+use super::{Http, Person, RawSession, forget_what_steers_tests, until};
 
 /// Below the ports that the system gives to outgoing connections.
 const PORTS: std::ops::Range<u16> = 10_000..32_000;
@@ -87,6 +87,7 @@ impl Server {
             .stderr(log.try_clone().unwrap())
             .stdout(log)
             .kill_on_drop(true);
+        forget_what_steers_tests(&mut command);
         self.child = Some(command.spawn().unwrap());
     }
 

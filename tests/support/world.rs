@@ -10,7 +10,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
 
-use super::{Http, Person, until};
+use super::{Http, Person, forget_what_steers_tests, until};
 
 /// Below those of single nodes, in blocks of one world.
 const PORTS: std::ops::Range<u16> = 2_000..9_800;
@@ -112,11 +112,7 @@ impl World {
             .stdout(open("said").unwrap())
             .stderr(open("log").unwrap())
             .kill_on_drop(true);
-        // What steers the tests is no setting of the program.
-        let steers = std::env::vars_os().map(|(name, _)| name);
-        for name in steers.filter(|name| name.to_string_lossy().starts_with("ANTIPHON_CHAOS_")) {
-            command.env_remove(name);
-        }
+        forget_what_steers_tests(&mut command);
         self.child = Some(command.spawn().unwrap());
     }
 

@@ -2,12 +2,19 @@ use antiphon_kv::{Page, RangeRead};
 use antiphon_types::Slot;
 use bytes::Bytes;
 
-use crate::{SlotError, Slots, keys};
+use crate::{SlotError, Slots, keys, runtime::Phase};
 
 /// Pairs of one page.
 const PAGE_LEN: usize = 500;
 
 impl Slots {
+    /// Whether a page of the slot could be read now: its home has taken it over, and shows what it holds.
+    #[must_use]
+    pub fn can_copy(&self, slot: Slot) -> bool {
+        let runtime = self.runtime(slot);
+        runtime.is_ok_and(|runtime| matches!(*runtime.phase.borrow(), Phase::Serving(_)))
+    }
+
     /// One page of everything that services keep in the slot, in the order of keys; empty `after` begins. What it shows is at or
     /// below the high watermark. Pages read one after another are of different moments: whoever copies a slot applies on top
     /// every entry above the high watermark of when the copy began.

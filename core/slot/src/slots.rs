@@ -349,7 +349,7 @@ impl Slots {
         self.inner.tasks.wait().await;
     }
 
-    fn runtime(&self, slot: Slot) -> Result<Arc<Runtime>, SlotError> {
+    pub(crate) fn runtime(&self, slot: Slot) -> Result<Arc<Runtime>, SlotError> {
         if self.inner.closing.is_cancelled() {
             return Err(SlotError::Closed { slot });
         }

@@ -319,11 +319,12 @@ impl Writer {
     /// Shows and answers what the high watermark has reached, as long as the region may.
     fn release(&mut self, protocol: &mut Protocol) {
         let state = protocol.log_state();
+        self.tells.log.send_replace(state.clone());
+        self.tell_phase(protocol);
+        // Last: whoever ships looks at once, and is not told again when it has seen too little.
         if let Some(shipping) = &self.node.shipping {
             shipping.moved(self.slot, &state);
         }
-        self.tells.log.send_replace(state);
-        self.tell_phase(protocol);
         let high_watermark = protocol.high_watermark();
         while self.held.front().is_some_and(|held| held.index <= high_watermark) && self.node.lease.is_valid() {
             let Some(held) = self.held.pop_front() else {

@@ -2,7 +2,10 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use antiphon_kv::{EmbeddedOptions, Kv, KvError};
 use antiphon_slot::{
@@ -37,14 +40,24 @@ fn with_standby() -> InSync {
 }
 
 #[derive(Default)]
-struct Shipped(Mutex<Vec<(u64, Bytes)>>);
+struct Shipped {
+    entries: Mutex<Vec<(u64, Bytes)>>,
+    slots: OnceLock<Slots>,
+    /// What was told of the log, and what the log showed then.
+    told: Mutex<Vec<(LogState, LogState)>>,
+}
 
 impl Shipping for Shipped {
     fn appended(&self, entry: &CommittedEntry) {
-        self.0.lock().push((entry.index, entry.encoded.clone()));
+        self.entries.lock().push((entry.index, entry.encoded.clone()));
     }
 
-    fn moved(&self, _: Slot, _: &LogState) {}
+    fn moved(&self, slot: Slot, state: &LogState) {
+        let Some(slots) = self.slots.get() else { return };
+        if let Ok(shown) = slots.log_state(slot) {
+            self.told.lock().push((state.clone(), shown.borrow().clone()));
+        }
+    }
 }
 
 struct World {
@@ -72,6 +85,7 @@ impl World {
             ..Hooks::default()
         };
         let slots = Slots::start(kv.clone(), SlotOptions::default(), [1; 16], hooks);
+        let _ = shipped.slots.set(slots.clone());
         slots.grant(slot(), 1, in_sync);
         Self {
             slots,
@@ -110,7 +124,7 @@ impl World {
 
     /// Waits until the home itself holds `index`.
     async fn appended(&self, index: u64) {
-        while !self.shipped.0.lock().iter().any(|(shipped, _)| *shipped >= index) {
+        while !self.shipped.entries.lock().iter().any(|(shipped, _)| *shipped >= index) {
             sleep(Duration::from_millis(2)).await;
         }
     }
@@ -129,6 +143,17 @@ async fn older_news_of_a_replica_takes_nothing_back() {
     world.slots.held(slot(), 1, STANDBY, 1);
     world.slots.held(slot(), 1, STANDBY, 0);
     assert_eq!(counting.await.unwrap().unwrap(), 1);
+}
+
+#[tokio::test]
+async fn whoever_ships_is_told_of_a_log_when_it_shows_what_is_told() {
+    let world = World::start(InSync::alone()).await;
+    for number in 1..=3 {
+        assert_eq!(world.count().await.unwrap().unwrap(), number);
+    }
+    let told = world.shipped.told.lock().clone();
+    assert!(told.len() >= 4, "{told:?}");
+    assert!(told.iter().all(|(state, shown)| state == shown), "{told:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -273,6 +273,8 @@ impl Follower {
                 };
                 Ok(Step::Frame(home_frame::Body::Append(append), size, has_more))
             }
+            // To wait for it would hold up all other slots of the stream. The slot is marked when it is open.
+            Sends::Copy { .. } if !self.slots.can_copy(slot) => Ok(Step::Nothing),
             Sends::Copy { after, end } => {
                 let page = self.slots.copy_page(slot, after).await?;
                 let is_last = !page.more;
