@@ -100,7 +100,8 @@ impl Shipping for Inner {
         if streams.is_empty() {
             return;
         }
-        self.recent.insert(entry.slot, entry.index, entry.encoded.clone());
+        let wrote = (entry.slot, entry.epoch);
+        self.recent.insert(wrote, entry.index, entry.encoded.clone());
         streams.values().for_each(|dirty| dirty.mark(entry.slot));
     }
 

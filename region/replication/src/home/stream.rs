@@ -257,7 +257,7 @@ impl Follower {
                 if from > log.last_index && told >= log.high_watermark {
                     return Ok(Step::Nothing);
                 }
-                let entries = self.entries(slot, from, log.last_index).await?;
+                let entries = self.entries((slot, log.epoch), from, log.last_index).await?;
                 *next += entries.len() as u64;
                 followed.told = log.high_watermark;
                 let has_more = *next <= log.last_index;
@@ -345,11 +345,11 @@ impl Follower {
         }
     }
 
-    async fn entries(&self, slot: Slot, from: LogIndex, to: LogIndex) -> Result<Vec<Bytes>, SlotError> {
+    async fn entries(&self, (slot, epoch): (Slot, u64), from: LogIndex, to: LogIndex) -> Result<Vec<Bytes>, SlotError> {
         if from > to {
             return Ok(Vec::new());
         }
-        let recent = self.inner.recent.entries(slot, from, to, TURN_BYTES);
+        let recent = self.inner.recent.entries((slot, epoch), from, to, TURN_BYTES);
         if !recent.is_empty() {
             return Ok(recent);
         }
