@@ -177,6 +177,13 @@ impl ReplicaLog {
                 if header.last_index <= keep {
                     return Ok((header, true));
                 }
+                // What came with a copy is no part of the log, and cannot be taken back.
+                if keep + 1 < header.first_index {
+                    return Err(SlotError::Corrupt {
+                        what: format!("the log of {slot:?} behind {keep}"),
+                        reason: format!("it begins at {}", header.first_index),
+                    });
+                }
                 // From the end, so that the log has no hole whenever this stops. A page may hold less than was asked for.
                 let range = RangeRead {
                     reverse: true,

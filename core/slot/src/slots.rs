@@ -28,12 +28,12 @@ use crate::{
 /// The slots of one node. Cheap to clone.
 #[derive(Clone)]
 pub struct Slots {
-    inner: Arc<Inner>,
+    pub(crate) inner: Arc<Inner>,
 }
 
 pub(crate) struct Inner {
-    owner: OwnerToken,
-    node: Node,
+    pub(crate) owner: OwnerToken,
+    pub(crate) node: Node,
     places: Box<[Mutex<Place>]>,
     tasks: TaskTracker,
     closing: CancellationToken,

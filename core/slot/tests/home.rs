@@ -318,3 +318,46 @@ async fn a_new_home_shows_nothing_before_its_standby_is_level() {
     world.slots.held(slot(), 3, STANDBY, 5);
     assert_eq!(world.counted().await.unwrap(), 5);
 }
+
+#[tokio::test]
+async fn a_home_that_is_short_of_copies_can_be_copied_from_while_it_opens() {
+    let world = World::start(InSync::alone()).await;
+    for number in 1..=3 {
+        assert_eq!(world.count().await.unwrap().unwrap(), number);
+    }
+    // It is home again after others, alone in the in-sync set, and may not open before somebody has taken a copy.
+    let alone = InSync {
+        others: [].into(),
+        confirmed: 1,
+        ..with_standby()
+    };
+    world.slots.grant(slot(), 2, alone);
+    let mut state = world.slots.log_state(slot()).unwrap();
+    let log = state.wait_for(|log| log.epoch == 2).await.unwrap().clone();
+    let end = world.slots.copy_end(slot(), &log);
+    assert_eq!(end, log.last_index);
+    let page = async {
+        loop {
+            if let Some(page) = world.slots.copy_page(slot(), &Bytes::new(), end).await.unwrap() {
+                return page;
+            }
+            sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let page = tokio::time::timeout(Duration::from_secs(20), page).await.unwrap();
+    assert!(page.pairs.iter().any(|pair| pair.key == key()), "{page:?}");
+    // Of another end it is not: the copy would lack what the log holds no more.
+    assert!(
+        world
+            .slots
+            .copy_page(slot(), &Bytes::new(), end - 1)
+            .await
+            .unwrap()
+            .is_none()
+    );
+
+    // With the copy there are enough.
+    world.slots.grant(slot(), 2, with_standby());
+    world.slots.held(slot(), 2, STANDBY, end);
+    assert_eq!(world.counted().await.unwrap(), 3);
+}

@@ -290,6 +290,9 @@ async fn a_copy_counts_as_nothing_until_it_is_whole() {
         (header.last_index, header.first_index, header.applied_index),
         (80, 81, 80)
     );
+    // What came with the copy cannot be taken back.
+    let cut = replica.log.cut(slot(), 2, 79).await;
+    assert!(matches!(cut, Err(SlotError::Corrupt { .. })), "{cut:?}");
     replica
         .log
         .append(slot(), 2, 80, &entries(2, 81..=81), watermark(81))

@@ -114,6 +114,8 @@ impl Follower {
                     _ = ping.tick() => {
                         let ping = u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX);
                         self.pending.push(home_frame::Body::Ping(ping));
+                        let copied = self.followed.iter().filter(|(_, followed)| matches!(followed.sends, Sends::Copy { .. }));
+                        copied.for_each(|(slot, _)| self.dirty.mark(*slot));
                     }
                     () = self.dirty.changed() => {}
                     () = self.outgoing.closed() => return,
@@ -250,7 +252,7 @@ impl Follower {
             Sends::Entries { next } => {
                 let (from, told) = (*next, followed.told);
                 if from < log.first_index {
-                    followed.sends = self.copy(&log);
+                    followed.sends = self.copy(slot, &log);
                     self.dirty.mark(slot);
                     return Ok(Step::Nothing);
                 }
@@ -274,9 +276,11 @@ impl Follower {
                 Ok(Step::Frame(home_frame::Body::Append(append), size, has_more))
             }
             // To wait for it would hold up all other slots of the stream. The slot is marked when it is open.
-            Sends::Copy { .. } if !self.slots.can_copy(slot) => Ok(Step::Nothing),
             Sends::Copy { after, end } => {
-                let page = self.slots.copy_page(slot, after).await?;
+                // Tried again with the next ping.
+                let Some(page) = self.slots.copy_page(slot, after, end.last_index).await? else {
+                    return Ok(Step::Nothing);
+                };
                 let is_last = !page.more;
                 let pairs = page.pairs.into_iter().map(|pair| Write {
                     key: pair.key,
@@ -312,7 +316,7 @@ impl Follower {
             false => parts.unwrap_or(0),
         };
         if keep + 1 < log.first_index {
-            return (None, self.copy(log));
+            return (None, self.copy(slot, log));
         }
         self.slots.follows(slot, log.epoch, self.region, keep + 1);
         if keep < fetch.last_index && !sabotage::is_broken(Rule::LogsAreCut) {
@@ -331,8 +335,8 @@ impl Follower {
     }
 
     /// What a copy begins with: entries after the high watermark of now are sent on top of it.
-    fn copy(&self, log: &LogState) -> Sends {
-        let last_index = log.high_watermark;
+    fn copy(&self, slot: Slot, log: &LogState) -> Sends {
+        let last_index = self.slots.copy_end(slot, log);
         let mut epochs = log.epochs.clone();
         epochs.retain(|started| started.first_index <= last_index);
         Sends::Copy {
