@@ -53,7 +53,7 @@ async fn drill(world: &World, name: &str, arguments: &[&str]) -> (Value, i32) {
     ];
     let output = run(&script, &[&fixed[..], arguments].concat()).await;
     let (said, progress) = (text(&output.stdout), text(&output.stderr));
-    println!("{name}: {said}");
+    eprintln!("{name}: {said}");
     assert_eq!(said.lines().count(), 1, "{said}\n{progress}");
     let line: Value = serde_json::from_str(&said).unwrap();
     let names = [

@@ -104,8 +104,10 @@ impl SlotError {
                 ErrorCode::Unavailable
             }
             Self::Kv(error) => match error {
-                KvError::Io(_) | KvError::TooLarge { .. } => ErrorCode::Internal,
-                KvError::Conflict
+                KvError::TooLarge { .. } => ErrorCode::Internal,
+                // A node whose disk fails ends, and another takes its slots over.
+                KvError::Io(_)
+                | KvError::Conflict
                 | KvError::CommitUnknown
                 | KvError::TooOld { .. }
                 | KvError::RetriesExhausted { .. }

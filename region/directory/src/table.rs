@@ -32,6 +32,8 @@ pub struct Placement {
     pub observers: Vec<Arc<TableRegion>>,
     /// Grows by one at each change of home.
     pub epoch: Epoch,
+    /// The home waits out the lease of the one before, who was up, before it serves.
+    pub forced: bool,
     /// Grows with each change of the in-sync set.
     pub version: u64,
     /// The home is asked to hand the slot over to this region.
@@ -89,6 +91,7 @@ impl Table {
             in_sync: vec![region.clone()],
             observers: Vec::new(),
             epoch: 1,
+            forced: false,
             version: 1,
             moving_to: None,
             in_sync_copies: 1,
@@ -160,6 +163,7 @@ impl Placement {
             in_sync: from.in_sync.iter().filter_map(known).collect(),
             observers: observers.filter_map(known).collect(),
             epoch: from.epoch,
+            forced: from.forced,
             version: from.version,
             moving_to: from.moving_to.as_ref().and_then(known),
             in_sync_copies: state.policy.in_sync_copies,

@@ -17,7 +17,7 @@ use antiphon_slot::{
 use antiphon_types::{Epoch, Slot};
 use futures_util::{StreamExt as _, stream};
 use parking_lot::Mutex;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
@@ -45,6 +45,8 @@ pub struct Homing {
     looked_after: Vec<Slot>,
     /// Regions that the home has asked the directory to add to an in-sync set: they count until it is known what became of that.
     adding: Mutex<HashMap<Slot, Adding>>,
+    /// Slots that were given here by force: under which epoch, and until when another may hold a lease for them.
+    waiting: Mutex<HashMap<Slot, (Epoch, Instant)>>,
 }
 
 struct Adding {
@@ -71,6 +73,7 @@ impl Homing {
             options,
             looked_after: Slot::all().collect(),
             adding: Mutex::default(),
+            waiting: Mutex::default(),
         }
     }
 
@@ -92,8 +95,15 @@ impl Homing {
         let watch = self.directory.table();
         let mut table = watch.load();
         loop {
-            self.take(&table);
-            table = watch.changed(table.version()).await;
+            match self.take(&table) {
+                Some(due) => {
+                    tokio::select! {
+                        newer = watch.changed(table.version()) => table = newer,
+                        () = sleep_until(due) => {}
+                    }
+                }
+                None => table = watch.changed(table.version()).await,
+            }
         }
     }
 
@@ -119,18 +129,24 @@ impl Homing {
         self.directory.region()
     }
 
-    /// Grants, withdraws and follows slots as the table says.
-    fn take(&self, table: &Table) {
+    /// Grants, withdraws and follows slots as the table says. Returns when to look again at those that have to wait.
+    fn take(&self, table: &Table) -> Option<Instant> {
         let me = self.me();
         let mut follow: BTreeMap<Arc<str>, BTreeMap<Slot, Epoch>> = BTreeMap::new();
-        let (mut homed, mut followed) = (0_u32, 0_u32);
+        let (mut homed, mut followed, mut due) = (0_u32, 0_u32, None::<Instant>);
         for &slot in &self.looked_after {
             let placement = table.placement(slot);
             if placement.home_region.id == me {
                 homed += 1;
-                self.grant(slot, placement);
+                if let Some(until) = self.waits(slot, placement) {
+                    self.slots.withdraw(slot, placement.epoch);
+                    due = due.into_iter().chain([until]).min();
+                } else {
+                    self.grant(slot, placement);
+                }
                 continue;
             }
+            self.waiting.lock().remove(&slot);
             self.adding.lock().remove(&slot);
             self.slots.withdraw(slot, placement.epoch);
             if copies(placement).any(|region| region.id == me) {
@@ -144,6 +160,24 @@ impl Homing {
         metrics::gauge!("antiphon_slots_homed").set(homed);
         metrics::gauge!("antiphon_slots_followed").set(followed);
         self.followers.follow(follow);
+        due
+    }
+
+    /// Until when a slot has to wait that was taken from a home which was up: its lease is not known to have ended. It cannot renew it
+    /// without learning that it is home no more.
+    fn waits(&self, slot: Slot, placement: &Placement) -> Option<Instant> {
+        if !placement.forced {
+            return None;
+        }
+        let now = Instant::now();
+        let mut waiting = self.waiting.lock();
+        let (epoch, until) = waiting
+            .entry(slot)
+            .or_insert((placement.epoch, now + self.directory.lease_wait()));
+        if *epoch != placement.epoch {
+            (*epoch, *until) = (placement.epoch, now + self.directory.lease_wait());
+        }
+        (*until > now).then_some(*until)
     }
 
     fn grant(&self, slot: Slot, placement: &Placement) {

@@ -102,6 +102,8 @@ pub struct Placement {
     pub replicas: Vec<RegionId>,
     /// Leader epoch: grows by one at each change of home.
     pub epoch: Epoch,
+    /// The home took over on an operator's word from one that was up: before it serves, it waits out the lease that the other may hold.
+    pub forced: bool,
     /// Grows with each change of the in-sync set; a change names the one that it was decided on.
     pub version: u64,
     /// Where the slot is to be when all is well. A hand-over that evens out the homes of active regions changes it; one that empties

@@ -156,6 +156,12 @@ impl DirectoryNode {
         self.shared.region
     }
 
+    /// After this long nobody holds a lease any more that was granted before.
+    #[must_use]
+    pub fn lease_wait(&self) -> Duration {
+        Duration::from_millis(self.shared.terms.waited_ms())
+    }
+
     /// The number that this node's store drew when it was made: another one means another store.
     #[must_use]
     pub fn store_id(&self) -> u64 {

@@ -33,7 +33,9 @@ impl DirectoryNode {
     /// [`DirectoryError`], within `request_timeout_ms`.
     pub async fn propose(&self, command: Command) -> Result<Applied, DirectoryError> {
         let (applied, index) = self.shared.propose(Reach::Anywhere, command).await??;
-        self.shared.applied_at_least(index).await;
+        // What was decided is known; a node that is slow to apply it holds nobody up.
+        let applying = self.shared.applied_at_least(index);
+        let _ = tokio::time::timeout(self.shared.request_timeout(), applying).await;
         Ok(applied)
     }
 }

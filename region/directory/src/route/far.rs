@@ -108,7 +108,7 @@ impl Dialer {
         let channel = match &shared.way {
             Way::Tls(_) => endpoint.connect_lazy(),
             Way::Over(connect) => {
-                let (connect, address) = (connect.clone(), address.to_owned());
+                let (connect, address) = (connect.clone(), address.clone());
                 endpoint.connect_with_connector_lazy(service_fn(move |_| {
                     let connecting = connect(&address);
                     async move { connecting.await.map(TokioIo::new) }

@@ -162,7 +162,7 @@ impl Followed {
             .collect();
         for slot in gone {
             self.slots.remove(&slot);
-            self.waiting.remove(&slot);
+            self.forget_waiting(slot);
             self.outgoing.leave(slot.number().into());
         }
         for (slot, epoch) in wanted {
@@ -171,8 +171,17 @@ impl Followed {
             }
             let followed = FollowedSlot::new(*slot, *epoch, self.log.clone());
             self.slots.insert(*slot, (*epoch, Some(followed)));
-            self.waiting.remove(slot);
+            self.forget_waiting(*slot);
             self.queue(*slot, Work::Fetch);
+        }
+    }
+
+    /// Drops what came for a slot and is of no use any more; the home may send as much again.
+    fn forget_waiting(&mut self, slot: Slot) {
+        for work in self.waiting.remove(&slot).into_iter().flatten() {
+            if let Work::Frame(body) = work {
+                self.outgoing.credit(size(&body));
+            }
         }
     }
 

@@ -130,7 +130,7 @@ pub(crate) async fn run(config: Config, place: Place) -> Result<()> {
     let shutdown = Shutdown::of_child()?;
     let pid_file = place.data.join(&place.name).join("pid");
     let membership = Membership::in_world(&place, &config)?;
-    let ended = up::run(config, shutdown, Some(membership)).await;
+    let ended = Box::pin(up::run(config, shutdown, Some(membership))).await;
     // Without a supervisor nobody else would, and the number may be given to another process.
     let own = std::process::id().to_string();
     if std::fs::read_to_string(&pid_file).is_ok_and(|pid| pid.trim() == own) {

@@ -72,6 +72,7 @@ fn first_placements(regions: &BTreeMap<RegionId, Region>, policy: &Policy) -> Ve
             in_sync,
             epoch: 1,
             version: 1,
+            forced: false,
             preferred_home: home,
             moving_to: None,
         }

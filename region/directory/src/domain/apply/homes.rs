@@ -60,7 +60,10 @@ impl State {
             check_in_sync(slot, placement, home)?;
             let mut in_sync = with_first(home, &placement.in_sync);
             in_sync.retain(|member| is_up(regions, *member));
+            // A home that is down has no lease any more.
+            let was_up = is_up(regions, placement.home);
             placement.give_home(in_sync, successors.rules());
+            placement.forced = was_up;
             Ok(true)
         }))
     }

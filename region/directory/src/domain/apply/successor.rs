@@ -57,6 +57,7 @@ impl Placement {
             self.home = *home;
         }
         self.epoch += 1;
+        self.forced = false;
         self.moving_to = None;
         self.set_in_sync(in_sync, rules);
     }
