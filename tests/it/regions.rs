@@ -251,6 +251,8 @@ async fn sends_that_are_pipelined_to_a_far_home_keep_their_order_while_it_moves(
                 seq += 1;
                 assert_eq!(number(&reply["sent"]["seq"]), seq, "{reply}");
             }
+            // Below the rate that a session is allowed.
+            sleep(Duration::from_millis(60)).await;
         }
     };
     tokio::join!(sending, draining);
