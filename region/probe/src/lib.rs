@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 mod checker;
+mod delays;
 mod history;
 mod load;
 mod measure;
@@ -18,6 +19,7 @@ mod report;
 mod setup;
 
 pub use checker::{Rule, Violation, check};
+pub use delays::Delay;
 pub use history::{Event, History, Record, Recorder, Seen};
 pub use load::{Load, LoadOptions, ProbeError};
 pub use report::Report;

@@ -1,4 +1,4 @@
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use antiphon_client::AccountError;
 use tokio::{
@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     check,
+    delays::delays,
     history::Recorder,
     measure::Measure,
     member::{Member, Seat},
@@ -156,6 +157,19 @@ impl Load {
         self.leave.cancel();
         while self.members.join_next().await.is_some() {}
         reading::read_all(&self.options.edges, &self.seats, &self.recorder).await?;
-        Ok(Report::of(&self.measure, &check(&self.recorder.history())))
+        let history = self.recorder.history();
+        let delays = delays(&history, &self.seats, &self.homes());
+        Ok(Report::of(&self.measure, &check(&history), delays))
+    }
+
+    /// Of each conversation the edge at which it was founded: each edge founds one after the other.
+    fn homes(&self) -> BTreeMap<String, String> {
+        let founded = self
+            .seats
+            .iter()
+            .flat_map(|seat| seat.conversations.iter().zip(&self.options.edges));
+        founded
+            .map(|(conversation, edge)| (conversation.clone(), edge.clone()))
+            .collect()
     }
 }

@@ -5,11 +5,12 @@ use tokio::time::Instant;
 
 use crate::{
     checker::{Rule, Violation},
+    delays::Delay,
     measure::Measure,
 };
 
 /// What became of a load.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Report {
     /// Messages that were sent, each counted once.
@@ -32,10 +33,13 @@ pub struct Report {
     pub p99_ms: u64,
     /// What is broken, in words; sends that were refused for good among it.
     pub violations: Vec<String>,
+    /// How long messages took to arrive, by the way that they went.
+    #[serde(skip)]
+    pub delays: Vec<Delay>,
 }
 
 impl Report {
-    pub(crate) fn of(measure: &Measure, violations: &[Violation]) -> Self {
+    pub(crate) fn of(measure: &Measure, violations: &[Violation], delays: Vec<Delay>) -> Self {
         let measured = measure.measured(Instant::now());
         let longest_wait = measured.longest_wait();
         let mut latencies = measured.latencies;
@@ -56,12 +60,13 @@ impl Report {
             p50_ms: ms(percentile(&latencies, 50)),
             p99_ms: ms(percentile(&latencies, 99)),
             violations: measured.refusals.into_iter().chain(broken).collect(),
+            delays,
         }
     }
 }
 
 /// The smallest of `sorted` that so many of a hundred do not exceed.
-fn percentile(sorted: &[Duration], of_hundred: usize) -> Duration {
+pub(crate) fn percentile(sorted: &[Duration], of_hundred: usize) -> Duration {
     let rank = (sorted.len() * of_hundred).div_ceil(100);
     sorted.get(rank.saturating_sub(1)).copied().unwrap_or_default()
 }
@@ -101,7 +106,7 @@ mod tests {
             rule,
             what: "it".to_owned(),
         });
-        let report = Report::of(&Measure::default(), &violations);
+        let report = Report::of(&Measure::default(), &violations, Vec::new());
         assert_eq!((report.lost, report.duplicated, report.reordered), (4, 3, 2));
         assert_eq!(report.violations.len(), 10);
     }

@@ -80,7 +80,8 @@ region that is up, and whatever is lost, doubled or in another order is said; th
 
 Examples:
   antiphon probe --edge http://127.0.0.1:7400 --edge http://127.0.0.1:7500 --edge http://127.0.0.1:7600 --seconds 30
-  antiphon probe --edge http://127.0.0.1:7400 --rate 20 --json";
+  antiphon probe --edge http://127.0.0.1:7400 --rate 20 --json
+  antiphon probe --world http://127.0.0.1:7499 --seconds 30   # and what the regions add to the links between them";
 
 #[derive(Debug, Args)]
 struct UpArgs {

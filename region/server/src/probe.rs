@@ -1,23 +1,36 @@
 //! `antiphon probe`: a live load over several regions, and its judgement.
 
-use std::time::Duration;
+mod paths;
+
+use std::{
+    io::{self, Write as _},
+    time::Duration,
+};
 
 use antiphon_probe::{Load, LoadOptions, Report};
 use anyhow::{Result, bail};
 use clap::Args;
-use std::io::{self, Write as _};
+use serde::Serialize;
 use tokio::time::sleep;
 
-use crate::{cli::print, shutdown::Shutdown};
+use self::paths::PathDelay;
+use crate::{
+    cli::print,
+    shutdown::Shutdown,
+    world::{Control, WorldView},
+};
 
 /// Violations that people are shown.
 const SHOWN_MAX: usize = 20;
 
 #[derive(Debug, Args)]
 pub(crate) struct ProbeArgs {
-    /// The edge of a region; once for each region
-    #[arg(long = "edge", value_name = "URL", required = true, num_args = 1..)]
+    /// The edge of a region; once for each region. Without it those of `--world`
+    #[arg(long = "edge", value_name = "URL", required_unless_present = "world", num_args = 1..)]
     edges: Vec<String>,
+    /// The admin port of a world on this machine: its links are set against the time that messages take
+    #[arg(long, value_name = "URL")]
+    world: Option<String>,
     /// How long to send; without it until SIGINT or SIGTERM
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=86_400))]
     seconds: Option<u64>,
@@ -38,11 +51,19 @@ pub(crate) struct ProbeArgs {
 /// What kept it from starting or from judging; rules that were broken.
 pub(crate) async fn run(args: ProbeArgs) -> Result<()> {
     let shutdown = Shutdown::listen()?;
-    let regions = args.edges.len();
+    let world = match &args.world {
+        Some(url) => Some(Control::at(url)?),
+        None => None,
+    };
+    let edges = match &world {
+        Some(world) if args.edges.is_empty() => edges_of(&world.world().await?),
+        Some(_) | None => args.edges,
+    };
+    let regions = edges.len();
     let options = LoadOptions {
         rate_per_s: args.rate,
         groups_per_edge: usize::from(args.groups),
-        ..LoadOptions::new(args.edges)
+        ..LoadOptions::new(edges)
     };
     let load = Load::start(options).await?;
     say(&format!("{} members at {regions} edges are sending", load.members()));
@@ -58,15 +79,40 @@ pub(crate) async fn run(args: ProbeArgs) -> Result<()> {
     }
     say("sending has ended; everything is read and judged");
     let report = load.stop().await?;
+    let paths = match &world {
+        Some(world) => paths::paths(&report.delays, &world.world().await?, &world.links().await?),
+        None => Vec::new(),
+    };
     if args.json {
-        print(&format!("{}\n", serde_json::to_string(&report)?))?;
+        let shown = Shown {
+            report: &report,
+            paths: &paths,
+        };
+        print(&format!("{}\n", serde_json::to_string(&shown)?))?;
     } else {
         print(&in_words(&report))?;
+        if world.is_some() {
+            print(&format!("\n{}", paths::in_words(&paths)))?;
+        }
     }
     match report.violations.len() {
         0 => Ok(()),
         count => bail!("{count} rules were broken"),
     }
+}
+
+/// The report as one line of JSON.
+#[derive(Serialize)]
+struct Shown<'a> {
+    #[serde(flatten)]
+    report: &'a Report,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    paths: &'a [PathDelay],
+}
+
+fn edges_of(world: &WorldView) -> Vec<String> {
+    let ports = world.regions.iter().map(|region| region.http_port);
+    ports.map(|port| format!("http://127.0.0.1:{port}")).collect()
 }
 
 /// Standard output is for the report alone.

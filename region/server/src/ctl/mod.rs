@@ -2,7 +2,7 @@
 
 pub(crate) mod api;
 mod members;
-mod table;
+pub(crate) mod table;
 mod view;
 mod world;
 

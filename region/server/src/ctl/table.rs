@@ -119,7 +119,7 @@ pub(crate) fn processes(world: &WorldView) -> String {
     table(head, rows)
 }
 
-fn table<const N: usize>(head: [&str; N], rows: impl Iterator<Item = [String; N]>) -> String {
+pub(crate) fn table<const N: usize>(head: [&str; N], rows: impl Iterator<Item = [String; N]>) -> String {
     let mut all = vec![head.map(str::to_owned)];
     all.extend(rows);
     let width = |column: usize| {
