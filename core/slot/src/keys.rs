@@ -35,6 +35,15 @@ pub(crate) fn prefix(slot: Slot) -> Bytes {
     pack(&(slot.number(),)).into()
 }
 
+/// Every key of the slot, its header and log included: from the first, inclusive, to the end, exclusive.
+#[must_use]
+pub fn slot_range(slot: Slot) -> (Bytes, Bytes) {
+    let start = prefix(slot);
+    // No element of a tuple begins with this byte.
+    let end = [start.as_ref(), &[0xff]].concat().into();
+    (start, end)
+}
+
 /// Whether a service may write `key` as part of `slot`: inside the slot, and neither its header nor its log.
 pub(crate) fn is_service_key(slot: Slot, key: &[u8]) -> bool {
     let (start, end) = services(slot);
@@ -53,6 +62,20 @@ mod tests {
         fn log_keys_sort_by_slot_and_index(a in 0..SLOT_COUNT, b in 0..SLOT_COUNT, i: u64, j: u64) {
             let (slot_a, slot_b) = (Slot::new(a).unwrap(), Slot::new(b).unwrap());
             prop_assert_eq!(log(slot_a, i).cmp(&log(slot_b, j)), (a, i).cmp(&(b, j)));
+        }
+    }
+
+    #[test]
+    fn the_range_of_a_slot_holds_its_keys_and_no_others() {
+        for number in [0, 1, 255, 256, SLOT_COUNT - 1] {
+            let slot = Slot::new(number).unwrap();
+            let (start, end) = slot_range(slot);
+            for other in [0, 1, 2, 254, 255, 256, 257, SLOT_COUNT - 2, SLOT_COUNT - 1] {
+                let first = header(Slot::new(other).unwrap());
+                let last = pack(&(other, u64::MAX, vec![0xff_u8; 9]));
+                assert_eq!((start.clone()..end.clone()).contains(&first), other == number);
+                assert_eq!((start.as_ref()..end.as_ref()).contains(&last.as_slice()), other == number);
+            }
         }
     }
 

@@ -40,6 +40,7 @@ mod writer;
 
 pub use command::Committed;
 pub use error::SlotError;
+pub use keys::slot_range;
 pub use lease::Lease;
 pub use node::Hooks;
 pub use observer::{Carrier, CarryError, CommitObserver, CommittedEntry, Shipping};

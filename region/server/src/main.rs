@@ -15,6 +15,8 @@ mod probe;
 mod regions;
 mod shutdown;
 mod stamp;
+#[cfg_attr(not(test), expect(dead_code, reason = "the command comes with the second engine"))]
+mod store_copy;
 mod telemetry;
 mod up;
 mod wiring;
