@@ -31,6 +31,19 @@ pub fn not_home(message: impl Into<String>, home: Option<String>, epoch: u64) ->
     with_details(&refusal, message)
 }
 
+/// Builds the status DEADLINE_EXCEEDED of a request that whoever took the slot over, under leader epoch `epoch` or a later one, may have
+/// kept or not.
+#[must_use]
+pub fn unsettled(message: impl Into<String>, epoch: u64) -> Status {
+    let refusal = Refusal {
+        code: "DEADLINE_EXCEEDED".to_owned(),
+        retry_after_ms: None,
+        home: None,
+        epoch: Some(epoch),
+    };
+    with_details(&refusal, message)
+}
+
 /// Reads the refusal of a status. A status that carries none (made by the transport) is mapped by its gRPC code.
 #[must_use]
 pub fn of(status: &Status) -> Refusal {

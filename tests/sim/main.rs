@@ -45,9 +45,10 @@ const TESTS: [Test; 5] = [
 ];
 
 /// What is broken on purpose, one after the other.
-const RULES: [Rule; 5] = [
+const RULES: [Rule; 6] = [
     Rule::OlderEpochsAreRefused,
     Rule::InSyncSetsAreWaitedFor,
+    Rule::OnlyWhoIsLevelComesIn,
     Rule::LeasesAreWaitedOut,
     Rule::LogsAreCut,
     Rule::ReadsStopAtTheHighWatermark,

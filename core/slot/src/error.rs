@@ -40,6 +40,14 @@ pub enum SlotError {
         /// The bound.
         timeout_ms: u64,
     },
+    /// The slot went to another owner while the write was stored and not confirmed: the other may have kept it.
+    #[error("{slot:?} has another owner (epoch {epoch}), and whether it has kept the write is not known")]
+    Unsettled {
+        /// The slot.
+        slot: Slot,
+        /// The highest epoch this node has heard of.
+        epoch: Epoch,
+    },
     /// The slot is shutting down.
     #[error("{slot:?} is closing")]
     Closed {
@@ -99,7 +107,7 @@ impl SlotError {
             Self::NotHome { .. } => ErrorCode::NotHome,
             Self::Overloaded { .. } => ErrorCode::ResourceExhausted,
             Self::TooLarge { .. } => ErrorCode::TooLarge,
-            Self::Timeout { .. } => ErrorCode::DeadlineExceeded,
+            Self::Timeout { .. } | Self::Unsettled { .. } => ErrorCode::DeadlineExceeded,
             Self::Closed { .. } | Self::Stale { .. } | Self::TooFewInSync { .. } | Self::NoLease { .. } => {
                 ErrorCode::Unavailable
             }
@@ -128,6 +136,7 @@ impl SlotError {
             Self::NotHome { .. }
             | Self::TooLarge { .. }
             | Self::Timeout { .. }
+            | Self::Unsettled { .. }
             | Self::ForeignKey { .. }
             | Self::Corrupt { .. } => None,
         }
@@ -138,6 +147,7 @@ impl SlotError {
     pub fn to_status(&self) -> Status {
         match self {
             Self::NotHome { epoch, .. } => refusal::not_home(self.to_string(), None, *epoch),
+            Self::Unsettled { epoch, .. } => refusal::unsettled(self.to_string(), *epoch),
             Self::Overloaded { .. }
             | Self::TooLarge { .. }
             | Self::Timeout { .. }

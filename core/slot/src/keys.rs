@@ -74,7 +74,10 @@ mod tests {
                 let first = header(Slot::new(other).unwrap());
                 let last = pack(&(other, u64::MAX, vec![0xff_u8; 9]));
                 assert_eq!((start.clone()..end.clone()).contains(&first), other == number);
-                assert_eq!((start.as_ref()..end.as_ref()).contains(&last.as_slice()), other == number);
+                assert_eq!(
+                    (start.as_ref()..end.as_ref()).contains(&last.as_slice()),
+                    other == number
+                );
             }
         }
     }

@@ -125,6 +125,9 @@ pub struct LogState {
     pub high_watermark: LogIndex,
     /// Which leader epoch wrote from which index on.
     pub epochs: Vec<EpochStart>,
+    /// Those of [`InSync::others`] that hold everything which was ever acknowledged, and without whom nothing more is: only they may be
+    /// confirmed as members (Kafka lets a follower into the set at the high watermark, KIP-497).
+    pub level: BTreeSet<Replica>,
 }
 
 /// The state of one slot at its owner.
@@ -356,7 +359,22 @@ impl Protocol {
             carried_index: self.carried_index,
             high_watermark: self.high_watermark,
             epochs: self.epochs.clone(),
+            level: self.level(),
         }
+    }
+
+    /// See [`LogState::level`]. What an earlier home has acknowledged is somewhere in the log that was found.
+    #[must_use]
+    pub fn level(&self) -> BTreeSet<Replica> {
+        let acknowledged = self.high_watermark.max(self.opened_at);
+        let holds = |replica: &&Replica| self.held.get(replica).is_some_and(|held| *held >= acknowledged);
+        self.in_sync.others.iter().filter(holds).copied().collect()
+    }
+
+    /// Where the log ended when the slot was opened.
+    #[must_use]
+    pub const fn opened_at(&self) -> LogIndex {
+        self.opened_at
     }
 
     /// Everything up to `index` has been carried to the other slots; only grows.
@@ -450,7 +468,7 @@ impl Protocol {
 }
 
 /// From where on a slot that is taken over has undo records, or will have once its tail is applied.
-fn undo_first_index(found: &Header) -> LogIndex {
+pub(crate) fn undo_first_index(found: &Header) -> LogIndex {
     if (1..=found.applied_index).contains(&found.undo_first_index) {
         return found.undo_first_index;
     }

@@ -13,7 +13,7 @@ use crate::{
     SlotError,
     batch::{BatchError, read_header},
     keys,
-    protocol::{forget_epochs, wrote_from},
+    protocol::{forget_epochs, undo_first_index, wrote_from},
 };
 
 /// Entries of one transaction: with the write sets that they hold they stay below the port's limit.
@@ -217,24 +217,16 @@ impl ReplicaLog {
         }
     }
 
-    /// The entries that were cut and not forgotten yet, in the order of the log.
+    /// The first entries that were cut and not forgotten yet, in the order of the log; empty when there are none.
     ///
     /// # Errors
     /// [`SlotError`] when the store fails.
     pub async fn cut_entries(&self, slot: Slot) -> Result<Vec<Entry>, SlotError> {
-        let mut found: Vec<Entry> = Vec::new();
-        loop {
-            let from = found.last().map_or(0, |entry| entry.index + 1);
-            let page = self.transact(slot, |txn, _| async move {
-                let range = between(keys::cut(slot, from), keys::cut(slot, LogIndex::MAX), PAGE_LEN);
-                decoded(slot, txn.snapshot_range(range).await?.pairs)
-            });
-            let page = page.await?;
-            if page.is_empty() {
-                return Ok(found);
-            }
-            found.extend(page);
-        }
+        let page = self.transact(slot, |txn, _| async move {
+            let range = between(keys::cut(slot, 0), keys::cut(slot, LogIndex::MAX), PAGE_LEN);
+            decoded(slot, txn.snapshot_range(range).await?.pairs)
+        });
+        page.await
     }
 
     /// Stores a page of a copy.
@@ -277,11 +269,13 @@ impl ReplicaLog {
         cleared.await
     }
 
-    /// Begins a copy of the whole slot: what is stored is dropped, and counts as nothing until [`ReplicaLog::copied`].
+    /// Begins a copy of the whole slot: what is stored is dropped, and counts as nothing until [`ReplicaLog::copied`]. Entries that are
+    /// not known to be with others are kept aside as those of a cut are.
     ///
     /// # Errors
     /// As [`ReplicaLog::append`].
     pub async fn begin_copy(&self, slot: Slot, epoch: Epoch) -> Result<(), SlotError> {
+        self.put_aside(slot, epoch).await?;
         let begun = self.transact(slot, |txn, header| async move {
             expect_epoch(slot, epoch, &header)?;
             let (start, end) = keys::services(slot);
@@ -300,6 +294,32 @@ impl ReplicaLog {
         begun.await
     }
 
+    /// Moves the end of the log that is not known to be with others among the cut entries. From the first on the slot counts as
+    /// nothing: its log has a hole.
+    async fn put_aside(&self, slot: Slot, epoch: Epoch) -> Result<(), SlotError> {
+        loop {
+            let moved = self.transact(slot, |txn, mut header| async move {
+                expect_epoch(slot, epoch, &header)?;
+                let from = undo_first_index(&header);
+                let range = between(keys::log(slot, from), keys::log(slot, LogIndex::MAX), PAGE_LEN);
+                let page = decoded(slot, txn.snapshot_range(range).await?.pairs)?;
+                if page.is_empty() {
+                    return Ok(true);
+                }
+                for entry in &page {
+                    txn.set(keys::cut(slot, entry.index), entry.encode_to_vec());
+                    txn.clear(keys::log(slot, entry.index));
+                }
+                header.copying = true;
+                txn.set(keys::header(slot), header.encode_to_vec());
+                Ok(false)
+            });
+            if moved.await? {
+                return Ok(());
+            }
+        }
+    }
+
     /// Ends a copy that began when the home's log ended at `last_index`: entries after it are to be applied on top.
     ///
     /// # Errors
@@ -312,9 +332,10 @@ impl ReplicaLog {
         carried_index: LogIndex,
         epochs: Vec<EpochStart>,
     ) -> Result<Header, SlotError> {
-        let copied = self.transact(slot, |txn, _| {
+        let copied = self.transact(slot, |txn, header| {
             let epochs = epochs.clone();
             async move {
+                expect_epoch(slot, epoch, &header)?;
                 let header = Header {
                     epoch,
                     last_index,

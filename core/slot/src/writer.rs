@@ -111,7 +111,6 @@ impl Writer {
             );
             tasks.spawn(courier.run(ended.clone()));
         }
-        self.to_carry.send_replace(protocol.high_watermark());
         self.release(&mut protocol);
         let result = self.serve(&mut protocol).await;
         ended.cancel();
@@ -141,7 +140,7 @@ impl Writer {
             tokio::select! {
                 biased;
                 () = self.signals.changed() => {}
-                command = self.queue.recv(), if takes || self.queue.is_closed() => match command {
+                command = self.queue.recv(), if takes || self.queue.is_closed() && self.handing_over.is_none() => match command {
                     Some(command) => self.taken.push_back(command),
                     None => break,
                 },
@@ -150,6 +149,8 @@ impl Writer {
                     protocol.carried(*carried.borrow_and_update());
                 }
                 () = self.closing.cancelled(), if !self.queue.is_closed() => self.queue.close(),
+                // Another region may be home already: what is queued was not begun, and is not.
+                () = std::future::ready(()), if self.queue.is_closed() && self.handing_over.is_some() => break,
                 () = tokio::time::sleep_until(flush_at), if protocol.flush().is_some() => {
                     self.flush(protocol).await?;
                     moved_at = Instant::now();
@@ -166,7 +167,7 @@ impl Writer {
         if let Some(epoch) = untold.withdrawn {
             return Err(BatchError::Fenced(Fenced { epoch }));
         }
-        let before = protocol.high_watermark();
+        let before = (protocol.high_watermark(), protocol.level());
         if let Some(in_sync) = untold.in_sync {
             protocol.set_in_sync(in_sync);
         }
@@ -179,7 +180,7 @@ impl Writer {
                 Progress::Left => protocol.left(replica),
             }
         }
-        if protocol.high_watermark() > before {
+        if (protocol.high_watermark(), protocol.level()) != before {
             self.release(protocol);
         }
         match untold.hand_over {
@@ -237,6 +238,10 @@ impl Writer {
             Err(BatchError::Fenced(fenced)) => {
                 self.taken.extend(commands);
                 return Err(BatchError::Fenced(fenced));
+            }
+            Err(BatchError::Slot(error @ SlotError::Unsettled { epoch, .. })) => {
+                refuse(&commands, &error);
+                return Err(BatchError::Fenced(Fenced { epoch }));
             }
             Err(BatchError::Kv(error)) => {
                 protocol.not_committed();
@@ -298,6 +303,10 @@ impl Writer {
             match outcome.await {
                 Ok(()) => return Ok(last_attempt.into_inner()),
                 Err(BatchError::Kv(KvError::CommitUnknown)) => unknown = true,
+                // Whoever has the slot now may have found it committed.
+                Err(BatchError::Fenced(Fenced { epoch })) if unknown => {
+                    return Err(BatchError::Slot(SlotError::Unsettled { slot: self.slot, epoch }));
+                }
                 // Once a commit is unknown, no other failure settles it.
                 Err(BatchError::Kv(error)) if unknown && !matches!(error, KvError::Closed) => {}
                 Err(error) => return Err(error),
@@ -326,6 +335,13 @@ impl Writer {
             shipping.moved(self.slot, &state);
         }
         let high_watermark = protocol.high_watermark();
+        // What the log held when it was opened has no command here that waits; its events may not have been carried.
+        let found = high_watermark.min(protocol.opened_at());
+        self.to_carry.send_if_modified(|to_carry| {
+            let is_news = *to_carry < found;
+            *to_carry = found.max(*to_carry);
+            is_news
+        });
         while self.held.front().is_some_and(|held| held.index <= high_watermark) && self.node.lease.is_valid() {
             let Some(held) = self.held.pop_front() else {
                 return;
@@ -412,8 +428,13 @@ impl Writer {
         while let Ok(command) = self.queue.try_recv() {
             self.taken.push_back(command);
         }
+        // What is held is stored, and perhaps with those who take over.
+        let held_error = match fenced_by {
+            Some(epoch) => SlotError::Unsettled { slot, epoch },
+            None => error.clone(),
+        };
         for held in self.held.drain(..) {
-            self.taken.extend(held.commands);
+            refuse(&held.commands, &held_error);
         }
         for command in self.taken.drain(..) {
             command.fail(error.clone());

@@ -187,9 +187,7 @@ async fn what_is_cut_is_kept_aside_until_it_is_forgotten() {
     assert_eq!(header.last_batch_id, "2-12");
     let started = |epoch, first_index| EpochStart { epoch, first_index };
     assert_eq!(header.epochs, [started(1, 1), started(2, 11)]);
-    assert_eq!(log.cut_entries(slot()).await.unwrap(), entries(2, 13..=300));
-    log.forget_cut(slot(), 3, 200).await.unwrap();
-    assert_eq!(log.cut_entries(slot()).await.unwrap(), entries(2, 201..=300));
+    assert_eq!(cut_off(log).await, entries(2, 13..=300));
 
     let header = log
         .append(slot(), 3, 12, &entries(3, 13..=14), watermark(14))
@@ -197,6 +195,50 @@ async fn what_is_cut_is_kept_aside_until_it_is_forgotten() {
         .unwrap();
     assert_eq!(header.epochs, [started(1, 1), started(2, 11), started(3, 13)]);
     assert_eq!(replica.last_applied().await, 14);
+}
+
+/// What was cut, taken page by page as it is proposed again.
+async fn cut_off(log: &ReplicaLog) -> Vec<Entry> {
+    let mut found = Vec::new();
+    loop {
+        let page = log.cut_entries(slot()).await.unwrap();
+        let Some(last) = page.last().map(|entry| entry.index) else {
+            return found;
+        };
+        found.extend(page);
+        log.forget_cut(slot(), 3, last).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_keeps_aside_what_is_not_known_to_be_with_others() {
+    let replica = Replica::new().await;
+    let log = &replica.log;
+    log.promise(slot(), 2).await.unwrap();
+    log.append(slot(), 2, 0, &entries(2, 1..=300), watermark(100))
+        .await
+        .unwrap();
+    log.promise(slot(), 3).await.unwrap();
+
+    log.begin_copy(slot(), 3).await.unwrap();
+    assert_eq!(replica.last_applied().await, 0);
+    // Once more, as after a crash in between: nothing of it is lost.
+    log.begin_copy(slot(), 3).await.unwrap();
+    let header = log.copied(slot(), 3, 400, 400, Vec::new()).await.unwrap();
+    assert_eq!((header.first_index, header.last_index), (401, 400));
+    assert_eq!(cut_off(log).await, entries(2, 101..=300));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_does_not_end_under_an_epoch_that_was_followed_by_another() {
+    let replica = Replica::new().await;
+    let log = &replica.log;
+    log.promise(slot(), 3).await.unwrap();
+    log.begin_copy(slot(), 3).await.unwrap();
+    log.promise(slot(), 4).await.unwrap();
+    let late = log.copied(slot(), 3, 400, 400, Vec::new()).await;
+    assert!(matches!(late, Err(SlotError::NotHome { epoch: 4, .. })), "{late:?}");
+    assert_eq!(log.header(slot()).await.unwrap().epoch, 4);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -14,7 +14,10 @@ use antiphon_slot::{
     Slots,
     protocol::{self, InSync},
 };
-use antiphon_types::{Epoch, Slot};
+use antiphon_types::{
+    Epoch, Slot,
+    sabotage::{self, Rule},
+};
 use futures_util::{StreamExt as _, stream};
 use parking_lot::Mutex;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout};
@@ -32,6 +35,8 @@ const HAND_OVERS_AT_ONCE: usize = 64;
 const CHANGES_AT_ONCE: usize = 512;
 /// How long a slot may take to finish what it began before it goes on here.
 const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long the writers get to count those who are to come, before it is looked who of them is level.
+const COUNTED_AFTER: Duration = Duration::from_millis(20);
 /// How long to wait before a proposal is made again whose outcome is not known.
 const PROPOSE_PAUSE: Duration = Duration::from_millis(200);
 
@@ -49,10 +54,28 @@ pub struct Homing {
     waiting: Mutex<HashMap<Slot, (Epoch, Instant)>>,
 }
 
+#[derive(Default)]
 struct Adding {
     epoch: Epoch,
     version: u64,
     regions: BTreeSet<u64>,
+    /// Whether the directory was asked and has not said what became of it.
+    is_open: bool,
+}
+
+/// A change of an in-sync set that is to be asked for.
+struct Change {
+    slot: Slot,
+    epoch: Epoch,
+    version: u64,
+    /// Without the home.
+    set: Vec<RegionId>,
+    /// Of these, those that are to come.
+    new: BTreeSet<u64>,
+    /// As it is, without the home.
+    present: Vec<RegionId>,
+    /// See [`Adding::is_open`].
+    is_open: bool,
 }
 
 impl Homing {
@@ -221,39 +244,116 @@ impl Homing {
             if placement.home_region.id != me || copies(placement).count() < 2 {
                 continue;
             }
-            let Some(set) = self.wanted(&state, slot, placement, now) else {
-                continue;
-            };
-            let known: BTreeSet<RegionId> = placement.in_sync.iter().map(|region| region.id).collect();
-            let new = set.iter().filter(|region| !known.contains(region));
-            let (epoch, version) = (placement.epoch, placement.version);
-            {
-                let mut all_adding = self.adding.lock();
-                // Those of an earlier proposal of the same version may have been added.
-                let adding = all_adding.entry(slot).or_insert(Adding {
+            let wanted = self.wanted(&state, slot, placement, now);
+            changes.extend(self.prepared(slot, placement, wanted));
+        }
+        if changes.iter().any(|change| !change.new.is_empty()) {
+            sleep(COUNTED_AFTER).await;
+        }
+        let changes: Vec<Change> = changes.into_iter().filter_map(|change| self.may_ask(change)).collect();
+        if !changes.is_empty() {
+            debug!(slots = changes.len(), "asking for other in-sync sets");
+        }
+        for changes in changes.chunks(CHANGES_AT_ONCE) {
+            self.ask(changes).await;
+        }
+    }
+
+    /// Lets those who are to come count from now on, and those who are not to come after all no more.
+    fn prepared(&self, slot: Slot, placement: &Placement, wanted: Option<Vec<RegionId>>) -> Option<Change> {
+        let (epoch, version) = (placement.epoch, placement.version);
+        let known = || placement.in_sync.iter().map(|region| region.id);
+        let present: Vec<RegionId> = known().filter(|region| *region != self.me()).collect();
+        let is_wanted = wanted.is_some();
+        let set = wanted.unwrap_or_else(|| present.clone());
+        let added = set.iter().filter(|region| !present.contains(region));
+        let new: BTreeSet<u64> = added.map(|region| region.0).collect();
+        let (is_open, is_news) = {
+            let mut all_adding = self.adding.lock();
+            let adding = all_adding.entry(slot).or_default();
+            if (adding.epoch, adding.version) != (epoch, version) {
+                *adding = Adding {
                     epoch,
                     version,
-                    regions: BTreeSet::new(),
-                });
-                (adding.epoch, adding.version) = (epoch, version);
-                adding.regions.extend(new.map(|region| region.0));
+                    ..Adding::default()
+                };
             }
+            let before = adding.regions.clone();
+            if !adding.is_open {
+                adding.regions.clear();
+            }
+            adding.regions.extend(&new);
+            (adding.is_open, adding.regions != before)
+        };
+        if is_news {
             self.grant(slot, placement);
-            let set = std::iter::once(me).chain(set).collect();
-            changes.push((slot, epoch, version, set));
         }
-        if changes.is_empty() {
-            return;
+        (is_wanted || is_open).then_some(Change {
+            slot,
+            epoch,
+            version,
+            set,
+            new,
+            present,
+            is_open,
+        })
+    }
+
+    /// What to ask the directory for. Members may come who hold what was acknowledged, and without whom nothing more is. Where they do
+    /// not yet, an earlier question that was never answered is ended by asking for the present set: it is refused from then on.
+    fn may_ask(&self, mut change: Change) -> Option<Change> {
+        let log = self.slots.log_state(change.slot).ok()?;
+        let log = log.borrow();
+        if log.epoch != change.epoch {
+            return None;
         }
-        debug!(slots = changes.len(), "asking for other in-sync sets");
-        for changes in changes.chunks(CHANGES_AT_ONCE) {
-            let command = Command::ChangeInSync {
-                home: me,
-                changes: changes.to_vec(),
-            };
-            match self.directory.propose(command).await {
-                Ok(applied) => log_refused("in-sync sets", &applied),
-                Err(error) => debug!(%error, "the directory was not told of other in-sync sets"),
+        if !change.new.is_subset(&log.level) && !sabotage::is_broken(Rule::OnlyWhoIsLevelComesIn) {
+            change.set.clone_from(&change.present);
+            return change.is_open.then_some(change);
+        }
+        Some(change)
+    }
+
+    async fn ask(&self, changes: &[Change]) {
+        let me = self.me();
+        {
+            let mut all_adding = self.adding.lock();
+            for change in changes {
+                if let Some(adding) = all_adding.get_mut(&change.slot) {
+                    adding.is_open = true;
+                }
+            }
+        }
+        let with_home = |set: &[RegionId]| std::iter::once(me).chain(set.iter().copied()).collect();
+        let asked = changes
+            .iter()
+            .map(|change| (change.slot, change.epoch, change.version, with_home(&change.set)));
+        let command = Command::ChangeInSync {
+            home: me,
+            changes: asked.collect(),
+        };
+        let refused: BTreeSet<Slot> = match self.directory.propose(command).await {
+            Ok(applied) => {
+                log_refused("in-sync sets", &applied);
+                applied.refused.into_iter().map(|(slot, _)| slot).collect()
+            }
+            Err(DirectoryError::Rejected(rejection)) => {
+                debug!(%rejection, "no in-sync set is changed");
+                changes.iter().map(|change| change.slot).collect()
+            }
+            Err(error) => {
+                debug!(%error, "whether the directory was told of other in-sync sets is not known");
+                return;
+            }
+        };
+        // What was refused did not happen, and will not, unless an earlier question is still on its way.
+        let mut all_adding = self.adding.lock();
+        let refused = changes
+            .iter()
+            .filter(|change| !change.is_open && refused.contains(&change.slot));
+        for change in refused {
+            if let Some(adding) = all_adding.get_mut(&change.slot) {
+                adding.is_open = false;
             }
         }
     }
@@ -289,13 +389,12 @@ impl Homing {
 
     /// Hands over what the directory asks for.
     async fn hand_over(&self) {
-        let (me, table) = (self.me(), self.directory.table().load());
+        let (me, table, state) = (self.me(), self.directory.table().load(), self.directory.state());
         let asked = self.looked_after.iter().copied().filter_map(|slot| {
             let placement = table.placement(slot);
             let to = placement.moving_to.as_ref()?;
-            // One that is not in sync yet is brought in first.
-            let can_take = placement.in_sync.iter().any(|region| region.id == to.id);
-            (placement.home_region.id == me && can_take).then_some((slot, placement.epoch, to.id))
+            // One that is not in sync yet is brought in first, and so is who may keep copies for it.
+            (placement.home_region.id == me && state.can_move(slot, to.id)).then_some((slot, placement.epoch, to.id))
         });
         let asked: Vec<_> = asked.take(HAND_OVERS_AT_ONCE).collect();
         if asked.is_empty() {

@@ -65,7 +65,9 @@ pub(crate) async fn copy(from: &Kv, to: &Kv, mut told: impl FnMut(Copied)) -> Re
 async fn begin(to: &Kv) -> Result<()> {
     let is_other = to.transact(|txn| async move {
         let is_marked = txn.get(MARK).await?.is_some();
-        let any = txn.range(range(Bytes::from_static(&[0])..Bytes::from_static(&[0xff]), 1)).await?;
+        let any = txn
+            .range(range(Bytes::from_static(&[0])..Bytes::from_static(&[0xff]), 1))
+            .await?;
         if any.pairs.is_empty() {
             txn.set(MARK, Bytes::new());
         }
@@ -105,7 +107,9 @@ async fn pages_into(from: &Kv, to: &Kv, keys: &Range<Bytes>, unmark: bool) -> Re
     let mut written = Sum::default();
     let mut start = keys.start.clone();
     loop {
-        let page = page(from, start.clone()..keys.end.clone()).await.context("the old store")?;
+        let page = page(from, start.clone()..keys.end.clone())
+            .await
+            .context("the old store")?;
         let next = page.pairs.last().map(|last| after(&last.key)).filter(|_| page.more);
         // Up to where this page speaks for the old store: what the new one holds of that goes.
         let end = next.clone().unwrap_or_else(|| keys.end.clone());
@@ -260,7 +264,9 @@ mod tests {
     }
 
     async fn all(kv: &Kv) -> Sum {
-        sum(kv, &(Bytes::from_static(&[0])..Bytes::from_static(&[0xff]))).await.unwrap()
+        sum(kv, &(Bytes::from_static(&[0])..Bytes::from_static(&[0xff])))
+            .await
+            .unwrap()
     }
 
     #[tokio::test]

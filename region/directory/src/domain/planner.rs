@@ -82,7 +82,7 @@ pub fn wanted_in_sync(state: &State, slot: Slot, nearest: &[RegionId]) -> Vec<Re
     };
     let rules = Rules::new(&state.regions, &state.policy);
     let unmeasured = placement.replicas.iter().filter(|region| !nearest.contains(region));
-    let mut ranked: Vec<((bool, bool, bool, bool), RegionId)> = Vec::new();
+    let mut ranked: Vec<([bool; 5], RegionId)> = Vec::new();
     for region in nearest.iter().chain(unmeasured).copied() {
         let up = state
             .regions
@@ -92,21 +92,23 @@ pub fn wanted_in_sync(state: &State, slot: Slot, nearest: &[RegionId]) -> Vec<Re
         if region == placement.home || seen || !up || !rules.allows(placement.home, region) {
             continue;
         }
-        let rank = (
+        let rank = [
             placement.moving_to != Some(region),
+            placement.moving_to.is_some_and(|next| !rules.allows(next, region)),
             !nearest.contains(&region),
             !state.is(region, RegionStatus::Active),
             !rules.allows(region, placement.home),
-        );
+        ];
         ranked.push((rank, region));
     }
     // Stable: within a rank they stay in the order of nearness.
     ranked.sort_by_key(|(rank, _)| *rank);
-    // Whoever is to take the slot over has to be in sync, even where the policy asks for the home's copy alone.
-    let moves = ranked
-        .first()
-        .is_some_and(|(_, first)| placement.moving_to == Some(*first));
-    let copies = usize::from(state.policy.in_sync_copies).max(1 + usize::from(moves));
+    // Whoever is to take the slot over has to be in sync, even where the policy asks for the home's copy alone; and where its own rule
+    // does not allow the home of now, so has another in the place of that one.
+    let next = ranked.first().map(|(_, first)| *first);
+    let next = next.filter(|first| placement.moving_to == Some(*first));
+    let stays = next.is_none_or(|next| rules.allows(next, placement.home));
+    let copies = usize::from(state.policy.in_sync_copies).max(1 + usize::from(next.is_some())) + usize::from(!stays);
     let others = ranked.into_iter().map(|(_, region)| region);
     [placement.home].into_iter().chain(others).take(copies).collect()
 }
@@ -176,7 +178,12 @@ fn evener(state: &State, rules: &Rules, homes: &Homes, placement: &Placement, in
 }
 
 fn may_move(state: &State, rules: &Rules, placement: &Placement, to: RegionId) -> bool {
-    to != placement.home && state.is(to, RegionStatus::Active) && rules.allows(placement.home, to)
+    let up = |region: &&RegionId| !state.is(**region, RegionStatus::Down);
+    let copies = rules.of(to).iter().filter(up).count();
+    to != placement.home
+        && state.is(to, RegionStatus::Active)
+        && rules.allows(placement.home, to)
+        && copies >= usize::from(state.min_in_sync()).min(placement.in_sync.len())
 }
 
 fn command(moves: Vec<(Slot, Epoch, Option<RegionId>)>) -> Vec<Command> {

@@ -63,7 +63,7 @@ enum Sent {
     Answer(Response<Body>),
     /// The slot lives elsewhere; nothing was done.
     NotHome(Response<Body>, u64),
-    /// The other region was not reached, or was lost on the way: whether anything was done is not known.
+    /// The other region was not reached, or was lost on the way, or lost the slot: whether anything was done is not known.
     Lost(Status),
 }
 
@@ -209,6 +209,10 @@ fn judged(response: Response<Body>) -> Sent {
     let refused = refusal::of(&status);
     if refused.code == "NOT_HOME" {
         return Sent::NotHome(response, refused.epoch.unwrap_or_default());
+    }
+    // The slot has gone to another owner in the middle of it.
+    if refused.code == "DEADLINE_EXCEEDED" && refused.epoch.is_some() {
+        return Sent::Lost(status);
     }
     Sent::Answer(response)
 }

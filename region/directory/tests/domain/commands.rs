@@ -59,6 +59,47 @@ fn a_change_of_the_in_sync_set_names_the_epoch_and_version_it_was_decided_on() {
 }
 
 #[test]
+fn the_present_set_asked_for_again_ends_what_was_asked_for_before_it() {
+    let mut world = World::of(3);
+    // On its way, and nobody knows where.
+    let lost = world.in_sync_change(0, &[1, 3]);
+    world.apply(&world.in_sync_change(0, &[1, 2]));
+    assert_eq!(
+        (world.slot(0).in_sync.clone(), world.slot(0).version),
+        (ids(&[1, 2]), 2)
+    );
+    let refusal = world.refuse_slot(&lost);
+    assert!(refusal.contains("is at 2"), "{refusal}");
+}
+
+#[test]
+fn a_home_does_not_take_over_with_copies_where_its_own_rule_forbids_them() {
+    // What is homed in r2 is to stay in r2 and r3.
+    let mut world = World::with(3, policy(2, 2, &[("r2", &["r3"]), ("r3", &["r2"])]));
+    assert_eq!(world.slot(0).in_sync, ids(&[1, 2]));
+    assert!(!world.state.can_move(slot(0), RegionId(2)));
+    let refusal = world.refuse_slot(&world.move_of(0, 2));
+    assert!(refusal.contains("fewer than 2"), "{refusal}");
+    world.apply(&world.in_sync_change(0, &[1, 2, 3]));
+    assert!(world.state.can_move(slot(0), RegionId(2)));
+    world.apply(&world.move_of(0, 2));
+    assert_eq!(world.slot(0).in_sync, ids(&[2, 3]));
+}
+
+#[test]
+fn a_lease_that_is_to_be_waited_out_is_not_forgotten_with_another_home() {
+    let mut world = World::of(3);
+    world.apply(&Command::FailOver {
+        slots: vec![slot(0)],
+        to: Some(RegionId(2)),
+    });
+    assert!(world.slot(0).forced, "region 1 was up and may hold its lease");
+    world.apply(&world.in_sync_change(0, &[2, 1, 3]));
+    world.set_status(2, RegionStatus::Down);
+    assert!(world.slot(0).home != RegionId(2) && world.slot(0).forced);
+}
+
+#[test]
 fn an_in_sync_set_holds_the_home_first_and_copies_that_are_up_once() {
     let mut world = World::of(4);
     world.set_status(4, RegionStatus::Down);

@@ -135,10 +135,10 @@ fn check_wanted(state: &State) {
             assert!(wanted.iter().skip(1).all(may), "{wanted:?} for {slot:?} of {home:?}");
             let could = regions.iter().filter(|other| **other != home && may(other)).count();
             let moves = state.placements[usize::from(slot.number())].moving_to;
-            let copies = if moves.is_some_and(|to| may(&to)) {
-                copies.max(2)
-            } else {
-                copies
+            let copies = match moves.filter(may) {
+                // In the place of a home that the next one's rule does not allow there is another.
+                Some(to) => copies.max(2) + usize::from(!allowed(state, to, home)),
+                None => copies,
             };
             assert_eq!(wanted.len(), (could + 1).min(copies));
             changes.push((slot, epoch, version, wanted));

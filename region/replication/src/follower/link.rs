@@ -57,6 +57,8 @@ enum Work {
 struct Done {
     slot: FollowedSlot,
     result: Result<Option<Says>, SlotError>,
+    /// Whether what was put aside here may be proposed again now: after a start, a cut or a copy.
+    may_salvage: bool,
     /// Bytes that the home may send again.
     credit: u64,
 }
@@ -247,12 +249,11 @@ impl Followed {
             return;
         }
         *lent = Some(done.slot);
+        if done.may_salvage && done.result.is_ok() {
+            self.salvage.begin(slot, *epoch);
+        }
         match done.result {
-            Ok(Some(Says::Fetch(fetch))) => {
-                self.outgoing.fetch(fetch);
-                // After a cut, and after a start: one may have been cut off.
-                self.salvage.begin(slot, *epoch);
-            }
+            Ok(Some(Says::Fetch(fetch))) => self.outgoing.fetch(fetch),
             Ok(Some(Says::Held(held))) => self.outgoing.held(held),
             Ok(None) => {}
             Err(error) => {
@@ -278,7 +279,7 @@ impl Followed {
 }
 
 async fn carry_out(mut slot: FollowedSlot, work: Work) -> Done {
-    let mut credit = 0;
+    let (mut credit, mut copied) = (0, false);
     let result = match work {
         Work::Fetch => slot.fetch().await.map(Some),
         Work::Frame(body) => {
@@ -286,12 +287,21 @@ async fn carry_out(mut slot: FollowedSlot, work: Work) -> Done {
             match body {
                 home_frame::Body::Append(append) => slot.append(append).await,
                 home_frame::Body::Cut(cut) => slot.cut(cut).await,
-                home_frame::Body::CopyPage(page) => slot.copy(page).await,
+                home_frame::Body::CopyPage(page) => {
+                    copied = page.end.is_some();
+                    slot.copy(page).await
+                }
                 home_frame::Body::Refused(_) | home_frame::Body::Ping(_) => Ok(None),
             }
         }
     };
-    Done { slot, result, credit }
+    let may_salvage = copied || matches!(result, Ok(Some(Says::Fetch(_))));
+    Done {
+        slot,
+        result,
+        may_salvage,
+        credit,
+    }
 }
 
 /// What a frame has cost its home in credit.

@@ -1,4 +1,4 @@
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use antiphon_proto::log::Entry;
 use antiphon_slot::{ReplicaLog, SlotError};
@@ -20,7 +20,8 @@ const PAUSE_MAX: Duration = Duration::from_secs(5);
 pub(crate) struct Salvage {
     log: ReplicaLog,
     propose: Propose,
-    busy: Arc<Mutex<HashSet<Slot>>>,
+    /// The slots that are seen to, each under the epoch that it was asked for last.
+    busy: Arc<Mutex<HashMap<Slot, Epoch>>>,
     tasks: TaskTracker,
     closing: CancellationToken,
 }
@@ -36,34 +37,60 @@ impl Salvage {
         }
     }
 
-    /// Begins with what the slot has, unless that is under way.
+    /// Sees to what the slot has. One that is under way goes on under this epoch.
     pub(crate) fn begin(&self, slot: Slot, epoch: Epoch) {
-        if !self.busy.lock().insert(slot) {
+        if self.busy.lock().insert(slot, epoch).is_some() {
             return;
         }
         let salvage = self.clone();
         self.tasks.spawn(async move {
-            let working = salvage.closing.run_until_cancelled(salvage.work(slot, epoch));
-            if let Some(Err(error)) = working.await {
-                // Another epoch, most of the time: the next fetch begins again.
-                tracing::debug!(slot = slot.number(), %error, "what was cut is kept for now");
+            let mut epoch = epoch;
+            loop {
+                let working = salvage.closing.run_until_cancelled(salvage.work(slot, epoch));
+                let Some(result) = working.await else { return };
+                if let Err(error) = result {
+                    // Another epoch, most of the time: the next fetch begins again.
+                    tracing::debug!(slot = slot.number(), %error, "what was cut is kept for now");
+                }
+                match salvage.asked_since(slot, epoch) {
+                    Some(newer) => epoch = newer,
+                    None => return,
+                }
             }
-            salvage.busy.lock().remove(&slot);
         });
     }
 
-    async fn work(&self, slot: Slot, epoch: Epoch) -> Result<(), SlotError> {
-        for entry in self.log.cut_entries(slot).await? {
-            let index = entry.index;
-            let mut pause = Duration::from_millis(100);
-            while let Err(status) = (self.propose)(entry.clone()).await {
-                tracing::debug!(slot = slot.number(), index, %status, "a cut entry has to be proposed again later");
-                sleep(pause.mul_f64(rand::random_range(0.5..1.0))).await;
-                pause = (pause * 2).min(PAUSE_MAX);
-            }
-            tracing::info!(slot = slot.number(), index, "what a cut entry held was proposed again");
-            self.log.forget_cut(slot, epoch, index).await?;
+    /// The epoch that was asked for meanwhile; without one the slot is left.
+    fn asked_since(&self, slot: Slot, epoch: Epoch) -> Option<Epoch> {
+        let mut busy = self.busy.lock();
+        let newer = busy.get(&slot).copied().filter(|asked| *asked > epoch);
+        if newer.is_none() {
+            busy.remove(&slot);
         }
-        Ok(())
+        newer
+    }
+
+    async fn work(&self, slot: Slot, epoch: Epoch) -> Result<(), SlotError> {
+        loop {
+            let page = self.log.cut_entries(slot).await?;
+            if page.is_empty() {
+                return Ok(());
+            }
+            for entry in page {
+                self.propose_again(slot, epoch, entry).await?;
+            }
+        }
+    }
+
+    async fn propose_again(&self, slot: Slot, epoch: Epoch, entry: Entry) -> Result<(), SlotError> {
+        let index = entry.index;
+        let mut pause = Duration::from_millis(100);
+        while let Err(status) = (self.propose)(entry.clone()).await {
+            tracing::debug!(slot = slot.number(), index, %status, "a cut entry has to be proposed again later");
+            sleep(pause.mul_f64(rand::random_range(0.5..1.0))).await;
+            pause = (pause * 2).min(PAUSE_MAX);
+        }
+        tracing::info!(slot = slot.number(), index, "what a cut entry held was proposed again");
+        self.log.forget_cut(slot, epoch, index).await
     }
 }

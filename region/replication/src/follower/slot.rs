@@ -44,11 +44,15 @@ impl FollowedSlot {
 
     fn ask(&mut self, header: Header) -> Says {
         // A copy that did not end counts as nothing.
+        let (last_index, epochs) = match header.copying {
+            true => (0, Vec::new()),
+            false => (header.last_index, header.epochs.clone()),
+        };
         let fetch = Fetch {
             slot: self.slot.number().into(),
             epoch: self.epoch,
-            last_index: header.last_index,
-            epochs: header.epochs.clone(),
+            last_index,
+            epochs,
         };
         self.header = Some(header);
         self.has_asked = true;

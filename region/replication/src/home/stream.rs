@@ -2,6 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
+use antiphon_kv::Page;
 use antiphon_proto::{
     log::Write,
     rpc::{
@@ -15,9 +16,10 @@ use antiphon_types::{
     sabotage::{self, Rule},
 };
 use bytes::Bytes;
+use futures_util::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
 use prost::Message as _;
 use tokio::{
-    sync::{mpsc, watch},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch},
     time::{Instant, interval},
 };
 use tonic::{Status, Streaming};
@@ -32,6 +34,8 @@ const MESSAGE_BYTES: usize = 256 << 10;
 const TURN_BYTES: usize = 64 << 10;
 /// How often the distance to the follower is measured.
 const PING_INTERVAL: Duration = Duration::from_secs(1);
+/// Pages of copies that are read and not sent yet; each has some 256 kB at the most.
+const PAGES_MAX: usize = 16;
 /// Frames of the follower that wait while a message is being made.
 const INCOMING_MAX: usize = 64;
 
@@ -42,6 +46,8 @@ pub(crate) struct Follower {
     dirty: Arc<Dirty>,
     outgoing: mpsc::Sender<Result<HomeFrames, Status>>,
     followed: HashMap<Slot, Followed>,
+    pages: FuturesUnordered<BoxFuture<'static, Asked>>,
+    room: Arc<Semaphore>,
     credit: u64,
     /// Goes out with the next message; at most one for each frame of the follower.
     pending: Vec<home_frame::Body>,
@@ -67,8 +73,24 @@ enum Sends {
     /// Entries from here on.
     Entries { next: LogIndex },
     /// A copy of the slot, because its log begins later than the follower's ends.
-    Copy { after: Bytes, end: CopyEnd },
+    Copy { after: Bytes, end: CopyEnd, page: NextPage },
 }
+
+/// The next page of a copy: it waits for the high watermark, and nothing else of the stream waits for it.
+enum NextPage {
+    Wanted,
+    Asked,
+    Here(ReadPage),
+}
+
+/// A page, and its room among those that a stream may hold.
+struct ReadPage {
+    page: Page,
+    _room: OwnedSemaphorePermit,
+}
+
+/// A page that was asked for: of which slot under which epoch, behind which key.
+type Asked = ((Slot, u64, Bytes), Result<Option<ReadPage>, SlotError>);
 
 impl Follower {
     pub(crate) fn new(
@@ -85,6 +107,8 @@ impl Follower {
             dirty,
             outgoing,
             followed: HashMap::new(),
+            pages: FuturesUnordered::new(),
+            room: Arc::new(Semaphore::new(PAGES_MAX)),
             credit: hello.credit_bytes,
             pending: Vec::new(),
             began: Instant::now(),
@@ -110,6 +134,7 @@ impl Follower {
                         Some(frame) => if self.take(frame).is_err() { return },
                         None => return,
                     },
+                    Some(asked) = self.pages.next(), if !self.pages.is_empty() => self.page(asked),
                     () = std::future::ready(()), if has_work => if self.ship().await.is_none() { return },
                     _ = ping.tick() => {
                         let ping = u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX);
@@ -227,7 +252,31 @@ impl Follower {
         self.outgoing.send(Ok(message(frames))).await.ok()
     }
 
-    async fn step(&self, slot: Slot, followed: &mut Followed) -> Result<Step, SlotError> {
+    /// A page of a copy is there, or cannot be had now: then it is asked for again with the next ping.
+    fn page(&mut self, ((slot, epoch, behind), result): Asked) {
+        let Some(followed) = self.followed.get_mut(&slot).filter(|followed| followed.epoch == epoch) else {
+            return;
+        };
+        let Sends::Copy { after, page, .. } = &mut followed.sends else {
+            return;
+        };
+        if *after != behind {
+            return;
+        }
+        *page = match result {
+            Ok(Some(here)) => {
+                self.dirty.mark(slot);
+                NextPage::Here(here)
+            }
+            Ok(None) => NextPage::Wanted,
+            Err(error) => {
+                debug!(slot = slot.number(), %error, "a page of a copy cannot be read; trying again");
+                NextPage::Wanted
+            }
+        };
+    }
+
+    async fn step(&mut self, slot: Slot, followed: &mut Followed) -> Result<Step, SlotError> {
         let log = followed.log.borrow_and_update().clone();
         if followed.log.has_changed().is_err() {
             return Err(SlotError::NotHome { slot, epoch: log.epoch });
@@ -275,11 +324,16 @@ impl Follower {
                 };
                 Ok(Step::Frame(home_frame::Body::Append(append), size, has_more))
             }
-            // To wait for it would hold up all other slots of the stream. The slot is marked when it is open.
-            Sends::Copy { after, end } => {
-                // Tried again with the next ping.
-                let Some(page) = self.slots.copy_page(slot, after, end.last_index).await? else {
-                    return Ok(Step::Nothing);
+            Sends::Copy { after, end, page } => {
+                let page = match std::mem::replace(page, NextPage::Asked) {
+                    NextPage::Here(read) => read.page,
+                    NextPage::Asked => return Ok(Step::Nothing),
+                    NextPage::Wanted => {
+                        let asked = (slot, log.epoch, after.clone());
+                        let reading = read_page(self.slots.clone(), self.room.clone(), asked, end.last_index);
+                        self.pages.push(reading.boxed());
+                        return Ok(Step::Nothing);
+                    }
                 };
                 let is_last = !page.more;
                 let pairs = page.pairs.into_iter().map(|pair| Write {
@@ -294,7 +348,14 @@ impl Follower {
                     pairs: pairs.collect(),
                 };
                 match copy.pairs.last() {
-                    Some(last) if !is_last => *after = last.key.clone(),
+                    Some(last) if !is_last => {
+                        let (after, end) = (last.key.clone(), end.clone());
+                        followed.sends = Sends::Copy {
+                            after,
+                            end,
+                            page: NextPage::Wanted,
+                        };
+                    }
                     _ => {
                         followed.sends = Sends::Entries {
                             next: end.last_index + 1,
@@ -346,10 +407,16 @@ impl Follower {
                 carried_index: log.carried_index.min(last_index),
                 epochs,
             },
+            page: NextPage::Wanted,
         }
     }
 
-    async fn entries(&self, (slot, epoch): (Slot, u64), from: LogIndex, to: LogIndex) -> Result<Vec<Bytes>, SlotError> {
+    async fn entries(
+        &mut self,
+        (slot, epoch): (Slot, u64),
+        from: LogIndex,
+        to: LogIndex,
+    ) -> Result<Vec<Bytes>, SlotError> {
         if from > to {
             return Ok(Vec::new());
         }
@@ -359,6 +426,16 @@ impl Follower {
         }
         self.inner.log.entries(slot, from, to, TURN_BYTES).await
     }
+}
+
+async fn read_page(slots: Slots, room: Arc<Semaphore>, asked: (Slot, u64, Bytes), end: LogIndex) -> Asked {
+    // Never closed.
+    let Ok(room) = room.acquire_owned().await else {
+        return (asked, Ok(None));
+    };
+    let read = slots.copy_page(asked.0, &asked.2, end).await;
+    let read = read.map(|page| page.map(|page| ReadPage { page, _room: room }));
+    (asked, read)
 }
 
 /// What one turn of a slot has come to: nothing, or a frame, its bytes, and whether there is more.

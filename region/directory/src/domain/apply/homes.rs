@@ -13,7 +13,7 @@ impl State {
     ) -> Result<Applied, Rejection> {
         let from_active = check_up(&self.regions, home)? == RegionStatus::Active;
         let rules = Rules::new(&self.regions, &self.policy);
-        let regions = &self.regions;
+        let (regions, min_in_sync) = (&self.regions, self.min_in_sync());
 
         let parts = moves.iter().map(|(slot, epoch, to)| (*slot, (*epoch, *to)));
         Ok(each_slot(
@@ -35,10 +35,26 @@ impl State {
                 if from_active && placement.moving_to == Some(to) && placement.preferred_home == home {
                     placement.preferred_home = to;
                 }
-                placement.give_home(with_first(to, &placement.in_sync), &rules);
+                let in_sync = after_move(placement, to, &rules, min_in_sync).ok_or_else(|| {
+                    Rejection::Refused(format!(
+                        "fewer than {min_in_sync} of the regions that the policy allows for region {} are in sync with slot {slot}",
+                        to.0
+                    ))
+                })?;
+                placement.give_home(in_sync, &rules);
+                placement.forced = false;
                 Ok(true)
             },
         ))
+    }
+
+    /// Whether the home of `slot` can hand it over to `to` now: that one and others whom its rule allows are in sync, as many as it takes
+    /// to write.
+    #[must_use]
+    pub fn can_move(&self, slot: Slot, to: RegionId) -> bool {
+        let rules = Rules::new(&self.regions, &self.policy);
+        self.placement(slot)
+            .is_some_and(|placement| after_move(placement, to, &rules, self.min_in_sync()).is_some())
     }
 
     /// The old home stays in sync: it holds all that was committed, and the new home drops it in the ordinary way if it does not
@@ -63,7 +79,7 @@ impl State {
             // A home that is down has no lease any more.
             let was_up = is_up(regions, placement.home);
             placement.give_home(in_sync, successors.rules());
-            placement.forced = was_up;
+            placement.forced |= was_up;
             Ok(true)
         }))
     }
@@ -129,6 +145,18 @@ fn check_in_sync(slot: Slot, placement: &Placement, to: RegionId) -> Result<(), 
 
 fn nobody_else(slot: Slot) -> Rejection {
     Rejection::Refused(format!("no other region that is up is in sync with slot {slot}"))
+}
+
+/// The in-sync set under another home, that first, without those whom its rule forbids to keep copies; `None` when it is not in sync,
+/// or too few would be left.
+fn after_move(placement: &Placement, to: RegionId, rules: &Rules, min_in_sync: u8) -> Option<Vec<RegionId>> {
+    if !placement.in_sync.contains(&to) {
+        return None;
+    }
+    let mut in_sync = with_first(to, &placement.in_sync);
+    in_sync.retain(|member| rules.allows(to, *member));
+    let enough = usize::from(min_in_sync).min(placement.in_sync.len());
+    (in_sync.len() >= enough).then_some(in_sync)
 }
 
 fn with_first(home: RegionId, in_sync: &[RegionId]) -> Vec<RegionId> {

@@ -28,8 +28,10 @@ impl State {
                 check_home(slot, placement, home)?;
                 check_version(slot, placement, version)?;
                 check_set(slot, placement, set, &down)?;
+                // The present set under the next version: what was asked for on this one, and is still on its way, is refused then.
                 if placement.in_sync == *set {
-                    return Ok(false);
+                    placement.version += 1;
+                    return Ok(true);
                 }
                 // The home drops one that has fallen behind: no wish holds against that. The planner looks again.
                 let dropped = |to: &RegionId| placement.in_sync.contains(to) && !set.contains(to);

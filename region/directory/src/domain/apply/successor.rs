@@ -51,13 +51,13 @@ impl<'a> Successors<'a> {
 }
 
 impl Placement {
-    /// Another home, the first of `in_sync`, under the next epoch.
+    /// Another home, the first of `in_sync`, under the next epoch. Whether it has to wait out a lease stays as it was: whoever it was
+    /// that had to may not have done so.
     pub(super) fn give_home(&mut self, in_sync: Vec<RegionId>, rules: &Rules) {
         if let Some(home) = in_sync.first() {
             self.home = *home;
         }
         self.epoch += 1;
-        self.forced = false;
         self.moving_to = None;
         self.set_in_sync(in_sync, rules);
     }
