@@ -45,10 +45,9 @@ const TESTS: [Test; 5] = [
 ];
 
 /// What is broken on purpose, one after the other.
-const RULES: [Rule; 6] = [
+const RULES: [Rule; 5] = [
     Rule::OlderEpochsAreRefused,
     Rule::InSyncSetsAreWaitedFor,
-    Rule::OnlyWhoIsLevelComesIn,
     Rule::LeasesAreWaitedOut,
     Rule::LogsAreCut,
     Rule::ReadsStopAtTheHighWatermark,

@@ -11,8 +11,6 @@ pub enum Rule {
     OlderEpochsAreRefused,
     /// An entry is committed when every member of the in-sync set holds it.
     InSyncSetsAreWaitedFor,
-    /// Only who holds everything that was acknowledged comes into an in-sync set.
-    OnlyWhoIsLevelComesIn,
     /// A region's slots are given away only when its lease is over on its own clock too.
     LeasesAreWaitedOut,
     /// A log that parts from its home's is cut.

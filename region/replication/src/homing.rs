@@ -14,10 +14,7 @@ use antiphon_slot::{
     Slots,
     protocol::{self, InSync},
 };
-use antiphon_types::{
-    Epoch, Slot,
-    sabotage::{self, Rule},
-};
+use antiphon_types::{Epoch, Slot};
 use futures_util::{StreamExt as _, stream};
 use parking_lot::Mutex;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout};
@@ -26,6 +23,7 @@ use tracing::{debug, info, warn};
 
 use crate::{
     Followers, ReplicationHome, ReplicationOptions,
+    asking::{Asking, Change},
     keeping::{Copy, Rules, nearest, wanted},
 };
 
@@ -48,34 +46,9 @@ pub struct Homing {
     followers: Followers,
     options: ReplicationOptions,
     looked_after: Vec<Slot>,
-    /// Regions that the home has asked the directory to add to an in-sync set: they count until it is known what became of that.
-    adding: Mutex<HashMap<Slot, Adding>>,
+    asking: Asking,
     /// Slots that were given here by force: under which epoch, and until when another may hold a lease for them.
     waiting: Mutex<HashMap<Slot, (Epoch, Instant)>>,
-}
-
-#[derive(Default)]
-struct Adding {
-    epoch: Epoch,
-    version: u64,
-    regions: BTreeSet<u64>,
-    /// Whether the directory was asked and has not said what became of it.
-    is_open: bool,
-}
-
-/// A change of an in-sync set that is to be asked for.
-struct Change {
-    slot: Slot,
-    epoch: Epoch,
-    version: u64,
-    /// Without the home.
-    set: Vec<RegionId>,
-    /// Of these, those that are to come.
-    new: BTreeSet<u64>,
-    /// As it is, without the home.
-    present: Vec<RegionId>,
-    /// See [`Adding::is_open`].
-    is_open: bool,
 }
 
 impl Homing {
@@ -95,7 +68,7 @@ impl Homing {
             followers,
             options,
             looked_after: Slot::all().collect(),
-            adding: Mutex::default(),
+            asking: Asking::default(),
             waiting: Mutex::default(),
         }
     }
@@ -170,7 +143,7 @@ impl Homing {
                 continue;
             }
             self.waiting.lock().remove(&slot);
-            self.adding.lock().remove(&slot);
+            self.asking.forget(slot);
             self.slots.withdraw(slot, placement.epoch);
             if copies(placement).any(|region| region.id == me) {
                 followed += 1;
@@ -206,15 +179,7 @@ impl Homing {
     fn grant(&self, slot: Slot, placement: &Placement) {
         let mut others: BTreeSet<u64> = placement.in_sync.iter().map(|region| region.id.0).collect();
         others.remove(&self.me().0);
-        let mut all_adding = self.adding.lock();
-        if let Some(adding) = all_adding.get(&slot) {
-            if (adding.epoch, adding.version) == (placement.epoch, placement.version) {
-                others.extend(&adding.regions);
-            } else {
-                all_adding.remove(&slot);
-            }
-        }
-        drop(all_adding);
+        others.extend(self.asking.adding(slot, (placement.epoch, placement.version)));
         let in_sync = InSync {
             others,
             confirmed: placement.in_sync.len(),
@@ -245,12 +210,12 @@ impl Homing {
                 continue;
             }
             let wanted = self.wanted(&state, slot, placement, now);
-            changes.extend(self.prepared(slot, placement, wanted));
+            changes.extend(self.want(slot, placement, wanted));
         }
         if changes.iter().any(|change| !change.new.is_empty()) {
             sleep(COUNTED_AFTER).await;
         }
-        let changes: Vec<Change> = changes.into_iter().filter_map(|change| self.may_ask(change)).collect();
+        let changes: Vec<Change> = changes.into_iter().filter_map(|change| self.allowed(change)).collect();
         if !changes.is_empty() {
             debug!(slots = changes.len(), "asking for other in-sync sets");
         }
@@ -259,102 +224,47 @@ impl Homing {
         }
     }
 
-    /// Lets those who are to come count from now on, and those who are not to come after all no more.
-    fn prepared(&self, slot: Slot, placement: &Placement, wanted: Option<Vec<RegionId>>) -> Option<Change> {
-        let (epoch, version) = (placement.epoch, placement.version);
-        let known = || placement.in_sync.iter().map(|region| region.id);
-        let present: Vec<RegionId> = known().filter(|region| *region != self.me()).collect();
-        let is_wanted = wanted.is_some();
-        let set = wanted.unwrap_or_else(|| present.clone());
-        let added = set.iter().filter(|region| !present.contains(region));
-        let new: BTreeSet<u64> = added.map(|region| region.0).collect();
-        let (is_open, is_news) = {
-            let mut all_adding = self.adding.lock();
-            let adding = all_adding.entry(slot).or_default();
-            if (adding.epoch, adding.version) != (epoch, version) {
-                *adding = Adding {
-                    epoch,
-                    version,
-                    ..Adding::default()
-                };
-            }
-            let before = adding.regions.clone();
-            if !adding.is_open {
-                adding.regions.clear();
-            }
-            adding.regions.extend(&new);
-            (adding.is_open, adding.regions != before)
-        };
+    /// Lets those count who are to come.
+    fn want(&self, slot: Slot, placement: &Placement, wanted: Option<Vec<RegionId>>) -> Option<Change> {
+        let known = placement.in_sync.iter().map(|region| region.id);
+        let present = known.filter(|region| *region != self.me()).collect();
+        let moment = (placement.epoch, placement.version);
+        let (is_news, change) = self.asking.want(slot, moment, present, wanted);
         if is_news {
             self.grant(slot, placement);
         }
-        (is_wanted || is_open).then_some(Change {
-            slot,
-            epoch,
-            version,
-            set,
-            new,
-            present,
-            is_open,
-        })
+        change
     }
 
-    /// What to ask the directory for. Members may come who hold what was acknowledged, and without whom nothing more is. Where they do
-    /// not yet, an earlier question that was never answered is ended by asking for the present set: it is refused from then on.
-    fn may_ask(&self, mut change: Change) -> Option<Change> {
+    fn allowed(&self, change: Change) -> Option<Change> {
         let log = self.slots.log_state(change.slot).ok()?;
         let log = log.borrow();
-        if log.epoch != change.epoch {
-            return None;
-        }
-        if !change.new.is_subset(&log.level) && !sabotage::is_broken(Rule::OnlyWhoIsLevelComesIn) {
-            change.set.clone_from(&change.present);
-            return change.is_open.then_some(change);
-        }
-        Some(change)
+        change.allowed(&log)
     }
 
     async fn ask(&self, changes: &[Change]) {
+        self.asking.opened(changes);
         let me = self.me();
-        {
-            let mut all_adding = self.adding.lock();
-            for change in changes {
-                if let Some(adding) = all_adding.get_mut(&change.slot) {
-                    adding.is_open = true;
-                }
-            }
-        }
-        let with_home = |set: &[RegionId]| std::iter::once(me).chain(set.iter().copied()).collect();
-        let asked = changes
-            .iter()
-            .map(|change| (change.slot, change.epoch, change.version, with_home(&change.set)));
+        let asked = changes.iter().map(|change| {
+            let set = std::iter::once(me).chain(change.set.iter().copied()).collect();
+            (change.slot, change.moment.0, change.moment.1, set)
+        });
         let command = Command::ChangeInSync {
             home: me,
             changes: asked.collect(),
         };
-        let refused: BTreeSet<Slot> = match self.directory.propose(command).await {
+        match self.directory.propose(command).await {
             Ok(applied) => {
                 log_refused("in-sync sets", &applied);
-                applied.refused.into_iter().map(|(slot, _)| slot).collect()
+                let refused: BTreeSet<Slot> = applied.refused.iter().map(|(slot, _)| *slot).collect();
+                let of_refused = |change: &&Change| refused.contains(&change.slot);
+                self.asking.refused(changes.iter().filter(of_refused));
             }
             Err(DirectoryError::Rejected(rejection)) => {
                 debug!(%rejection, "no in-sync set is changed");
-                changes.iter().map(|change| change.slot).collect()
+                self.asking.refused(changes);
             }
-            Err(error) => {
-                debug!(%error, "whether the directory was told of other in-sync sets is not known");
-                return;
-            }
-        };
-        // What was refused did not happen, and will not, unless an earlier question is still on its way.
-        let mut all_adding = self.adding.lock();
-        let refused = changes
-            .iter()
-            .filter(|change| !change.is_open && refused.contains(&change.slot));
-        for change in refused {
-            if let Some(adding) = all_adding.get_mut(&change.slot) {
-                adding.is_open = false;
-            }
+            Err(error) => debug!(%error, "whether the directory was told of other in-sync sets is not known"),
         }
     }
 

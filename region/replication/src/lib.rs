@@ -7,6 +7,7 @@
 
 #![forbid(unsafe_code)]
 
+mod asking;
 mod follower;
 mod home;
 mod homing;
