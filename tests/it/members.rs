@@ -16,13 +16,13 @@ const BINARY: &str = env!("CARGO_BIN_EXE_antiphon");
 const LONG: Duration = Duration::from_secs(300);
 
 /// What `antiphon ctl` prints when a region is asked; it has to succeed.
-async fn ctl(world: &World, asked: &str, arguments: &[&str]) -> String {
+pub(super) async fn ctl(world: &World, asked: &str, arguments: &[&str]) -> String {
     let (ok, said) = try_ctl(world, asked, arguments).await;
     assert!(ok, "{arguments:?}: {said}");
     said
 }
 
-async fn try_ctl(world: &World, asked: &str, arguments: &[&str]) -> (bool, String) {
+pub(super) async fn try_ctl(world: &World, asked: &str, arguments: &[&str]) -> (bool, String) {
     let mut command = Command::new(BINARY);
     command
         .args(["ctl", "--yes"])
