@@ -135,6 +135,11 @@ ctl_surely() {
     done
 }
 
+# Brings homes back to where they are preferred.
+even_out() {
+    ctl_surely rebalance --seconds "$well_seconds"
+}
+
 wait_until_well() {
     ctl wait --seconds "$well_seconds" || die "the world is not well again"
 }

@@ -31,3 +31,21 @@ async fn a_fail_over_that_moves_nothing_fails_and_says_why() {
     assert!(ok && said.contains("1 slots have another home"), "{said}");
     assert_ne!(slot_of(&world, "us-east").await["slot"], slot["slot"]);
 }
+
+#[tokio::test]
+async fn a_drain_that_takes_longer_than_allowed_says_what_is_left() {
+    let world = World::start(&THREE).await;
+    let (ok, said) = try_ctl(&world, "us-east", &["drain", "us-east", "--seconds", "0"]).await;
+    assert!(
+        !ok && said.contains("us-east is still home of") && said.contains(" from us-east to "),
+        "{said}"
+    );
+
+    // It goes on by itself, and homes come back the same way.
+    ctl(&world, "us-east", &["drain", "us-east"]).await;
+    ctl(&world, "us-east", &["undrain", "us-east"]).await;
+    let (ok, said) = try_ctl(&world, "us-east", &["rebalance", "--seconds", "0"]).await;
+    assert!(!ok && said.contains("homes are not even after 0 s"), "{said}");
+    ctl(&world, "us-east", &["rebalance"]).await;
+    assert!(slot_of(&world, "us-east").await["slot"].is_number());
+}

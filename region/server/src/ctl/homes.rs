@@ -1,6 +1,6 @@
 //! Slots get other homes.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::{Result, bail};
 use serde_json::Value;
@@ -10,11 +10,13 @@ use super::{
     Ctl, LOOK,
     api::{Done, FailOver},
     table,
-    view::View,
+    view::{SlotView, View},
 };
 
 impl Ctl {
-    pub(super) async fn drain(&self, region: &str) -> Result<()> {
+    /// Waits for it, but no longer than so long: the draining itself goes on.
+    pub(super) async fn drain(&self, region: &str, patience: Duration) -> Result<()> {
+        let deadline = Instant::now() + patience;
         let view: View = self.get("/directory").await?;
         let homes = view.region(region).map_or(0, |region| region.homes);
         self.agree(&format!(
@@ -38,6 +40,14 @@ impl Ctl {
                     now.homes
                 );
             }
+            if Instant::now() >= deadline {
+                bail!(
+                    "{region} is still home of {} of {homes} slots after {} s: {}; it goes on draining until `antiphon ctl undrain {region}`",
+                    now.homes,
+                    patience.as_secs(),
+                    self.ways(Some(region)).await?
+                );
+            }
             self.progress(&format!("{region}: {} of {homes} slots to go", now.homes))?;
             sleep(LOOK).await;
         }
@@ -58,7 +68,8 @@ impl Ctl {
         self.show(&done, || table::done("slots have another home", &done))
     }
 
-    pub(super) async fn rebalance(&self) -> Result<()> {
+    pub(super) async fn rebalance(&self, patience: Duration) -> Result<()> {
+        let deadline = Instant::now() + patience;
         let mut moved = 0;
         loop {
             let done: Done = self.post("/directory/rebalance", &Value::Null).await?;
@@ -69,8 +80,33 @@ impl Ctl {
                     format!("{moved} slots moved\n{}", table::regions(&view))
                 });
             }
+            if Instant::now() >= deadline {
+                bail!(
+                    "homes are not even after {} s; slots under way: {}",
+                    patience.as_secs(),
+                    self.ways(None).await?
+                );
+            }
             self.progress(&format!("{moved} slots asked to move, {} under way", view.moving))?;
             sleep(LOOK).await;
         }
+    }
+
+    /// From where to where slots are on their way, and how many.
+    async fn ways(&self, home: Option<&str>) -> Result<String> {
+        let slots: Vec<SlotView> = self.slots(home).await?;
+        let mut ways: BTreeMap<(&str, &str), usize> = BTreeMap::new();
+        for slot in &slots {
+            if let Some(to) = &slot.moving_to {
+                *ways.entry((&slot.home, to)).or_default() += 1;
+            }
+        }
+        if ways.is_empty() {
+            return Ok("none".to_owned());
+        }
+        let ways = ways
+            .iter()
+            .map(|((from, to), count)| format!("{count} from {from} to {to}"));
+        Ok(ways.collect::<Vec<_>>().join(", "))
     }
 }

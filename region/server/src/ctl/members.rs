@@ -35,6 +35,9 @@ pub(super) enum RegionCommand {
     Remove {
         /// Which
         name: String,
+        /// How long to wait until nothing depends on it any more
+        #[arg(long, value_name = "N", default_value_t = 600)]
+        seconds: u64,
     },
 }
 
@@ -45,7 +48,7 @@ impl Ctl {
                 (Some(rpc), Some(edge)) => self.add_at(&name, &rpc, &edge).await,
                 _ => self.add_here(&name).await,
             },
-            RegionCommand::Remove { name } => self.remove(&name).await,
+            RegionCommand::Remove { name, seconds } => self.remove(&name, Duration::from_secs(seconds)).await,
         }
     }
 
@@ -85,7 +88,7 @@ impl Ctl {
         }
     }
 
-    async fn remove(&self, name: &str) -> Result<()> {
+    async fn remove(&self, name: &str, patience: Duration) -> Result<()> {
         let view: View = self.get("/directory").await?;
         if view.region == name {
             bail!("this is the admin port of {name} itself; ask another region with --admin");
@@ -113,7 +116,7 @@ impl Ctl {
             let path = format!("/directory/regions/{name}/drain");
             let _: Done = self.post(&path, &serde_json::Value::Null).await?;
         }
-        self.until_empty(name).await?;
+        self.until_empty(name, patience).await?;
         let _: serde_json::Value = self
             .ask(Method::DELETE, &format!("/directory/regions/{name}"), None)
             .await?;
@@ -121,7 +124,8 @@ impl Ctl {
     }
 
     /// Waits until nothing depends on a region any more.
-    async fn until_empty(&self, name: &str) -> Result<()> {
+    async fn until_empty(&self, name: &str, patience: Duration) -> Result<()> {
+        let deadline = Instant::now() + patience;
         loop {
             let view: View = self.get("/directory").await?;
             let Some(region) = view.region(name) else {
@@ -139,10 +143,14 @@ impl Ctl {
             if region.status == "active" {
                 bail!("{name} is active again: somebody has stopped the draining");
             }
-            self.progress(&format!(
-                "{name}: home of {} slots, in sync with {} others",
-                region.homes, region.in_sync
-            ))?;
+            let left = format!("home of {} slots, in sync with {} others", region.homes, region.in_sync);
+            if Instant::now() >= deadline {
+                bail!(
+                    "{name} is still {left} after {} s; it goes on draining: ask again, or `antiphon ctl undrain {name}`",
+                    patience.as_secs()
+                );
+            }
+            self.progress(&format!("{name}: {left}"))?;
             sleep(LOOK).await;
         }
     }

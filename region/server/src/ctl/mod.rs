@@ -79,6 +79,9 @@ enum CtlCommand {
     Drain {
         /// Which
         region: String,
+        /// How long to wait until it is home of nothing
+        #[arg(long, value_name = "N", default_value_t = 120)]
+        seconds: u64,
     },
     /// Let a region be home again
     Undrain {
@@ -98,7 +101,11 @@ enum CtlCommand {
         to: Option<String>,
     },
     /// Even the homes out, and bring slots back to where they are preferred
-    Rebalance,
+    Rebalance {
+        /// How long to wait until homes are even
+        #[arg(long, value_name = "N", default_value_t = 120)]
+        seconds: u64,
+    },
     /// Show the regions again and again until interrupted
     Watch,
     /// Wait until every region is active, no slot is moving, and every slot has its in-sync copies
@@ -138,14 +145,10 @@ pub(crate) async fn run(args: CtlArgs) -> Result<()> {
             ctl.show(&view.regions, || table::regions(&view))
         }
         CtlCommand::Slots { home } => {
-            let path = match home {
-                Some(home) => format!("/directory/slots?home={home}"),
-                None => "/directory/slots".to_owned(),
-            };
-            let slots: Vec<SlotView> = ctl.get(&path).await?;
+            let slots = ctl.slots(home.as_deref()).await?;
             ctl.show(&slots, || table::slots(&slots))
         }
-        CtlCommand::Drain { region } => ctl.drain(&region).await,
+        CtlCommand::Drain { region, seconds } => ctl.drain(&region, Duration::from_secs(seconds)).await,
         CtlCommand::Undrain { region } => {
             let path = format!("/directory/regions/{region}/undrain");
             let done: Done = ctl.post(&path, &Value::Null).await?;
@@ -161,7 +164,7 @@ pub(crate) async fn run(args: CtlArgs) -> Result<()> {
             })
             .await
         }
-        CtlCommand::Rebalance => ctl.rebalance().await,
+        CtlCommand::Rebalance { seconds } => ctl.rebalance(Duration::from_secs(seconds)).await,
         CtlCommand::Watch => loop {
             let view: View = ctl.get("/directory").await?;
             ctl.show(&view, || table::regions(&view))?;
@@ -183,6 +186,13 @@ struct Ctl {
 }
 
 impl Ctl {
+    async fn slots(&self, home: Option<&str>) -> Result<Vec<SlotView>> {
+        match home {
+            Some(home) => self.get(&format!("/directory/slots?home={home}")).await,
+            None => self.get("/directory/slots").await,
+        }
+    }
+
     async fn wait(&self, patience: Duration) -> Result<()> {
         let deadline = Instant::now() + patience;
         let mut said = String::new();
