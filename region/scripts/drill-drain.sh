@@ -11,11 +11,11 @@ failed_sends_max=0
 
 fault() {
     say "draining $region"
-    ctl_surely drain "$region"
+    ctl_surely drain "$region" --seconds "$well_seconds" || die "$region is not home of nothing within $well_seconds s"
 }
 
 restore() {
-    ctl_surely undrain "$region" && ctl_surely rebalance
+    ctl_surely undrain "$region" && even_out
 }
 
 run_drill "$@"

@@ -19,7 +19,7 @@ fault() {
 }
 
 restore() {
-    ctl_surely rebalance
+    even_out
 }
 
 run_drill "$@"

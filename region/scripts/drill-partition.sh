@@ -23,7 +23,7 @@ fault() {
 }
 
 restore() {
-    links up && ctl_surely rebalance
+    links up && even_out
 }
 
 run_drill "$@"

@@ -13,6 +13,7 @@ mod groups;
 mod herd;
 mod members;
 mod operations;
+mod operator;
 mod presence;
 mod races;
 mod regions;

@@ -1,5 +1,7 @@
 //! What an operator sees and does.
 
+use std::net::TcpStream;
+
 use crate::support::{Server, number, until};
 
 async fn status(server: &Server, path: &str) -> u16 {
@@ -46,6 +48,15 @@ async fn a_running_node_is_healthy_and_ready() {
         (200, 200)
     );
     assert!(server.log().lines().any(|line| line == "ready"), "{}", server.log());
+}
+
+#[tokio::test]
+async fn an_edge_for_everybody_leaves_the_operators_port_to_this_machine() {
+    let server = Server::with(&[("node.host", "0.0.0.0")]).await;
+    // Another address of this machine than the one that operators use.
+    let is_open = |port: u16| TcpStream::connect(("127.0.0.2", port)).is_ok();
+    assert!(is_open(server.port()) && !is_open(server.port() + 1));
+    assert_eq!(status(&server, "/readyz").await, 200);
 }
 
 #[tokio::test]

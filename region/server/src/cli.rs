@@ -68,15 +68,18 @@ Examples:
   antiphon ctl slots --home us-east --json
   antiphon ctl drain us-east --yes
   antiphon ctl failover --region us-east
+  antiphon ctl failover --region us-east --to eu-west --accept-loss
+  antiphon ctl policy --min-in-sync 1
   antiphon ctl region add sa-east
   antiphon ctl region remove us-east
+  antiphon ctl region address us-east --rpc rpc.example.org:7404
   antiphon ctl link us-east eu-central --both --state blackhole
   antiphon ctl process us-east kill --down-ms 30000
   antiphon ctl --admin http://127.0.0.1:7501 rebalance";
 
 const PROBE_EXAMPLES: &str = "\
 Users under random names talk in groups that span the regions. At the end each reads every history in every
-region that is up, and whatever is lost, doubled or in another order is said; the exit code is 1 then.
+region. Whatever is lost, doubled, in another order or never acknowledged is said; the exit code is 1 then.
 
 Examples:
   antiphon probe --edge http://127.0.0.1:7400 --edge http://127.0.0.1:7500 --edge http://127.0.0.1:7600 --seconds 30

@@ -3,7 +3,7 @@
 use std::{
     env, fs,
     io::{self, Write as _},
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
     pin::pin,
     process,
@@ -32,8 +32,8 @@ const ENDS: &str = "the node ends, to be started again";
 pub(crate) async fn run(config: Config, shutdown: Shutdown, membership: Option<Membership>) -> Result<()> {
     let telemetry = Telemetry::start(&config)?;
     let folder = Folder::take(&config.node.data, &config.node.region)?;
-    let edge = listen(&config, 0).await?;
-    let admin = listen(&config, 1).await?;
+    let edge = listen(config.node.host, config.node.base_port).await?;
+    let admin = listen(config.node.admin_host, config.node.base_port.saturating_add(1)).await?;
     let (edge_address, admin_address) = (edge.local_addr()?, admin.local_addr()?);
 
     let readiness = Readiness::default();
@@ -101,8 +101,8 @@ impl Folder {
     }
 }
 
-async fn listen(config: &Config, offset: u16) -> Result<TcpListener> {
-    let address = SocketAddr::new(config.node.host, config.node.base_port.saturating_add(offset));
+async fn listen(host: IpAddr, port: u16) -> Result<TcpListener> {
+    let address = SocketAddr::new(host, port);
     match TcpListener::bind(address).await {
         Ok(listener) => Ok(listener),
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => bail!(
@@ -178,11 +178,9 @@ mod tests {
     #[tokio::test]
     async fn a_port_in_use_is_named_on_one_line() {
         let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let port = taken.local_addr().unwrap().port().to_string();
-        let error = format!(
-            "{:#}",
-            listen(&config(&[("node.base_port", &port)]), 0).await.unwrap_err()
-        );
+        let address = taken.local_addr().unwrap();
+        let port = address.port();
+        let error = format!("{:#}", listen(address.ip(), port).await.unwrap_err());
         assert!(
             error.contains(&format!("port {port} of 127.0.0.1 is in use")) && !error.contains('\n'),
             "{error}"

@@ -13,6 +13,7 @@ pub(crate) mod node;
 mod places;
 mod plan;
 mod process;
+mod reached;
 mod region;
 mod supervisor;
 

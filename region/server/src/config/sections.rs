@@ -43,9 +43,12 @@ pub(crate) struct NodeSection {
     pub(crate) region: String,
     /// Folder of everything that is stored; created when it is missing. Each region has a folder of its own in it.
     pub(crate) data: PathBuf,
-    /// Address to listen on.
+    /// Address to listen on for devices and for the nodes of other regions.
     pub(crate) host: IpAddr,
-    /// Port of HTTP and WebSocket; metrics and health are on the port after it.
+    /// Address to listen on for operators: metrics and health, but also every command of `antiphon ctl`, which nothing but this
+    /// address guards. Another than the loopback one belongs to a network that operators alone reach.
+    pub(crate) admin_host: IpAddr,
+    /// Port of HTTP and WebSocket; what operators use is on the port after it.
     pub(crate) base_port: u16,
 }
 
@@ -55,6 +58,7 @@ impl Default for NodeSection {
             region: "local".to_owned(),
             data: PathBuf::from("./data"),
             host: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            admin_host: IpAddr::V4(Ipv4Addr::LOCALHOST),
             base_port: 7400,
         }
     }

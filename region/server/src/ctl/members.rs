@@ -31,10 +31,24 @@ pub(super) enum RegionCommand {
         #[arg(long, value_name = "URL", requires = "rpc")]
         edge: Option<String>,
     },
+    /// Say where a region is reached from now on, when it has moved
+    Address {
+        /// Which
+        name: String,
+        /// Where its nodes listen for those of other regions; without it as before
+        #[arg(long, value_name = "HOST:PORT", required_unless_present = "edge")]
+        rpc: Option<String>,
+        /// Its edge, as devices reach it; without it as before
+        #[arg(long, value_name = "URL")]
+        edge: Option<String>,
+    },
     /// Take a region out for good: its homes go to others, then its copies and its vote; a dead one goes at once
     Remove {
         /// Which
         name: String,
+        /// How long to wait until nothing depends on it any more
+        #[arg(long, value_name = "N", default_value_t = 600)]
+        seconds: u64,
     },
 }
 
@@ -45,7 +59,8 @@ impl Ctl {
                 (Some(rpc), Some(edge)) => self.add_at(&name, &rpc, &edge).await,
                 _ => self.add_here(&name).await,
             },
-            RegionCommand::Remove { name } => self.remove(&name).await,
+            RegionCommand::Address { name, rpc, edge } => self.move_region(&name, rpc, edge).await,
+            RegionCommand::Remove { name, seconds } => self.remove(&name, Duration::from_secs(seconds)).await,
         }
     }
 
@@ -55,6 +70,22 @@ impl Ctl {
         let added: Added = self.post(&format!("/directory/regions/{name}"), &body).await?;
         self.show(&added, || {
             format!("{name} is region {}; its node joins when it is started\n", added.id)
+        })
+    }
+
+    async fn move_region(&self, name: &str, rpc: Option<String>, edge: Option<String>) -> Result<()> {
+        let path = format!("/directory/regions/{name}/addresses");
+        let body = json!({ "rpc": rpc, "edge": edge });
+        let _: Done = self.ask(Method::PATCH, &path, Some(&body)).await?;
+        let view: View = self.get("/directory").await?;
+        let Some(region) = view.region(name) else {
+            bail!("region {name} is gone");
+        };
+        self.show(region, || {
+            format!(
+                "{name} is reached at {} by other regions and at {} by devices\n",
+                region.rpc, region.edge
+            )
         })
     }
 
@@ -85,7 +116,7 @@ impl Ctl {
         }
     }
 
-    async fn remove(&self, name: &str) -> Result<()> {
+    async fn remove(&self, name: &str, patience: Duration) -> Result<()> {
         let view: View = self.get("/directory").await?;
         if view.region == name {
             bail!("this is the admin port of {name} itself; ask another region with --admin");
@@ -113,7 +144,7 @@ impl Ctl {
             let path = format!("/directory/regions/{name}/drain");
             let _: Done = self.post(&path, &serde_json::Value::Null).await?;
         }
-        self.until_empty(name).await?;
+        self.until_empty(name, patience).await?;
         let _: serde_json::Value = self
             .ask(Method::DELETE, &format!("/directory/regions/{name}"), None)
             .await?;
@@ -121,7 +152,8 @@ impl Ctl {
     }
 
     /// Waits until nothing depends on a region any more.
-    async fn until_empty(&self, name: &str) -> Result<()> {
+    async fn until_empty(&self, name: &str, patience: Duration) -> Result<()> {
+        let deadline = Instant::now() + patience;
         loop {
             let view: View = self.get("/directory").await?;
             let Some(region) = view.region(name) else {
@@ -139,10 +171,14 @@ impl Ctl {
             if region.status == "active" {
                 bail!("{name} is active again: somebody has stopped the draining");
             }
-            self.progress(&format!(
-                "{name}: home of {} slots, in sync with {} others",
-                region.homes, region.in_sync
-            ))?;
+            let left = format!("home of {} slots, in sync with {} others", region.homes, region.in_sync);
+            if Instant::now() >= deadline {
+                bail!(
+                    "{name} is still {left} after {} s; it goes on draining: ask again, or `antiphon ctl undrain {name}`",
+                    patience.as_secs()
+                );
+            }
+            self.progress(&format!("{name}: {left}"))?;
             sleep(LOOK).await;
         }
     }

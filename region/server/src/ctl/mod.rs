@@ -1,7 +1,9 @@
 //! `antiphon ctl`: what an operator does with a deployment of several regions, over the admin port of any node.
 
 pub(crate) mod api;
+mod homes;
 mod members;
+mod policy;
 pub(crate) mod table;
 mod view;
 mod world;
@@ -21,6 +23,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 use self::{
     api::{Done, FailOver},
     members::RegionCommand,
+    policy::PolicyArgs,
     view::{SlotView, View},
     world::{LinkArgs, ProcessArgs},
 };
@@ -78,6 +81,9 @@ enum CtlCommand {
     Drain {
         /// Which
         region: String,
+        /// How long to wait until it is home of nothing
+        #[arg(long, value_name = "N", default_value_t = 120)]
+        seconds: u64,
     },
     /// Let a region be home again
     Undrain {
@@ -95,9 +101,18 @@ enum CtlCommand {
         /// To this region, which has to be in sync
         #[arg(long, value_name = "REGION")]
         to: Option<String>,
+        /// Home and standby are lost for good: the region of --to takes over with what it holds, and what it lacks is lost
+        #[arg(long, requires = "to")]
+        accept_loss: bool,
     },
+    /// Show the rules of placement, or change those that are named
+    Policy(PolicyArgs),
     /// Even the homes out, and bring slots back to where they are preferred
-    Rebalance,
+    Rebalance {
+        /// How long to wait until homes are even
+        #[arg(long, value_name = "N", default_value_t = 120)]
+        seconds: u64,
+    },
     /// Show the regions again and again until interrupted
     Watch,
     /// Wait until every region is active, no slot is moving, and every slot has its in-sync copies
@@ -137,14 +152,10 @@ pub(crate) async fn run(args: CtlArgs) -> Result<()> {
             ctl.show(&view.regions, || table::regions(&view))
         }
         CtlCommand::Slots { home } => {
-            let path = match home {
-                Some(home) => format!("/directory/slots?home={home}"),
-                None => "/directory/slots".to_owned(),
-            };
-            let slots: Vec<SlotView> = ctl.get(&path).await?;
+            let slots = ctl.slots(home.as_deref()).await?;
             ctl.show(&slots, || table::slots(&slots))
         }
-        CtlCommand::Drain { region } => ctl.drain(&region).await,
+        CtlCommand::Drain { region, seconds } => ctl.drain(&region, Duration::from_secs(seconds)).await,
         CtlCommand::Undrain { region } => {
             let path = format!("/directory/regions/{region}/undrain");
             let done: Done = ctl.post(&path, &Value::Null).await?;
@@ -152,15 +163,22 @@ pub(crate) async fn run(args: CtlArgs) -> Result<()> {
                 format!("{region} may be home again; `antiphon ctl rebalance` gives it homes\n")
             })
         }
-        CtlCommand::Failover { region, slot, to } => {
+        CtlCommand::Failover {
+            region,
+            slot,
+            to,
+            accept_loss,
+        } => {
             ctl.fail_over(FailOver {
                 region,
                 slots: slot,
                 to,
+                accept_loss,
             })
             .await
         }
-        CtlCommand::Rebalance => ctl.rebalance().await,
+        CtlCommand::Policy(args) => ctl.policy(args).await,
+        CtlCommand::Rebalance { seconds } => ctl.rebalance(Duration::from_secs(seconds)).await,
         CtlCommand::Watch => loop {
             let view: View = ctl.get("/directory").await?;
             ctl.show(&view, || table::regions(&view))?;
@@ -182,60 +200,10 @@ struct Ctl {
 }
 
 impl Ctl {
-    async fn drain(&self, region: &str) -> Result<()> {
-        let view: View = self.get("/directory").await?;
-        let homes = view.region(region).map_or(0, |region| region.homes);
-        self.agree(&format!(
-            "{region} hands over the {homes} slots that it is home of, and becomes home of none"
-        ))?;
-        let _: Done = self
-            .post(&format!("/directory/regions/{region}/drain"), &Value::Null)
-            .await?;
-        loop {
-            let view: View = self.get("/directory").await?;
-            let Some(now) = view.region(region) else {
-                bail!("region {region} is gone");
-            };
-            if now.homes == 0 {
-                return self.show(now, || format!("{region} is home of no slot any more\n"));
-            }
-            if now.status != "draining" {
-                bail!(
-                    "{region} is {} now and no longer drains; it is home of {} slots",
-                    now.status,
-                    now.homes
-                );
-            }
-            self.progress(&format!("{region}: {} of {homes} slots to go", now.homes))?;
-            sleep(LOOK).await;
-        }
-    }
-
-    async fn fail_over(&self, asked: FailOver) -> Result<()> {
-        let what = match &asked.region {
-            Some(region) => format!("every slot that is homed in {region}"),
-            None => format!("{} slots", asked.slots.len()),
-        };
-        self.agree(&format!(
-            "{what} get another home at once, without asking the present one: what it has not replicated is cut there"
-        ))?;
-        let done: Done = self.post("/directory/failover", &serde_json::to_value(&asked)?).await?;
-        self.show(&done, || table::done("slots have another home", &done))
-    }
-
-    async fn rebalance(&self) -> Result<()> {
-        let mut moved = 0;
-        loop {
-            let done: Done = self.post("/directory/rebalance", &Value::Null).await?;
-            moved += done.slots;
-            let view: View = self.get("/directory").await?;
-            if done.slots == 0 && view.moving == 0 {
-                return self.show(&view.regions, || {
-                    format!("{moved} slots moved\n{}", table::regions(&view))
-                });
-            }
-            self.progress(&format!("{moved} slots asked to move, {} under way", view.moving))?;
-            sleep(LOOK).await;
+    async fn slots(&self, home: Option<&str>) -> Result<Vec<SlotView>> {
+        match home {
+            Some(home) => self.get(&format!("/directory/slots?home={home}")).await,
+            None => self.get("/directory/slots").await,
         }
     }
 

@@ -66,13 +66,31 @@ pub(crate) fn slots(slots: &[SlotView]) -> String {
 
 pub(crate) fn done(what: &str, done: &Done) -> String {
     let mut text = format!("{} {what}\n", done.slots);
-    for (slot, why) in done.refused.iter().take(NAMED_MAX) {
-        let _ = writeln!(text, "slot {slot}: {why}");
+    if !done.refused.is_empty() {
+        let _ = writeln!(text, "{} were refused:", done.refused.len());
     }
-    if done.refused.len() > NAMED_MAX {
-        let _ = writeln!(text, "and {} more", done.refused.len() - NAMED_MAX);
+    for line in refused(done) {
+        let _ = writeln!(text, "{line}");
     }
     text
+}
+
+/// On one line, for a command that has come to nothing.
+pub(crate) fn nothing_done(what: &str, done: &Done) -> String {
+    let why = refused(done).join("; ");
+    if why.is_empty() {
+        return format!("{what}: there was nothing to do");
+    }
+    format!("{what}: {why}")
+}
+
+fn refused(done: &Done) -> Vec<String> {
+    let named = done.refused.iter().take(NAMED_MAX);
+    let mut lines: Vec<String> = named.map(|(slot, why)| format!("slot {slot}: {why}")).collect();
+    if done.refused.len() > NAMED_MAX {
+        lines.push(format!("and {} more", done.refused.len() - NAMED_MAX));
+    }
+    lines
 }
 
 pub(crate) fn links(links: &[LinkView]) -> String {
@@ -152,5 +170,25 @@ mod tests {
             table(["name", "no"], rows.into_iter()),
             "name       no\na          12345\nlong-name  1\n"
         );
+    }
+
+    #[test]
+    fn what_was_refused_is_counted_and_the_first_of_it_named() {
+        let refused: Vec<(u16, String)> = (0..12).map(|slot| (slot, "nobody is in sync".to_owned())).collect();
+        let some = Done { slots: 3, refused };
+        let said = done("slots have another home", &some);
+        assert!(
+            said.starts_with("3 slots have another home\n12 were refused:\nslot 0: nobody is in sync\n"),
+            "{said}"
+        );
+        assert!(said.ends_with("slot 9: nobody is in sync\nand 2 more\n"), "{said}");
+
+        let nothing = Done { slots: 0, ..some };
+        let said = nothing_done("no slot has another home", &nothing);
+        assert!(
+            said.starts_with("no slot has another home: slot 0: nobody is in sync; slot 1"),
+            "{said}"
+        );
+        assert!(!said.contains('\n'), "{said}");
     }
 }

@@ -25,7 +25,7 @@ pub(crate) struct View {
     pub(crate) min_in_sync: u8,
     /// `global` or `regional`.
     pub(crate) durability: String,
-    /// Slots that are on their way to another home.
+    /// Slots that are on their way to another home: those of a home that is down wait for it, and are not.
     pub(crate) moving: usize,
     /// Slots with fewer in-sync copies than there are to be.
     pub(crate) short: usize,
@@ -92,7 +92,7 @@ impl View {
                 Durability::Global => "global".to_owned(),
                 Durability::Regional => "regional".to_owned(),
             },
-            moving: count(&|placement| placement.moving_to.is_some()),
+            moving: count(&|placement| placement.moving_to.is_some() && !state.is(placement.home, RegionStatus::Down)),
             short: count(&|placement| placement.in_sync.len() < usize::from(state.policy.in_sync_copies)),
             refusing: count(&|placement| placement.in_sync.len() < usize::from(min_in_sync)),
             regions: regions.collect(),
@@ -161,5 +161,57 @@ const fn role_name(role: Role) -> &'static str {
         Role::Candidate => "candidate",
         Role::Learner => "learner",
         Role::Stopped => "stopped",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use antiphon_directory::domain::{Addresses, Command, Policy};
+
+    use super::*;
+
+    fn state() -> State {
+        let mut state = State::default();
+        let names = ["us-east", "eu-central", "ap-northeast"].map(str::to_owned);
+        state
+            .apply(&Command::Found {
+                deployment: "trial".to_owned(),
+                regions: names.map(|name| (name, Addresses::default())).to_vec(),
+                policy: Policy::default(),
+            })
+            .unwrap();
+        state
+    }
+
+    fn view(state: &State) -> View {
+        let status = Status {
+            region: RegionId(2),
+            role: Role::Leader,
+            leader: Some(RegionId(2)),
+            term: 1,
+            last_log: None,
+            applied: None,
+            snapshot: None,
+            purged: None,
+            version: state.version,
+            voters: [1, 2, 3].map(RegionId).into(),
+            learners: [].into(),
+            peers: Vec::new(),
+            failure: None,
+        };
+        View::of(state, &status)
+    }
+
+    #[test]
+    fn a_slot_whose_home_is_down_is_not_on_its_way() {
+        let mut state = state();
+        for placement in &mut state.placements[..2] {
+            placement.moving_to = [2, 3].map(RegionId).into_iter().find(|to| *to != placement.home);
+        }
+        let home = state.placements[0].home;
+        assert_ne!(home, state.placements[1].home);
+        assert_eq!(view(&state).moving, 2);
+        state.regions.get_mut(&home).unwrap().status = RegionStatus::Down;
+        assert_eq!(view(&state).moving, 1);
     }
 }

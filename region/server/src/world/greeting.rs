@@ -1,28 +1,31 @@
 //! What a world says of itself once every region is ready.
 
-use std::{
-    fmt::Write as _,
-    net::{IpAddr, SocketAddr},
-};
+use std::{fmt::Write as _, net::SocketAddr};
 
 use super::{
     api::{RegionView, WorldView},
     link::LinkView,
     plan::loopback,
+    reached::Reached,
 };
 
-/// `host` is where the regions are reached, `program` the command as it was typed, so that what is to be tried next can be
-/// copied. Ends with `ready` on a line of its own.
-pub(crate) fn greeting(view: &WorldView, links: &[LinkView], host: IpAddr, admin_port: u16, program: &str) -> String {
+/// `program` is the command as it was typed, so that what is to be tried next can be copied. Ends with `ready` on a line of its own.
+pub(crate) fn greeting(
+    view: &WorldView,
+    links: &[LinkView],
+    reached: Reached,
+    admin_port: u16,
+    program: &str,
+) -> String {
     let mut text = String::from("\n");
-    let http = |region: &RegionView| format!("http://{}", SocketAddr::new(host, region.http_port));
+    let http = |region: &RegionView| format!("http://{}", SocketAddr::new(reached.edge, region.http_port));
     let mut rows = vec![["region", "HTTP", "WebSocket", "admin", "data", "pid"].map(str::to_owned)];
     rows.extend(view.regions.iter().map(|region| {
         [
             region.name.clone(),
             format!("{}/v1", http(region)),
-            format!("ws://{}/v1/connect", SocketAddr::new(host, region.http_port)),
-            format!("http://{}", SocketAddr::new(host, region.admin_port)),
+            format!("ws://{}/v1/connect", SocketAddr::new(reached.edge, region.http_port)),
+            format!("http://{}", SocketAddr::new(reached.admin, region.admin_port)),
             region.data.display().to_string(),
             region.pid.unwrap_or_default().to_string(),
         ]
@@ -78,9 +81,12 @@ fn table<const COLUMNS: usize>(text: &mut String, rows: &[[String; COLUMNS]]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::world::{
-        link::{LinkSettings, LinkState},
-        region::RegionState,
+    use crate::{
+        config::Config,
+        world::{
+            link::{LinkSettings, LinkState},
+            region::RegionState,
+        },
     };
 
     fn view() -> WorldView {
@@ -122,7 +128,7 @@ mod tests {
     #[test]
     fn the_greeting_says_what_there_is_what_to_try_and_ready_on_a_line_of_its_own() {
         let links = [link("us-east", "eu-central"), link("eu-central", "us-east")];
-        let greeting = greeting(&view(), &links, loopback(0).ip(), 9099, "./antiphon");
+        let greeting = greeting(&view(), &links, Reached::of(&Config::default()), 9099, "./antiphon");
         let expected = "
   region      HTTP                      WebSocket                       admin                  data             pid
   us-east     http://127.0.0.1:9000/v1  ws://127.0.0.1:9000/v1/connect  http://127.0.0.1:9001  data/us-east     100

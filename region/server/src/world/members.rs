@@ -4,14 +4,7 @@
 //! the directory by itself. Going: whoever asks has taken it out of the directory before; what is left is its process and its links.
 //! Orders are carried out one after the other, by one task.
 
-use std::{
-    collections::BTreeMap,
-    ffi::OsString,
-    fs, io,
-    net::{IpAddr, SocketAddr},
-    path::PathBuf,
-    time::Duration,
-};
+use std::{collections::BTreeMap, ffi::OsString, fs, io, net::SocketAddr, path::PathBuf, time::Duration};
 
 use antiphon_directory::DevelopmentCa;
 use anyhow::{Context as _, Result, anyhow, bail};
@@ -24,6 +17,7 @@ use super::{
     api::Shown,
     plan::{RegionPlan, WORLD_FILE, World, loopback},
     process::Launch,
+    reached::Reached,
     region::{Care, Region, RegionHandle},
 };
 
@@ -86,8 +80,7 @@ pub(super) struct Starter {
     pub(super) program: PathBuf,
     pub(super) passed: Vec<OsString>,
     pub(super) data: PathBuf,
-    /// Where regions are reached.
-    pub(super) host: IpAddr,
+    pub(super) reached: Reached,
     pub(super) restart_wait_max: Duration,
     pub(super) drain_max: Duration,
 }
@@ -102,7 +95,7 @@ impl Starter {
                 folder: plan.folder(&self.data),
                 log_bytes_max: LOG_BYTES_MAX,
             },
-            ready_url: format!("http://{}/readyz", SocketAddr::new(self.host, plan.admin_port)),
+            ready_url: format!("http://{}/readyz", SocketAddr::new(self.reached.admin, plan.admin_port)),
             restart_wait_max: self.restart_wait_max,
             drain_max: self.drain_max,
         })
@@ -160,8 +153,8 @@ impl Membership {
             bail!("the folder {} is there already; choose another name", folder.display());
         }
         for address in [
-            SocketAddr::new(self.starter.host, plan.http_port),
-            SocketAddr::new(self.starter.host, plan.admin_port),
+            SocketAddr::new(self.starter.reached.edge, plan.http_port),
+            SocketAddr::new(self.starter.reached.admin, plan.admin_port),
             loopback(plan.rpc_port),
         ] {
             std::net::TcpListener::bind(address).with_context(|| format!("port {} is needed", address.port()))?;
@@ -263,7 +256,10 @@ impl Membership {
     ) -> Result<T> {
         let mut why = anyhow!("there is no other region");
         for region in &world.regions {
-            let url = format!("http://{}", SocketAddr::new(self.starter.host, region.admin_port));
+            let url = format!(
+                "http://{}",
+                SocketAddr::new(self.starter.reached.admin, region.admin_port)
+            );
             let answer = request(&url).timeout(ANSWER).send().await;
             why = match answer {
                 Ok(answer) if answer.status().is_success() => return Ok(answer.json().await?),
@@ -280,6 +276,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
+    use crate::config::Config;
 
     #[test]
     fn a_region_gets_the_flags_of_the_world_and_its_place() {
@@ -289,7 +286,7 @@ mod tests {
             program: "antiphon".into(),
             passed: vec!["--set".into(), "slot.queue_len_max=1".into()],
             data: "data".into(),
-            host: loopback(0).ip(),
+            reached: Reached::of(&Config::default()),
             restart_wait_max: Duration::ZERO,
             drain_max: Duration::ZERO,
         };

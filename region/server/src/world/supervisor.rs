@@ -15,6 +15,7 @@ use super::{
     link::Network,
     members::{Members, Membership, Starter},
     plan::{World, loopback},
+    reached::Reached,
     region::RegionState,
 };
 use crate::{cli::print, config::Config, shutdown::Shutdown, telemetry::Telemetry};
@@ -50,7 +51,7 @@ pub(crate) async fn run(config: Config, passed: Vec<OsString>) -> Result<()> {
         program: env::current_exe().context("the path of this program is not known")?,
         passed,
         data: data.clone(),
-        host: reached_at(&config),
+        reached: Reached::of(&config),
         restart_wait_max: Duration::from_millis(config.world.restart_wait_ms_max),
         drain_max,
     };
@@ -181,9 +182,8 @@ fn take_ports(config: &Config, world: &World) -> Result<std::net::TcpListener> {
             .map_err(in_use)
     };
     for plan in &world.regions {
-        for port in [plan.http_port, plan.admin_port] {
-            bind(SocketAddr::new(config.node.host, port))?;
-        }
+        bind(SocketAddr::new(config.node.host, plan.http_port))?;
+        bind(SocketAddr::new(config.node.admin_host, plan.admin_port))?;
         bind(loopback(plan.rpc_port))?;
     }
     let admin = bind(loopback(world.admin_port))?;
@@ -194,12 +194,6 @@ fn take_ports(config: &Config, world: &World) -> Result<std::net::TcpListener> {
 fn in_use(error: io::Error) -> anyhow::Error {
     let advice = "a world needs its ports: is another antiphon running? Choose others with --base-port";
     anyhow::Error::from(error).context(advice)
-}
-
-/// Where this machine reaches what its regions serve.
-fn reached_at(config: &Config) -> std::net::IpAddr {
-    let host = config.node.host;
-    if host.is_unspecified() { loopback(0).ip() } else { host }
 }
 
 /// Says what becomes of the regions until all of them are ready, then what there is; never ends after that.
@@ -221,7 +215,7 @@ async fn tell(shown: &Shown, config: &Config) -> Result<()> {
             print(&greeting(
                 &view,
                 &links,
-                reached_at(config),
+                Reached::of(config),
                 shown.world().admin_port,
                 &program,
             ))?;
