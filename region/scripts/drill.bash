@@ -12,6 +12,7 @@ fault_seconds=15
 rate=2
 well_seconds=120
 writable_ms_max=
+broken=0
 
 say() {
     printf '%s %s: %s\n' "$(date +%T)" "$drill" "$*" >&2
@@ -32,6 +33,7 @@ line, on standard output, is {"drill","lost","duplicated","reordered","failedSen
 
 Exits 1 when a promise is broken:
 $promises
+  every send is acknowledged in the end, and every region shows every history
   the world is well again within --well-seconds
 
 Options:
@@ -140,8 +142,16 @@ even_out() {
     ctl_surely rebalance --seconds "$well_seconds"
 }
 
+# The directory says nothing of processes: one that is not home of anything may be gone for all it knows.
 wait_until_well() {
+    local deadline=$((SECONDS + well_seconds)) name
     ctl wait --seconds "$well_seconds" || die "the world is not well again"
+    for name in "${regions[@]}"; do
+        until [[ $(seen_of "$name" state) == ready ]]; do
+            ((SECONDS < deadline)) || die "$name is not ready within $well_seconds s"
+            sleep 0.5
+        done
+    done
 }
 
 # Waits until a region's process was started more than so many times and is ready.
@@ -169,7 +179,10 @@ stop_load() {
     wait "$probe" || ended=$?
     probe=
     [[ -s $scratch/report ]] || die "the load came to nothing: $(cat "$scratch/probe")"
-    ((ended == 0)) || say "$(tail -n 1 "$scratch/probe")"
+    if ((ended != 0)); then
+        say "broken promise: $(tail -n 1 "$scratch/probe")"
+        broken=1
+    fi
 }
 
 # A number of the report.
@@ -177,7 +190,6 @@ reported() {
     sed -n "s/.*\"$1\":\([0-9]*\).*/\1/p" "$scratch/report"
 }
 
-broken=0
 must_be_at_most() {
     local name=$1 limit=$2 value
     value=$(reported "$name")

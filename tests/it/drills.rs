@@ -1,11 +1,12 @@
 //! The drills as an operator runs them, and the commands that they are made of.
 
-use std::{path::Path, process::Output, time::Duration};
+use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, process::Output, time::Duration};
 
 use serde_json::Value;
 use tokio::{process::Command, time::timeout};
 
-use crate::support::world::World;
+use super::members::Probe;
+use crate::support::{until, world::World};
 
 const THREE: [&str; 3] = ["us-east", "eu-central", "ap-northeast"];
 const BINARY: &str = env!("CARGO_BIN_EXE_antiphon");
@@ -39,13 +40,17 @@ async fn try_ctl(world: &World, arguments: &[&str]) -> Output {
 
 /// Runs a drill with short times; its line and its exit code.
 async fn drill(world: &World, name: &str, arguments: &[&str]) -> (Value, i32) {
+    drill_with(world, name, BINARY, arguments).await
+}
+
+async fn drill_with(world: &World, name: &str, binary: &str, arguments: &[&str]) -> (Value, i32) {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../scripts/drill-{name}.sh"));
     let port = world.base_port().to_string();
     let fixed = [
         "--base-port",
         &port,
         "--binary",
-        BINARY,
+        binary,
         "--load-seconds",
         "2",
         "--fault-seconds",
@@ -173,6 +178,49 @@ async fn regions_are_restarted_one_after_the_other_without_a_loss() {
     for region in world_view["regions"].as_array().unwrap() {
         assert_eq!(region["starts"], 2, "{region}");
     }
+}
+
+#[tokio::test]
+async fn a_drill_fails_whose_probe_finds_anything_broken() {
+    let world = World::start(&THREE).await;
+    // Nothing is lost, and the probe says that a rule was broken: as after a send that was refused for good.
+    let folder = tempfile::tempdir().unwrap();
+    let wrapper = folder.path().join("antiphon");
+    let text = format!(
+        "#!/usr/bin/env bash\n[[ $1 == probe ]] || exec {BINARY} \"$@\"\n{BINARY} \"$@\" &\n\
+         trap 'kill -TERM $!' TERM\nwait $!\nwait $!\necho 'Error: 1 rules were broken' >&2\nexit 1\n"
+    );
+    fs::write(&wrapper, text).unwrap();
+    fs::set_permissions(&wrapper, fs::Permissions::from_mode(0o755)).unwrap();
+    let arguments = ["--fault-seconds", "1"];
+    let (line, code) = drill_with(&world, "partition", wrapper.to_str().unwrap(), &arguments).await;
+    assert_eq!((&line["lost"], code), (&0.into(), 1), "{line}");
+}
+
+#[tokio::test]
+async fn an_edge_that_shows_nothing_is_broken_unless_it_is_meant_to_be_away() {
+    let world = World::start(&THREE).await;
+    let ports = THREE.map(|region| world.port(region));
+    let gone = format!("http://127.0.0.1:{}", ports[2]);
+    let probes = [
+        Probe::start(&ports).await,
+        Probe::with(&ports, &["--away", &gone]).await,
+    ];
+    // Who was never connected knows of no other edge: there are two members of each probe.
+    until("everybody is connected", || async {
+        let metrics = reqwest::get(format!("http://127.0.0.1:{}/metrics", ports[2] + 1))
+            .await
+            .ok()?;
+        let metrics = metrics.text().await.ok()?;
+        metrics.lines().any(|line| line == "antiphon_sessions 4").then_some(())
+    })
+    .await;
+    ctl(&world, &["process", THREE[2], "kill", "--down-ms", "3600000"]).await;
+    let [unaware, aware] = probes.map(Probe::end);
+    let ((unaware, fails), (aware, passes)) = tokio::join!(unaware, aware);
+    let said = unaware["violations"].to_string();
+    assert!(!fails && said.contains(&format!("nobody answers at {gone}")), "{said}");
+    assert!(passes, "{aware}");
 }
 
 #[tokio::test]

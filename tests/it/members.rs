@@ -48,12 +48,16 @@ async fn region(world: &World, asked: &str, name: &str) -> Option<Value> {
 }
 
 /// A live load over the edges of these ports, from when it sends until it is stopped.
-struct Probe(Child);
+pub(super) struct Probe(Child);
 
 impl Probe {
-    async fn start(ports: &[u16]) -> Self {
+    pub(super) async fn start(ports: &[u16]) -> Self {
+        Self::with(ports, &[]).await
+    }
+
+    pub(super) async fn with(ports: &[u16], flags: &[&str]) -> Self {
         let mut command = Command::new(BINARY);
-        command.args(["probe", "--json"]);
+        command.args(["probe", "--json"]).args(flags);
         for port in ports {
             command.args(["--edge", &format!("http://127.0.0.1:{port}")]);
         }
@@ -73,17 +77,19 @@ impl Probe {
 
     /// What everybody saw; nothing may be broken.
     async fn stop(self) -> Value {
-        let pid = self.0.id().unwrap().to_string();
-        Command::new("kill").args(["-s", "TERM", &pid]).status().await.unwrap();
-        let output = timeout(LONG, self.0.wait_with_output()).await.unwrap().unwrap();
-        let report: Value = serde_json::from_slice(&output.stdout).unwrap();
-        assert!(
-            output.status.success() && report["acknowledged"].as_u64() > Some(0),
-            "{report}"
-        );
+        let (report, ok) = self.end().await;
+        assert!(ok && report["acknowledged"].as_u64() > Some(0), "{report}");
         assert_eq!(report["violations"], Value::Array(Vec::new()));
         assert_eq!(report["acknowledged"], report["sent"], "{report}");
         report
+    }
+
+    /// What everybody saw, and whether nothing is broken.
+    pub(super) async fn end(self) -> (Value, bool) {
+        let pid = self.0.id().unwrap().to_string();
+        Command::new("kill").args(["-s", "TERM", &pid]).status().await.unwrap();
+        let output = timeout(LONG, self.0.wait_with_output()).await.unwrap().unwrap();
+        (serde_json::from_slice(&output.stdout).unwrap(), output.status.success())
     }
 }
 

@@ -23,6 +23,8 @@ use crate::{
 pub struct LoadOptions {
     /// Base URLs of edges, one for each region.
     pub edges: Vec<String>,
+    /// Those of `edges` that are meant to be away when the load ends. Any other that does not show every history then breaks a rule.
+    pub away: Vec<String>,
     /// Messages a second of each member in each of its conversations.
     pub rate_per_s: f64,
     /// Groups that are created, and so homed, in each region. Each has a member in every region.
@@ -39,6 +41,7 @@ impl LoadOptions {
     pub fn new(edges: Vec<String>) -> Self {
         Self {
             edges,
+            away: Vec::new(),
             rate_per_s: 2.0,
             groups_per_edge: 2,
             setup_patience: Duration::from_secs(30),
@@ -141,7 +144,7 @@ impl Load {
         self.seats.len()
     }
 
-    /// Stops sending, waits for the last answers, reads every history in every region that is up, and judges.
+    /// Stops sending, waits for the last answers, reads every history in every region, and judges.
     ///
     /// # Errors
     /// When the histories cannot be read.
@@ -156,10 +159,12 @@ impl Load {
         let _ = timeout(self.options.answer_patience, answered).await;
         self.leave.cancel();
         while self.members.join_next().await.is_some() {}
-        reading::read_all(&self.options.edges, &self.seats, &self.recorder).await?;
+        let options = &self.options;
+        let edges = options.edges.iter().filter(|edge| !options.away.contains(edge));
+        let silent = reading::read_all(edges, &self.seats, &self.recorder).await?;
         let history = self.recorder.history();
         let delays = delays(&history, &self.seats, &self.homes());
-        Ok(Report::of(&self.measure, &check(&history), delays))
+        Ok(Report::of(&self.measure, &check(&history), &silent, delays))
     }
 
     /// Of each conversation the edge at which it was founded: each edge founds one after the other.

@@ -89,6 +89,18 @@ impl Measured {
         longest.unwrap_or_default()
     }
 
+    /// In words: what was never answered.
+    pub(crate) fn unanswered(&self) -> Vec<String> {
+        let waiting = self.conversations.iter().filter(|(_, waiting)| waiting.unanswered > 0);
+        let mut unanswered: Vec<String> = waiting
+            .map(|(conversation, waiting)| {
+                format!("{} sends in {conversation} were never acknowledged", waiting.unanswered)
+            })
+            .collect();
+        unanswered.sort();
+        unanswered
+    }
+
     fn waiting(&mut self, conversation: &str, now: Instant) -> &mut Waiting {
         self.conversations
             .entry(conversation.to_owned())

@@ -1,4 +1,4 @@
-//! The end of a load: every member reads everything, in every region that is up.
+//! The end of a load: every member reads everything, in every region.
 
 use std::time::Duration;
 
@@ -12,18 +12,24 @@ use crate::{
     setup::{ANSWER, is_for_now},
 };
 
-/// How long a region that answers may refuse to show a history.
+/// How long a region may be silent, and one that answers may refuse to show a history.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// How long a region may be out of reach until it counts as down.
-const DOWN_AFTER: Duration = Duration::from_secs(3);
+/// How long one look for a region may take.
+const LOOK: Duration = Duration::from_secs(3);
 const PAUSE: Duration = Duration::from_millis(200);
 const PAGE_LEN: usize = 100;
 
-/// Records every history as each of its members reads it at each edge.
-pub(crate) async fn read_all(edges: &[String], seats: &[Seat], recorder: &Recorder) -> Result<(), ProbeError> {
+/// Records every history as each of its members reads it at each edge. Returns the edges that did not answer.
+pub(crate) async fn read_all<'a>(
+    edges: impl Iterator<Item = &'a String>,
+    seats: &[Seat],
+    recorder: &Recorder,
+) -> Result<Vec<String>, ProbeError> {
     let mut regions_read = 0;
+    let mut silent = Vec::new();
     for edge in edges {
         if !is_up(edge).await {
+            silent.push(edge.clone());
             continue;
         }
         regions_read += 1;
@@ -49,7 +55,7 @@ pub(crate) async fn read_all(edges: &[String], seats: &[Seat], recorder: &Record
     if regions_read == 0 {
         return Err(ProbeError::NoRegion);
     }
-    Ok(())
+    Ok(silent)
 }
 
 async fn read(
@@ -90,11 +96,11 @@ fn seen(conversation: &str, message: MessageView) -> Seen {
 
 /// Whether anything answers there.
 async fn is_up(edge: &str) -> bool {
-    let deadline = Instant::now() + DOWN_AFTER;
+    let deadline = Instant::now() + PATIENCE;
     let account = Account::new(edge);
     loop {
         // Refused for want of a token: whoever refuses is there.
-        let answer = timeout(DOWN_AFTER, account.conversations("")).await;
+        let answer = timeout(LOOK, account.conversations("")).await;
         if matches!(answer, Ok(Ok(_) | Err(AccountError::Refused { .. }))) {
             return true;
         }

@@ -31,7 +31,7 @@ pub struct Report {
     pub p50_ms: u64,
     /// As `p50_ms`: one in a hundred was slower.
     pub p99_ms: u64,
-    /// What is broken, in words; sends that were refused for good among it.
+    /// What is broken, in words; sends that were refused for good or never answered among it, and edges that showed nothing.
     pub violations: Vec<String>,
     /// How long messages took to arrive, by the way that they went.
     #[serde(skip)]
@@ -39,9 +39,14 @@ pub struct Report {
 }
 
 impl Report {
-    pub(crate) fn of(measure: &Measure, violations: &[Violation], delays: Vec<Delay>) -> Self {
+    /// `silent` are edges that did not answer when all was to be read.
+    pub(crate) fn of(measure: &Measure, violations: &[Violation], silent: &[String], delays: Vec<Delay>) -> Self {
         let measured = measure.measured(Instant::now());
         let longest_wait = measured.longest_wait();
+        let unanswered = measured.unanswered();
+        let unread = silent
+            .iter()
+            .map(|edge| format!("nobody answers at {edge}: what its region shows was not read"));
         let mut latencies = measured.latencies;
         latencies.sort_unstable();
         let count = |rules: &[Rule]| {
@@ -59,7 +64,13 @@ impl Report {
             writable_again_ms: ms(longest_wait),
             p50_ms: ms(percentile(&latencies, 50)),
             p99_ms: ms(percentile(&latencies, 99)),
-            violations: measured.refusals.into_iter().chain(broken).collect(),
+            violations: measured
+                .refusals
+                .into_iter()
+                .chain(unanswered)
+                .chain(unread)
+                .chain(broken)
+                .collect(),
             delays,
         }
     }
@@ -106,8 +117,26 @@ mod tests {
             rule,
             what: "it".to_owned(),
         });
-        let report = Report::of(&Measure::default(), &violations, Vec::new());
+        let report = Report::of(&Measure::default(), &violations, &[], Vec::new());
         assert_eq!((report.lost, report.duplicated, report.reordered), (4, 3, 2));
         assert_eq!(report.violations.len(), 10);
+    }
+
+    #[test]
+    fn what_was_refused_or_never_answered_and_whoever_showed_nothing_is_broken() {
+        let (measure, now) = (Measure::default(), Instant::now());
+        for conversation in ["c_1", "c_2", "c_2"] {
+            measure.sends(conversation, now);
+        }
+        measure.refused("c_1", "FORBIDDEN", now);
+        let report = Report::of(&measure, &[], &["http://e".to_owned()], Vec::new());
+        assert_eq!(
+            report.violations,
+            [
+                "a send in c_1 was refused: FORBIDDEN",
+                "2 sends in c_2 were never acknowledged",
+                "nobody answers at http://e: what its region shows was not read",
+            ]
+        );
     }
 }

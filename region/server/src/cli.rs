@@ -76,7 +76,7 @@ Examples:
 
 const PROBE_EXAMPLES: &str = "\
 Users under random names talk in groups that span the regions. At the end each reads every history in every
-region that is up, and whatever is lost, doubled or in another order is said; the exit code is 1 then.
+region. Whatever is lost, doubled, in another order or never acknowledged is said; the exit code is 1 then.
 
 Examples:
   antiphon probe --edge http://127.0.0.1:7400 --edge http://127.0.0.1:7500 --edge http://127.0.0.1:7600 --seconds 30

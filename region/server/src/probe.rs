@@ -28,6 +28,9 @@ pub(crate) struct ProbeArgs {
     /// The edge of a region; once for each region. Without it those of `--world`
     #[arg(long = "edge", value_name = "URL", required_unless_present = "world", num_args = 1..)]
     edges: Vec<String>,
+    /// One of these edges that is meant to be away when sending has ended; may be repeated. Any other has to show every history
+    #[arg(long, value_name = "URL")]
+    away: Vec<String>,
     /// The admin port of a world on this machine: its links are set against the time that messages take
     #[arg(long, value_name = "URL")]
     world: Option<String>,
@@ -61,6 +64,7 @@ pub(crate) async fn run(args: ProbeArgs) -> Result<()> {
     };
     let regions = edges.len();
     let options = LoadOptions {
+        away: args.away,
         rate_per_s: args.rate,
         groups_per_edge: usize::from(args.groups),
         ..LoadOptions::new(edges)
