@@ -159,8 +159,9 @@ impl Drill {
         let edges: Vec<Http> = self.regions.iter().map(|region| self.world.http(region)).collect();
         let inflicting = async {
             fault.inflict(&self.world, &self.disks, &cast, LASTS).await;
-            if fault.is_smooth() {
-                self.drained(&cast, deadline).await;
+            match fault.is_smooth() {
+                true => self.drained(&cast, deadline).await,
+                false => Ok(()),
             }
         };
         // What is asked for after the fault has struck proves something.
@@ -169,7 +170,7 @@ impl Drill {
             let probing = self.writable(&edges, "probe", deadline);
             tokio::join!(probing, removal.remove(&edges, deadline), race.run(&edges, deadline))
         };
-        let ((), (writable, removed, ids)) = tokio::join!(inflicting, asking);
+        let (drained, (writable, removed, ids)) = tokio::join!(inflicting, asking);
         sleep_until(began + LASTS).await;
         let smooth = Counted::of(&self.counts).since(&before);
         fault.heal(&self.world, &self.disks, &cast).await;
@@ -194,7 +195,11 @@ impl Drill {
                 Err(why) => self.failures.push(format!("I8 was not tried: {why}")),
             }
         }
-        for (what, result) in [("I7", removed.err()), ("writing", writable.as_ref().err().cloned())] {
+        for (what, result) in [
+            ("draining", drained.err()),
+            ("I7", removed.err()),
+            ("writing", writable.as_ref().err().cloned()),
+        ] {
             self.failures
                 .extend(result.map(|why| format!("{}: {what}: {why}", fault.name)));
         }
@@ -330,18 +335,23 @@ impl Drill {
     }
 
     /// Waits until the home that drains is home of nothing.
-    async fn drained(&self, cast: &Cast, deadline: Instant) {
+    async fn drained(&self, cast: &Cast, deadline: Instant) -> Result<(), String> {
+        let mut left = "the directory does not answer".to_owned();
         while Instant::now() < deadline {
             let view = directory_of_any(&self.world, &self.regions, "")
                 .await
                 .unwrap_or_default();
             let regions = view["regions"].as_array().into_iter().flatten();
-            let homes = regions.filter(|region| region["name"] == cast.home.as_str());
-            if homes.map(|region| &region["homes"]).any(|homes| *homes == 0) {
-                return;
+            let mut drained = regions.filter(|region| region["name"] == cast.home.as_str());
+            if let Some(region) = drained.next() {
+                if region["homes"] == 0 {
+                    return Ok(());
+                }
+                left = format!("{} is still home of {} slots", cast.home, region["homes"]);
             }
             sleep(LOOK_AGAIN).await;
         }
+        Err(left)
     }
 
     /// Has every conversation written to by one edge or another; how long the last of them took.
