@@ -1,4 +1,4 @@
-//! Judges a recorded history by the invariants I1, I2, I5 and I6.
+//! Judges a recorded history by the invariants I1, I2, I3, I5 and I6.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -21,6 +21,8 @@ pub struct Violation {
 pub enum Rule {
     /// I1: an acknowledged message is not in the final history.
     Lost,
+    /// I3: what a session was pushed, or told to fetch, lies beyond the end of the final history.
+    Vanished,
     /// I1, I5: one idempotency key is in the final history more than once.
     Doubled,
     /// I1: an acknowledged message has another seq than was acknowledged.
@@ -60,6 +62,7 @@ pub fn check(history: &History) -> Vec<Violation> {
     judge.acknowledgements();
     judge.idempotency_keys();
     judge.pushes();
+    judge.shown_to_stay();
     judge.receipts();
     judge.violations.sort();
     judge.violations.dedup();
@@ -286,13 +289,47 @@ impl<'a> Judge<'a> {
         }
     }
 
-    /// Delivered and read only grow, and read ≤ delivered ≤ last.
-    fn receipts(&mut self) {
+    /// Whatever a session was shown of a conversation is there at the end.
+    fn shown_to_stay(&mut self) {
+        let ends = self.ends();
+        let shown = |event: &'a Event| match event {
+            Event::Push { session, message } => Some((*session, message.conversation.as_str(), message.seq)),
+            Event::Lagged {
+                session,
+                conversation,
+                tail_seq,
+            } => Some((*session, conversation.as_str(), *tail_seq)),
+            Event::Send { .. }
+            | Event::Ack { .. }
+            | Event::Resume { .. }
+            | Event::Page { .. }
+            | Event::Receipt { .. } => None,
+        };
+        for (session, conversation, seq) in events(self.history).filter_map(shown) {
+            match ends.get(conversation) {
+                None => self.report(Rule::NotJudged, format!("nobody read {conversation} at the end")),
+                Some(end) if seq > *end => {
+                    let what = format!("session {session} was shown seq {seq} of {conversation}, which ends at {end}");
+                    self.report(Rule::Vanished, what);
+                }
+                Some(_) => {}
+            }
+        }
+    }
+
+    /// The last seq of each conversation that anybody read at the end.
+    fn ends(&self) -> BTreeMap<&'a str, u64> {
         let mut ends: BTreeMap<&str, u64> = BTreeMap::new();
         for ((conversation, _), messages) in &self.finals {
             let end = ends.entry(conversation).or_default();
             *end = messages.iter().map(|message| message.seq).fold(*end, u64::max);
         }
+        ends
+    }
+
+    /// Delivered and read only grow, and read ≤ delivered ≤ last.
+    fn receipts(&mut self) {
+        let ends = self.ends();
         let mut before: BTreeMap<(u64, &str, &str), (u64, u64)> = BTreeMap::new();
         for event in events(self.history) {
             let Event::Receipt {

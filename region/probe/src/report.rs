@@ -57,7 +57,7 @@ impl Report {
         Self {
             sent: measured.sent,
             acknowledged: measured.acknowledged,
-            lost: count(&[Rule::Lost, Rule::Altered, Rule::Hole, Rule::PushMissing]),
+            lost: count(&[Rule::Lost, Rule::Vanished, Rule::Altered, Rule::Hole, Rule::PushMissing]),
             duplicated: count(&[Rule::Doubled, Rule::Moved, Rule::SeqChanged]),
             reordered: count(&[Rule::Reordered, Rule::ReadersDiffer]),
             failed_sends: measured.failed,
@@ -103,6 +103,7 @@ mod tests {
     fn each_broken_rule_is_counted_where_it_belongs() {
         let rules = [
             Rule::Lost,
+            Rule::Vanished,
             Rule::Altered,
             Rule::Hole,
             Rule::PushMissing,
@@ -118,8 +119,8 @@ mod tests {
             what: "it".to_owned(),
         });
         let report = Report::of(&Measure::default(), &violations, &[], Vec::new());
-        assert_eq!((report.lost, report.duplicated, report.reordered), (4, 3, 2));
-        assert_eq!(report.violations.len(), 10);
+        assert_eq!((report.lost, report.duplicated, report.reordered), (5, 3, 2));
+        assert_eq!(report.violations.len(), 11);
     }
 
     #[test]

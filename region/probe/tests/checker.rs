@@ -191,6 +191,31 @@ fn a_push_that_was_left_out_is_reported_unless_the_session_was_told() {
 }
 
 #[test]
+fn a_push_beyond_the_end_is_reported() {
+    let mut events = clean();
+    events.extend([send("m4"), push(7, message(4, "m4"))]);
+    assert_eq!(rules(events), [Rule::Vanished]);
+    let mut events = clean();
+    events.push(Event::Lagged {
+        session: 7,
+        conversation: CONVERSATION.to_owned(),
+        tail_seq: 4,
+    });
+    assert_eq!(rules(events), [Rule::Vanished]);
+}
+
+#[test]
+fn an_acknowledgement_beyond_the_end_is_reported() {
+    let mut events = clean();
+    events.extend([send("m4"), ack("m4", 4)]);
+    assert_eq!(rules(events), [Rule::Lost]);
+    // The message is there, and not where it was said to be.
+    let mut events = clean();
+    events.push(ack("m3", 4));
+    assert_eq!(rules(events), [Rule::Moved, Rule::SeqChanged]);
+}
+
+#[test]
 fn another_seq_on_resend_is_reported() {
     let mut events = clean();
     events.push(ack("m2", 3));
