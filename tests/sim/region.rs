@@ -91,7 +91,7 @@ pub(crate) async fn run(seat: Seat) {
     };
     let directory = DirectoryNode::start_on(node_options(), me, Kv::over(seat.directory), dial);
     let directory = directory.await.expect("the directory starts on what it has stored");
-    let keeper = directory.keep_lease(seat.clock.now_ms());
+    let keeper = directory.keep_lease(directory.starts());
     let lease = {
         let keeper = keeper.clone();
         let changes = keeper.watch();

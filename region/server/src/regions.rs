@@ -15,7 +15,6 @@ use antiphon_directory::{
 use antiphon_message::Salvager;
 use antiphon_replication::{Followers, Homing, Propose, ReplicationHome, ReplicationOptions};
 use antiphon_slot::{Lease, ReplicaLog, Slots};
-use antiphon_types::Clock;
 use anyhow::{Context as _, Result};
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
@@ -62,7 +61,7 @@ impl Regions {
     ///
     /// # Errors
     /// What could not be opened.
-    pub(crate) async fn open(membership: Membership, folder: &Path, log: ReplicaLog, clock: &Clock) -> Result<Self> {
+    pub(crate) async fn open(membership: Membership, folder: &Path, log: ReplicaLog) -> Result<Self> {
         let Membership {
             deployment,
             name,
@@ -95,7 +94,7 @@ impl Regions {
             .with_context(|| format!("the port between nodes {listens} cannot be opened"))?;
         let directory = DirectoryNode::start(NodeOptions::new(&deployment), id, folder, dial).await?;
         let _ = table.set(directory.table());
-        let keeper = directory.keep_lease(clock.now_ms());
+        let keeper = directory.keep_lease(directory.starts());
         let lease = {
             let keeper = keeper.clone();
             let changes = keeper.watch();

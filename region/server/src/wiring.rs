@@ -62,7 +62,7 @@ impl Node {
         let kv = open_store(config, folder).await?;
         readiness.store_opened(kv.clone());
         let regions = match membership {
-            Some(membership) => Some(Regions::open(membership, folder, ReplicaLog::new(kv.clone()), &clock).await?),
+            Some(membership) => Some(Regions::open(membership, folder, ReplicaLog::new(kv.clone())).await?),
             None => None,
         };
         stamp::check(&kv, regions.as_ref().map_or(Opener::Alone, Regions::opener)).await?;

@@ -72,6 +72,7 @@ pub struct DirectoryNode {
 
 struct Shared {
     region: RegionId,
+    starts: u64,
     options: NodeOptions,
     raft: Raft,
     peers: Arc<Peers>,
@@ -112,6 +113,7 @@ impl DirectoryNode {
         let config = Arc::new(options.raft.to_openraft(&options.deployment)?);
         let kv = store::with_limits(kv);
         let identity = Identity::take(&kv, &options.deployment, region).await?;
+        let starts = store::count_start(&kv).await?;
         let (machine, images, table) = Machine::open(kv.clone()).await?;
         let peers = Arc::new(Peers::open(identity, dial, kv.clone(), images.clone()).await?);
         let network = Network {
@@ -122,6 +124,7 @@ impl DirectoryNode {
         let raft = raft.map_err(|error| StartError::Store(error.to_string()))?;
         let shared = Shared {
             region,
+            starts,
             options,
             raft,
             peers,
@@ -166,6 +169,13 @@ impl DirectoryNode {
     #[must_use]
     pub fn store_id(&self) -> u64 {
         self.shared.peers.identity.store
+    }
+
+    /// How often a node was started on this node's store, this time among them: what tells a newer process of the region from an
+    /// older one. No clock would: it may be set back between the two.
+    #[must_use]
+    pub fn starts(&self) -> u64 {
+        self.shared.starts
     }
 
     /// The placements, as far as this node has applied the log. Until the deployment is founded a region without a name is home.

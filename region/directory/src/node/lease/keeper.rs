@@ -44,7 +44,8 @@ impl fmt::Debug for LeaseKeeper {
 }
 
 impl DirectoryNode {
-    /// Takes the lease of this node's region and renews it. `incarnation` grows with each start of the region: while a newer process
+    /// Takes the lease of this node's region and renews it. `incarnation` grows with each start of the region,
+    /// as [`DirectoryNode::starts`] does: while a newer process
     /// of the region holds the lease, this one does not get it.
     #[must_use]
     pub fn keep_lease(&self, incarnation: u64) -> LeaseKeeper {

@@ -5,6 +5,7 @@
 //! |---|---|
 //! | `i` | who this store belongs to: [`Identity`] |
 //! | `k` peer (8 bytes, big endian) | identity of that peer's store, taken at the first answer |
+//! | `n` | how often a node was started on this store |
 //! | `v` | the vote |
 //! | `p` | log id up to which the log is purged |
 //! | `l` index (8 bytes, big endian) part (2 bytes, big endian) | one part of an entry: `1` and more follows, `0` and the last |
@@ -17,6 +18,7 @@
 mod identity;
 mod log;
 mod machine;
+mod starts;
 mod state;
 
 use std::{io, path::Path};
@@ -27,6 +29,7 @@ use bytes::Bytes;
 pub(crate) use identity::{Identity, known_peers, remember_peer};
 pub(crate) use log::LogStore;
 pub(crate) use machine::{Answer, Machine};
+pub(crate) use starts::count_start;
 pub(crate) use state::Image;
 
 /// Bytes of the block cache: everything that is read again is in memory anyway.
