@@ -1,28 +1,12 @@
-use std::{fs, process::Command};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// How many files this process may have open, after asking for as many as it can get.
+/// How many files this process may have open, and those that it starts after this: as many as the hard limit allows.
 pub(crate) fn open_files_max() -> usize {
-    let id = std::process::id().to_string();
-    let hard = limit(2);
-    let asked = Command::new("prlimit")
-        .args(["--pid", &id, &format!("--nofile={hard}:{hard}")])
-        .status();
-    if !asked.is_ok_and(|status| status.success()) {
-        eprintln!("the limit of open files cannot be raised");
-    }
-    limit(1)
-}
-
-/// The first is the soft limit, the second the hard one; see proc(5).
-fn limit(at: usize) -> usize {
-    let limits = fs::read_to_string("/proc/self/limits").unwrap();
-    let line = limits
-        .lines()
-        .find_map(|line| line.strip_prefix("Max open files"))
-        .unwrap();
-    line.split_whitespace()
-        .nth(at - 1)
-        .unwrap()
-        .parse()
-        .unwrap_or(usize::MAX)
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    let raised = Rlimit {
+        current: maximum,
+        maximum,
+    };
+    setrlimit(Resource::Nofile, raised).expect("a process may raise its soft limit to the hard one");
+    maximum.map_or(usize::MAX, |files| usize::try_from(files).unwrap_or(usize::MAX))
 }
