@@ -68,8 +68,11 @@ Examples:
   antiphon ctl slots --home us-east --json
   antiphon ctl drain us-east --yes
   antiphon ctl failover --region us-east
+  antiphon ctl failover --region us-east --to eu-west --accept-loss
+  antiphon ctl policy --min-in-sync 1
   antiphon ctl region add sa-east
   antiphon ctl region remove us-east
+  antiphon ctl region address us-east --rpc rpc.example.org:7404
   antiphon ctl link us-east eu-central --both --state blackhole
   antiphon ctl process us-east kill --down-ms 30000
   antiphon ctl --admin http://127.0.0.1:7501 rebalance";

@@ -12,12 +12,15 @@ use axum::{
     extract::{Path, Query, State as Shared},
     http::StatusCode,
     response::{IntoResponse, Response},
-    routing::{get, post},
+    routing::{get, patch, post},
 };
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::view::{SlotView, View};
+use super::{
+    policy::{PolicyChange, PolicyView},
+    view::{SlotView, View},
+};
 
 /// Slots that a rebalance has under way at once.
 const REBALANCED_AT_ONCE: usize = 256;
@@ -46,6 +49,9 @@ pub(crate) struct FailOver {
     /// To this region; without it each slot to an in-sync region that the rules choose.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) to: Option<String>,
+    /// Though `to` is not in sync: slots that only regions which are down are in sync with, with what it holds of them.
+    #[serde(default)]
+    pub(crate) accept_loss: bool,
 }
 
 /// What a command has brought about.
@@ -66,6 +72,14 @@ struct Reached {
     edge: String,
 }
 
+/// How a region is reached otherwise than before.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct ReachedNow {
+    rpc: Option<String>,
+    edge: Option<String>,
+}
+
 /// What the directory calls a region from now on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -79,6 +93,8 @@ pub(crate) fn routes(directory: Directory) -> Router {
         .route("/directory", get(show))
         .route("/directory/slots", get(slots))
         .route("/directory/regions/{name}", post(add).delete(remove))
+        .route("/directory/policy", get(policy).patch(change_policy))
+        .route("/directory/regions/{name}/addresses", patch(change_addresses))
         .route("/directory/regions/{name}/drain", post(drain))
         .route("/directory/regions/{name}/undrain", post(undrain))
         .route("/directory/failover", post(fail_over))
@@ -122,6 +138,39 @@ async fn add(
     };
     let id = of(&directory)?.add_region(&name, &addresses).await?;
     Ok(Json(Added { id: id.0 }))
+}
+
+async fn change_addresses(
+    Shared(directory): Shared<Directory>,
+    Path(name): Path<String>,
+    Json(reached): Json<ReachedNow>,
+) -> Result<Json<Done>, Refused> {
+    let directory = of(&directory)?;
+    let state = directory.state_linearizable().await?;
+    let region = region(&state, &name)?;
+    let mut addresses = state
+        .regions
+        .get(&region)
+        .map(|found| found.addresses.clone())
+        .unwrap_or_default();
+    addresses.rpc = reached.rpc.unwrap_or(addresses.rpc);
+    addresses.edge = reached.edge.unwrap_or(addresses.edge);
+    propose(directory, Command::SetAddresses { region, addresses }).await
+}
+
+async fn policy(Shared(directory): Shared<Directory>) -> Result<Json<PolicyView>, Refused> {
+    let state = of(&directory)?.state_linearizable().await?;
+    Ok(Json(PolicyView::of(&state.policy)))
+}
+
+async fn change_policy(
+    Shared(directory): Shared<Directory>,
+    Json(change): Json<PolicyChange>,
+) -> Result<Json<Done>, Refused> {
+    let directory = of(&directory)?;
+    let state = directory.state_linearizable().await?;
+    let policy = change.of(&state).map_err(|unknown| no_region(&state, &unknown))?;
+    propose(directory, Command::SetPolicy { policy }).await
 }
 
 async fn remove(Shared(directory): Shared<Directory>, Path(name): Path<String>) -> Result<Json<Added>, Refused> {
@@ -172,7 +221,12 @@ async fn fail_over(Shared(directory): Shared<Directory>, Json(asked): Json<FailO
         Some(name) => Some(region(&state, name)?),
         None => None,
     };
-    propose(directory, Command::FailOver { slots, to }).await
+    let command = match (asked.accept_loss, to) {
+        (false, to) => Command::FailOver { slots, to },
+        (true, Some(to)) => Command::ForceHome { slots, to },
+        (true, None) => return Err(bad("who accepts a loss says which region takes over (to)".to_owned())),
+    };
+    propose(directory, command).await
 }
 
 async fn rebalance(Shared(directory): Shared<Directory>) -> Result<Json<Done>, Refused> {
@@ -208,11 +262,13 @@ fn of(directory: &Directory) -> Result<&DirectoryNode, Refused> {
 
 fn region(state: &State, name: &str) -> Result<RegionId, Refused> {
     let found = state.regions.iter().find(|(_, region)| region.name == name);
-    found.map(|(id, _)| *id).ok_or_else(|| {
-        let names: Vec<&str> = state.regions.values().map(|region| region.name.as_str()).collect();
-        let message = format!("there is no region {name}; there are {}", names.join(", "));
-        Refused(StatusCode::NOT_FOUND, message)
-    })
+    found.map(|(id, _)| *id).ok_or_else(|| no_region(state, name))
+}
+
+fn no_region(state: &State, name: &str) -> Refused {
+    let names: Vec<&str> = state.regions.values().map(|region| region.name.as_str()).collect();
+    let message = format!("there is no region {name}; there are {}", names.join(", "));
+    Refused(StatusCode::NOT_FOUND, message)
 }
 
 fn bad(message: String) -> Refused {

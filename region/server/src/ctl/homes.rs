@@ -58,9 +58,15 @@ impl Ctl {
             Some(region) => format!("every slot that is homed in {region}"),
             None => format!("{} slots", asked.slots.len()),
         };
-        self.agree(&format!(
-            "{what} get another home at once, without asking the present one: what it has not replicated is cut there"
-        ))?;
+        self.agree(&match &asked.to {
+            Some(to) if asked.accept_loss => format!(
+                "{what} that only regions which are down are in sync with: {to} becomes home with what it holds, and messages that it \
+                 lacks are lost for good, acknowledged ones too"
+            ),
+            _ => format!(
+                "{what} get another home at once, without asking the present one: what it has not replicated is cut there"
+            ),
+        })?;
         let done: Done = self.post("/directory/failover", &serde_json::to_value(&asked)?).await?;
         if done.slots == 0 {
             bail!("{}", table::nothing_done("no slot has another home", &done));

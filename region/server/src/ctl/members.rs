@@ -31,6 +31,17 @@ pub(super) enum RegionCommand {
         #[arg(long, value_name = "URL", requires = "rpc")]
         edge: Option<String>,
     },
+    /// Say where a region is reached from now on, when it has moved
+    Address {
+        /// Which
+        name: String,
+        /// Where its nodes listen for those of other regions; without it as before
+        #[arg(long, value_name = "HOST:PORT", required_unless_present = "edge")]
+        rpc: Option<String>,
+        /// Its edge, as devices reach it; without it as before
+        #[arg(long, value_name = "URL")]
+        edge: Option<String>,
+    },
     /// Take a region out for good: its homes go to others, then its copies and its vote; a dead one goes at once
     Remove {
         /// Which
@@ -48,6 +59,7 @@ impl Ctl {
                 (Some(rpc), Some(edge)) => self.add_at(&name, &rpc, &edge).await,
                 _ => self.add_here(&name).await,
             },
+            RegionCommand::Address { name, rpc, edge } => self.move_region(&name, rpc, edge).await,
             RegionCommand::Remove { name, seconds } => self.remove(&name, Duration::from_secs(seconds)).await,
         }
     }
@@ -58,6 +70,22 @@ impl Ctl {
         let added: Added = self.post(&format!("/directory/regions/{name}"), &body).await?;
         self.show(&added, || {
             format!("{name} is region {}; its node joins when it is started\n", added.id)
+        })
+    }
+
+    async fn move_region(&self, name: &str, rpc: Option<String>, edge: Option<String>) -> Result<()> {
+        let path = format!("/directory/regions/{name}/addresses");
+        let body = json!({ "rpc": rpc, "edge": edge });
+        let _: Done = self.ask(Method::PATCH, &path, Some(&body)).await?;
+        let view: View = self.get("/directory").await?;
+        let Some(region) = view.region(name) else {
+            bail!("region {name} is gone");
+        };
+        self.show(region, || {
+            format!(
+                "{name} is reached at {} by other regions and at {} by devices\n",
+                region.rpc, region.edge
+            )
         })
     }
 

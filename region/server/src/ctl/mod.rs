@@ -3,6 +3,7 @@
 pub(crate) mod api;
 mod homes;
 mod members;
+mod policy;
 pub(crate) mod table;
 mod view;
 mod world;
@@ -22,6 +23,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 use self::{
     api::{Done, FailOver},
     members::RegionCommand,
+    policy::PolicyArgs,
     view::{SlotView, View},
     world::{LinkArgs, ProcessArgs},
 };
@@ -99,7 +101,12 @@ enum CtlCommand {
         /// To this region, which has to be in sync
         #[arg(long, value_name = "REGION")]
         to: Option<String>,
+        /// Home and standby are lost for good: the region of --to takes over with what it holds, and what it lacks is lost
+        #[arg(long, requires = "to")]
+        accept_loss: bool,
     },
+    /// Show the rules of placement, or change those that are named
+    Policy(PolicyArgs),
     /// Even the homes out, and bring slots back to where they are preferred
     Rebalance {
         /// How long to wait until homes are even
@@ -156,14 +163,21 @@ pub(crate) async fn run(args: CtlArgs) -> Result<()> {
                 format!("{region} may be home again; `antiphon ctl rebalance` gives it homes\n")
             })
         }
-        CtlCommand::Failover { region, slot, to } => {
+        CtlCommand::Failover {
+            region,
+            slot,
+            to,
+            accept_loss,
+        } => {
             ctl.fail_over(FailOver {
                 region,
                 slots: slot,
                 to,
+                accept_loss,
             })
             .await
         }
+        CtlCommand::Policy(args) => ctl.policy(args).await,
         CtlCommand::Rebalance { seconds } => ctl.rebalance(Duration::from_secs(seconds)).await,
         CtlCommand::Watch => loop {
             let view: View = ctl.get("/directory").await?;
