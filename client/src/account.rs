@@ -69,13 +69,17 @@ pub struct ConversationView {
     /// A group's title.
     #[serde(default)]
     pub title: String,
-    /// The last message's seq.
+    /// The last message's seq; 0, as are the other numbers, while the conversation is unavailable.
+    #[serde(default)]
     pub last_seq: u64,
     /// How far the caller has read.
+    #[serde(default)]
     pub read_seq: u64,
     /// How far the caller's devices hold it.
+    #[serde(default)]
     pub delivered_seq: u64,
     /// Messages not read.
+    #[serde(default)]
     pub unread: u64,
     /// The last message.
     #[serde(default)]
@@ -83,6 +87,9 @@ pub struct ConversationView {
     /// The other member of a direct conversation.
     #[serde(default)]
     pub peer_id: Option<String>,
+    /// Its home cannot be reached now, so its state is not known.
+    #[serde(default)]
+    pub unavailable: bool,
 }
 
 /// A message as history shows it.

@@ -191,8 +191,14 @@ impl Client {
             self.note_refusal("hello", &welcome);
             return None;
         }
-        let resumed = welcome["welcome"]["resumed"].as_array();
-        assert_eq!(resumed.map_or(0, Vec::len), 1, "a cursor without an answer: {welcome}");
+        // One or the other, and never silence.
+        let outcomes =
+            ["resumed", "unavailable"].map(|outcome| welcome["welcome"][outcome].as_array().map_or(0, Vec::len));
+        assert_eq!(
+            outcomes.iter().sum::<usize>(),
+            1,
+            "a cursor without an answer: {welcome}"
+        );
         self.recorder.note(Event::Resume {
             session: self.session,
             conversation: self.conversation.clone(),

@@ -25,4 +25,5 @@ mod sdk;
 #[allow(dead_code, reason = "not every target uses all of it")]
 mod support;
 mod tracing;
+mod unavailable;
 mod world;

@@ -1,6 +1,6 @@
 //! How a connection begins and ends.
 
-use antiphon_proto::client::{ClientFrame, Cursor, Hello, Welcome, client_frame};
+use antiphon_proto::client::{ClientFrame, Cursor, Hello, Resumed, Welcome, client_frame};
 
 use super::{Core, Event, Output, Pending, unavailable};
 
@@ -42,22 +42,39 @@ impl Core {
         self.outputs
             .push_back(Output::Event(Event::Connected { region: welcome.region }));
         for resumed in welcome.resumed {
-            let Some(conversation) = self.conversations.get_mut(&resumed.conversation_id) else {
-                continue;
-            };
-            if let Some(from_seq) = resumed.truncated_from_seq
-                && conversation.truncate(from_seq)
-            {
-                let conversation_id = resumed.conversation_id.clone();
-                self.outputs.push_back(Output::Event(Event::Truncated {
-                    conversation_id,
-                    from_seq,
-                }));
-            }
-            conversation.reaches(resumed.tail_seq, now_ms + self.options.resume_patience_ms);
+            self.resumes(resumed, now_ms);
+        }
+        for unavailable in welcome.unavailable {
+            self.tell(Event::Unavailable {
+                conversation_id: unavailable.conversation_id,
+                retry_after_ms: unavailable.retry_after_ms,
+            });
         }
         self.transmit_outbox(now_ms);
         self.transmit_marks(now_ms);
+    }
+
+    /// A conversation that was unavailable at Welcome can be reached.
+    pub(super) fn resumed(&mut self, resumed: Resumed, now_ms: u64) {
+        let conversation_id = resumed.conversation_id.clone();
+        self.resumes(resumed, now_ms);
+        self.tell(Event::Resumed { conversation_id });
+    }
+
+    fn resumes(&mut self, resumed: Resumed, now_ms: u64) {
+        let Some(conversation) = self.conversations.get_mut(&resumed.conversation_id) else {
+            return;
+        };
+        let truncated_from_seq = resumed
+            .truncated_from_seq
+            .filter(|from_seq| conversation.truncate(*from_seq));
+        conversation.reaches(resumed.tail_seq, now_ms + self.options.resume_patience_ms);
+        if let Some(from_seq) = truncated_from_seq {
+            self.tell(Event::Truncated {
+                conversation_id: resumed.conversation_id,
+                from_seq,
+            });
+        }
     }
 
     /// The connection is gone. What was under way is sent again on the next one.

@@ -113,6 +113,7 @@ impl Core {
                     self.reaches(tail.conversation_id, tail.after_seq, now_ms);
                 }
             }
+            Body::Resumed(resumed) => self.resumed(resumed, now_ms),
             Body::Goaway(goaway) => self.outputs.push_back(Output::Goaway(goaway)),
             Body::Error(error) => self.refused(&frame.id, error, now_ms),
             body @ (Body::Welcome(_)

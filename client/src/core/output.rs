@@ -24,6 +24,19 @@ pub enum Event {
         /// The first seq there is.
         from_seq: u64,
     },
+    /// The home of a conversation cannot be reached now: what is new there is not known. [`Event::Resumed`] follows, or another
+    /// connection.
+    Unavailable {
+        /// The conversation.
+        conversation_id: String,
+        /// When a request about it may succeed.
+        retry_after_ms: u64,
+    },
+    /// A conversation that was unavailable can be reached; what was missed follows.
+    Resumed {
+        /// The conversation.
+        conversation_id: String,
+    },
     /// A member's delivered and read seq.
     Receipt(client::Receipt),
     /// Somebody is typing.

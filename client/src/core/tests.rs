@@ -376,6 +376,44 @@ fn what_retention_took_is_said() {
 }
 
 #[test]
+fn a_conversation_that_was_unavailable_is_caught_up_with_when_it_resumes() {
+    let mut core = Core::new(CoreOptions::default(), [("c".to_owned(), 2)]);
+    let unavailable = client::Unavailable {
+        conversation_id: "c".into(),
+        retry_after_ms: 1_000,
+    };
+    let welcome = Welcome {
+        unavailable: vec![unavailable],
+        ..Welcome::default()
+    };
+    core.connected(welcome, 0);
+    let events: Vec<_> = std::iter::from_fn(|| core.poll()).collect();
+    assert!(events.contains(&Output::Event(Event::Unavailable {
+        conversation_id: "c".into(),
+        retry_after_ms: 1_000
+    })));
+    let resumed = client::Resumed {
+        conversation_id: "c".into(),
+        tail_seq: 9,
+        truncated_from_seq: None,
+    };
+    let frame = client::ServerFrame {
+        id: String::new(),
+        body: Some(client::server_frame::Body::Resumed(resumed)),
+    };
+    core.receive(frame, 5);
+    let conversation_id = "c".to_owned();
+    assert_eq!(core.poll(), Some(Output::Event(Event::Resumed { conversation_id })));
+    // What is not pushed is fetched.
+    core.tick(60_000);
+    let fetches = std::iter::from_fn(|| core.poll()).filter(|output| {
+        matches!(output, Output::Frame(frame) if matches!(&frame.body, Some(client::client_frame::Body::Fetch(fetch))
+            if fetch.after_seq == Some(2)))
+    });
+    assert_eq!(fetches.count(), 1);
+}
+
+#[test]
 fn an_answer_says_how_often_its_message_was_transmitted() {
     let mut core = Core::new(CoreOptions::default(), []);
     core.connected(Welcome::default(), 0);

@@ -40,7 +40,7 @@ impl Gateway {
     /// time, and at the first token of a key that is not known. Call it inside a tokio runtime.
     #[must_use]
     pub fn new(route: Route, verifier: TokenVerifier, clock: Clock, options: GatewayOptions) -> Self {
-        let calls = Calls::new(route, options.call_timeout());
+        let calls = Calls::new(route, options.call_timeout(), options.summary_timeout());
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let hub = Hub::start(calls.clone(), clock.clone(), options.resume_push_max, &tasks, &stop);
         let interval = Duration::from_millis(options.presence_interval_ms.max(1));

@@ -10,7 +10,7 @@ use antiphon_session::Refusal;
 use antiphon_types::{ConversationId, ErrorCode, TimestampMs, UserId};
 
 use crate::{
-    calls::{Calls, Membership},
+    calls::{Calls, Membership, Summaries},
     hub::{kind_name, role_name},
 };
 
@@ -29,7 +29,7 @@ pub(crate) async fn page(
     let memberships = calls.memberships(who, conversations_max).await?;
     let summaries = calls
         .summaries(who, memberships.iter().map(|membership| membership.conversation_id))
-        .await?;
+        .await;
     Ok(cut(sorted(memberships, summaries), limit, after))
 }
 
@@ -69,14 +69,19 @@ impl Place {
     }
 }
 
-fn sorted(
-    memberships: Vec<Membership>,
-    mut summaries: BTreeMap<ConversationId, Summary>,
-) -> BTreeMap<Place, ConversationSummary> {
+fn sorted(memberships: Vec<Membership>, mut summaries: Summaries) -> BTreeMap<Place, ConversationSummary> {
     let listed = memberships.into_iter().filter_map(|membership| {
         let id = membership.conversation_id;
+        if summaries.unavailable.contains_key(&id) {
+            let place = Place::of(membership.joined_at_ms, id);
+            let unknown = ConversationSummary {
+                unavailable: true,
+                ..listed(membership, Summary::default())
+            };
+            return Some((place, unknown));
+        }
         // No summary, or one that says so: the user was removed a moment ago.
-        let summary = summaries.remove(&id).filter(|summary| summary.member)?;
+        let summary = summaries.known.remove(&id).filter(|summary| summary.member)?;
         let sent_at_ms = summary.last_message.as_ref().map(|message| message.sent_at_ms);
         let place = Place::of(sent_at_ms.unwrap_or(membership.joined_at_ms), id);
         Some((place, listed(membership, summary)))
@@ -96,6 +101,7 @@ fn listed(membership: Membership, summary: Summary) -> ConversationSummary {
         last_message: summary.last_message,
         peer_id: membership.peer_id.map(|peer| peer.to_string()).unwrap_or_default(),
         role: role_name(membership.role).to_owned(),
+        unavailable: false,
     }
 }
 
@@ -132,6 +138,10 @@ mod tests {
     }
 
     fn all(activity: &[(u64, Option<u64>)]) -> BTreeMap<Place, ConversationSummary> {
+        all_but(&[], activity)
+    }
+
+    fn all_but(unavailable: &[u64], activity: &[(u64, Option<u64>)]) -> BTreeMap<Place, ConversationSummary> {
         let membership = |number| Membership {
             conversation_id: id(number),
             role: Role::Member,
@@ -152,13 +162,12 @@ mod tests {
             ..Default::default()
         };
         let memberships = activity.iter().map(|(number, _)| membership(*number)).collect();
-        sorted(
-            memberships,
-            activity
-                .iter()
-                .map(|(number, sent_at_ms)| (id(*number), summary(*sent_at_ms)))
-                .collect(),
-        )
+        let known = activity
+            .iter()
+            .map(|(number, sent_at_ms)| (id(*number), summary(*sent_at_ms)))
+            .collect();
+        let unavailable = unavailable.iter().map(|number| (id(*number), 1_000)).collect();
+        sorted(memberships, Summaries { known, unavailable })
     }
 
     #[test]
@@ -191,6 +200,16 @@ mod tests {
             .collect();
         assert_eq!(order, [id(3), id(2), id(1)].map(|id| id.to_string()));
         assert_eq!(page.conversations[0].unread, 5);
+    }
+
+    #[test]
+    fn a_conversation_that_cannot_be_read_is_listed_and_says_nothing_else() {
+        let page = cut(all_but(&[2], &[(1, Some(40)), (2, Some(90)), (3, Some(60))]), 0, None);
+        let order: Vec<_> = page.conversations.iter().map(|it| it.conversation_id.clone()).collect();
+        assert_eq!(order, [id(3), id(2), id(1)].map(|id| id.to_string()));
+        let unknown = &page.conversations[1];
+        assert!(unknown.unavailable && unknown.last_message.is_none() && unknown.kind == "group");
+        assert_eq!((unknown.last_seq, unknown.unread), (0, 0));
     }
 
     #[test]

@@ -11,6 +11,8 @@ pub struct GatewayOptions {
     pub edge_id: String,
     /// How long a call to a service may take.
     pub call_timeout_ms: u64,
+    /// How long one slot may take to say how its conversations stand; longer, and their state counts as not known.
+    pub summary_timeout_ms: u64,
     /// How long Hello may take to be answered, with everything that is looked up for it.
     pub hello_work_timeout_ms: u64,
     /// How long one write to a connection may take before the reader counts as gone.
@@ -59,6 +61,7 @@ impl Default for GatewayOptions {
             session: SessionOptions::default(),
             edge_id: "edge".to_owned(),
             call_timeout_ms: 10_000,
+            summary_timeout_ms: 2_000,
             hello_work_timeout_ms: 15_000,
             write_timeout_ms: 10_000,
             header_timeout_ms: 10_000,
@@ -86,6 +89,10 @@ impl Default for GatewayOptions {
 impl GatewayOptions {
     pub(crate) const fn call_timeout(&self) -> Duration {
         Duration::from_millis(self.call_timeout_ms)
+    }
+
+    pub(crate) const fn summary_timeout(&self) -> Duration {
+        Duration::from_millis(self.summary_timeout_ms)
     }
 
     pub(crate) const fn write_timeout(&self) -> Duration {

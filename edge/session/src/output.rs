@@ -1,4 +1,4 @@
-use antiphon_proto::client::{self, Resumed, server_frame};
+use antiphon_proto::client::{self, Resumed, Unavailable, server_frame};
 use antiphon_types::{ConversationId, DeviceId, ErrorCode, Seq, TimestampMs, UserId};
 use bytes::Bytes;
 
@@ -60,6 +60,8 @@ pub struct Accepted {
     pub region: String,
     /// How each cursor resumes.
     pub resumed: Vec<Resumed>,
+    /// Conversations of which nothing can be told now.
+    pub unavailable: Vec<Unavailable>,
     /// Base URLs of edges in other regions.
     pub edges: Vec<String>,
 }

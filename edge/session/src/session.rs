@@ -174,6 +174,7 @@ impl Session {
             region: accepted.region,
             heartbeat_ms: self.options.heartbeat_ms,
             resumed: accepted.resumed,
+            unavailable: accepted.unavailable,
             limits: Some(Limits {
                 frame_bytes_max: bounded(self.options.frame_bytes_max),
                 text_bytes_max: bounded(self.options.text_bytes_max),

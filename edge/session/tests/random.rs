@@ -174,7 +174,7 @@ proptest! {
                     session.accept(ticket, Accepted {
                         edges: Vec::new(),
                         user_id: UserId::new(Slot::DEPLOYMENT, 1, 1), token_expires_at_ms: now_ms + 8_000,
-                        session_id: String::new(), region: String::new(), resumed: vec![],
+                        session_id: String::new(), region: String::new(), resumed: vec![], unavailable: vec![],
                     }, now_ms);
                 },
                 Step::Refuse => if let Some(ticket) = shell.hello.take() {

@@ -39,6 +39,7 @@ fn accept(session: &mut Session, ticket: Ticket) {
         session_id: "s".to_owned(),
         region: "r".to_owned(),
         resumed: Vec::new(),
+        unavailable: Vec::new(),
     };
     session.accept(ticket, accepted, 0);
 }

@@ -7,14 +7,17 @@ use antiphon_proto::rpc::{
 };
 use antiphon_session::Refusal;
 use antiphon_types::{ConversationId, ErrorCode, Seq, Slot, UserId};
-use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use futures_util::{StreamExt as _, stream};
+use tokio::time::{Instant, timeout_at};
 
 use super::{ANSWER_BYTES_MAX, Calls, as_clients_read, conversation};
 
 /// Conversations that one Summaries may name.
 const SUMMARIES_MAX: usize = 100;
-/// Slots that are asked for summaries at once.
-const SLOTS_AT_ONCE: usize = 16;
+/// Slots that are asked for summaries at once: many, so that those which do not answer leave room for the others.
+const SLOTS_AT_ONCE: usize = 256;
+/// When to ask again for a summary that did not come, where nobody has said so.
+const SUMMARY_AGAIN_MS: u64 = 1_000;
 
 /// Which part of history is read.
 #[derive(Debug, Clone, Copy)]
@@ -25,6 +28,14 @@ pub(crate) enum HistoryRange {
     Before(Seq),
     /// The newest page.
     Newest,
+}
+
+/// What is known of conversations, and of which of them nothing is.
+#[derive(Debug, Default)]
+pub(crate) struct Summaries {
+    pub(crate) known: BTreeMap<ConversationId, Summary>,
+    /// Their slots did not answer; after how many milliseconds to ask again.
+    pub(crate) unavailable: BTreeMap<ConversationId, u64>,
 }
 
 impl Calls {
@@ -115,12 +126,9 @@ impl Calls {
         Ok(())
     }
 
-    /// Summaries of many conversations for one user, asked slot by slot, several slots at once.
-    pub(crate) async fn summaries(
-        &self,
-        who: UserId,
-        ids: impl IntoIterator<Item = ConversationId>,
-    ) -> Result<BTreeMap<ConversationId, Summary>, Refusal> {
+    /// Summaries of many conversations for one user, asked slot by slot, many slots at once. A slot that does not answer in time
+    /// hides what it holds and nothing else.
+    pub(crate) async fn summaries(&self, who: UserId, ids: impl IntoIterator<Item = ConversationId>) -> Summaries {
         let mut by_slot: BTreeMap<Slot, Vec<ConversationId>> = BTreeMap::new();
         for id in ids {
             by_slot.entry(id.slot()).or_default().push(id);
@@ -129,28 +137,47 @@ impl Calls {
             let chunks: Vec<Vec<ConversationId>> = ids.chunks(SUMMARIES_MAX).map(<[_]>::to_vec).collect();
             chunks.into_iter().map(move |ids| (slot, ids))
         });
-        let answers = stream::iter(asked).map(|(slot, ids)| self.summaries_of_slot(slot, who, ids));
-        let answers: Vec<Vec<Summary>> = answers.buffer_unordered(SLOTS_AT_ONCE).try_collect().await?;
-        answers
-            .into_iter()
-            .flatten()
-            .map(|summary| Ok((conversation(&summary.conversation_id)?, summary)))
-            .collect()
+        // Where more slots are silent than are asked at once, the last of them are not waited for in full.
+        let ends = Instant::now() + self.summary_timeout * 2;
+        let answers = stream::iter(asked).map(|(slot, ids)| async move {
+            let deadline = ends.min(Instant::now() + self.summary_timeout);
+            let answer = self.summaries_of_slot(slot, who, &ids, deadline).await;
+            (ids, answer)
+        });
+        let mut answers = answers.buffer_unordered(SLOTS_AT_ONCE);
+        let mut summaries = Summaries::default();
+        while let Some((ids, answer)) = answers.next().await {
+            match answer {
+                Ok(known) => summaries.known.extend(known),
+                Err(refusal) => {
+                    tracing::debug!(code = %refusal.code, refusal.message, "a slot gives no summaries");
+                    let again_ms = refusal.retry_after_ms.unwrap_or(SUMMARY_AGAIN_MS);
+                    summaries.unavailable.extend(ids.into_iter().map(|id| (id, again_ms)));
+                }
+            }
+        }
+        summaries
     }
 
     async fn summaries_of_slot(
         &self,
         slot: Slot,
         who: UserId,
-        ids: Vec<ConversationId>,
-    ) -> Result<Vec<Summary>, Refusal> {
-        let conversation_ids = ids.iter().map(ConversationId::to_bytes).collect();
+        ids: &[ConversationId],
+        deadline: Instant,
+    ) -> Result<Vec<(ConversationId, Summary)>, Refusal> {
         let mut client = self.message(slot);
         let request = SummariesRequest {
             user_id: who.to_bytes(),
-            conversation_ids,
+            conversation_ids: ids.iter().map(ConversationId::to_bytes).collect(),
         };
-        Ok(self.answer(client.summaries(request)).await?.summaries)
+        let asked = timeout_at(deadline, self.answer(client.summaries(request))).await;
+        let silent = || Refusal::new(ErrorCode::Unavailable, "the slot has not answered in time");
+        let summaries = asked.map_err(|_| silent())??.summaries;
+        summaries
+            .into_iter()
+            .map(|summary| Ok((conversation(&summary.conversation_id)?, summary)))
+            .collect()
     }
 
     fn message(&self, slot: Slot) -> MessageClient<SlotRoute> {

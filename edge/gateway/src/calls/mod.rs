@@ -15,7 +15,7 @@ use bytes::Bytes;
 use tonic::{Response, Status};
 
 pub(crate) use conversation::Membership;
-pub(crate) use message::HistoryRange;
+pub(crate) use message::{HistoryRange, Summaries};
 
 /// Largest answer of a service that is read: a page of history with texts at their limit.
 const ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
@@ -25,11 +25,17 @@ const ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
 pub(crate) struct Calls {
     route: Route,
     timeout: Duration,
+    /// How long one slot may take to say how its conversations stand.
+    summary_timeout: Duration,
 }
 
 impl Calls {
-    pub(crate) const fn new(route: Route, timeout: Duration) -> Self {
-        Self { route, timeout }
+    pub(crate) const fn new(route: Route, timeout: Duration, summary_timeout: Duration) -> Self {
+        Self {
+            route,
+            timeout,
+            summary_timeout,
+        }
     }
 
     pub(crate) const fn route(&self) -> &Route {

@@ -24,13 +24,16 @@ impl Hub {
     }
 
     async fn fill(&self, id: ConversationId, entry: EntryCell) {
-        let Ok(_permit) = self.fills.acquire().await else {
-            return;
-        };
         let mut failures = 0;
         loop {
             let Some(round) = entry.lock().fill_round() else { return };
-            match self.fill_round(id, &entry, &round).await {
+            // Given back between two tries: conversations whose home is lost would keep the others waiting.
+            let Ok(permit) = self.fills.acquire().await else {
+                return;
+            };
+            let filled = self.fill_round(id, &entry, &round).await;
+            drop(permit);
+            match filled {
                 Ok(true) => return,
                 Ok(false) => failures = 0,
                 Err(refusal) => {

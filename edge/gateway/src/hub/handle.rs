@@ -1,7 +1,7 @@
 //! A session as the rest of the edge reaches it.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     sync::{
         Arc, OnceLock,
         atomic::{AtomicU32, Ordering},
@@ -53,6 +53,8 @@ pub(crate) struct Follows {
 pub(crate) enum Task {
     /// Bring the session up in a conversation that it is in.
     CatchUp(ConversationId, Start),
+    /// Ask for conversations whose slots did not answer Hello, until they do; then bring the session up in them.
+    Resume(BTreeMap<ConversationId, Start>),
     /// Changes of the user's list may have been missed: read it again.
     ReadList,
 }
@@ -62,6 +64,7 @@ impl Task {
     pub(crate) fn brings_up(&self, id: ConversationId) -> bool {
         match self {
             Self::CatchUp(of, _) => *of == id,
+            Self::Resume(waiting) => waiting.contains_key(&id),
             Self::ReadList => false,
         }
     }

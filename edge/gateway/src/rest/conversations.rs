@@ -73,12 +73,20 @@ pub(super) struct Conversation {
     peer_id: Option<String>,
     /// The caller's role.
     role: String,
-    last_seq: Seq,
-    read_seq: Seq,
-    delivered_seq: Seq,
-    unread: u64,
-    /// `null` while there is none.
+    /// Absent, as are the other numbers, while the conversation is unavailable.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_seq: Option<Seq>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    read_seq: Option<Seq>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    delivered_seq: Option<Seq>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unread: Option<u64>,
+    /// `null` while there is none, or while it is not known.
     last_message: Option<Message>,
+    /// `true` while the conversation's home cannot be reached, so that its state is not known; it stands where it was joined then.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    unavailable: bool,
 }
 
 /// Lists the caller's conversations, most recently active first.
@@ -150,16 +158,18 @@ pub(super) async fn create(
 }
 
 fn value(summary: client::ConversationSummary) -> Conversation {
+    let known = |number: u64| (!summary.unavailable).then_some(number);
     Conversation {
         conversation_id: summary.conversation_id,
         kind: summary.kind,
         title: summary.title,
         peer_id: Some(summary.peer_id).filter(|peer| !peer.is_empty()),
         role: summary.role,
-        last_seq: summary.last_seq,
-        read_seq: summary.read_seq,
-        delivered_seq: summary.delivered_seq,
-        unread: summary.unread,
+        last_seq: known(summary.last_seq),
+        read_seq: known(summary.read_seq),
+        delivered_seq: known(summary.delivered_seq),
+        unread: known(summary.unread),
+        unavailable: summary.unavailable,
         last_message: summary.last_message.map(Message::from),
     }
 }

@@ -11,7 +11,7 @@ use futures_util::{FutureExt as _, SinkExt as _, StreamExt as _, future::BoxFutu
 use tokio::time::{Instant, Sleep, timeout};
 use tokio_tungstenite::tungstenite;
 
-use super::{catch_up, hello, requests, sends::Sends};
+use super::{catch_up, hello, requests, resume, sends::Sends};
 use crate::{
     hub::{SessionHandle, Task},
     shared::Shared,
@@ -231,6 +231,11 @@ impl Connection {
             self.work.push(match task {
                 Task::CatchUp(id, start) => async move {
                     catch_up::run(&shared, &handle, id, start).await;
+                    Done::CaughtUp
+                }
+                .boxed(),
+                Task::Resume(waiting) => async move {
+                    resume::run(&shared, &handle, waiting).await;
                     Done::CaughtUp
                 }
                 .boxed(),

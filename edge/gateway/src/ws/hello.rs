@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use antiphon_proto::{client::Resumed, rpc::Summary};
+use antiphon_proto::{
+    client::{Resumed, Unavailable},
+    rpc::Summary,
+};
 use antiphon_session::{Accepted, CloseReason, HelloRequest, Refusal};
 use antiphon_types::{ConversationId, ErrorCode, Seq, TimestampMs, UserId};
 
@@ -21,7 +24,14 @@ pub(super) struct Opened {
     session_id: String,
     device_id: String,
     token_expires_at_ms: TimestampMs,
+    standing: Standing,
+}
+
+/// How the session's conversations stand.
+#[derive(Default)]
+struct Standing {
     resumed: Vec<Resumed>,
+    unavailable: Vec<Unavailable>,
 }
 
 impl Opened {
@@ -32,7 +42,8 @@ impl Opened {
             token_expires_at_ms: self.token_expires_at_ms,
             session_id: self.session_id.clone(),
             region: shared.calls.route().region().to_owned(),
-            resumed: self.resumed.clone(),
+            resumed: self.standing.resumed.clone(),
+            unavailable: self.standing.unavailable.clone(),
             edges: shared.other_edges(handle.key),
         }
     }
@@ -108,7 +119,7 @@ async fn open(shared: &Arc<Shared>, handle: &Arc<SessionHandle>, hello: HelloReq
     let known = cursors.keys().map(|id| (*id, 0));
     let followed: BTreeMap<ConversationId, u64> = known.chain(listed).collect();
 
-    let resumed = follow(shared, handle, user_id, &followed, &cursors).await?;
+    let standing = follow(shared, handle, user_id, &followed, &cursors).await;
     shared.newcomers.remove(handle);
     shared
         .presence
@@ -118,7 +129,7 @@ async fn open(shared: &Arc<Shared>, handle: &Arc<SessionHandle>, hello: HelloReq
         session_id,
         device_id: claims.device_id.to_string(),
         token_expires_at_ms: claims.expires_at_ms,
-        resumed,
+        standing,
     })
 }
 
@@ -146,14 +157,14 @@ fn admit(shared: &Shared, handle: &Arc<SessionHandle>, user_id: UserId) -> Resul
 }
 
 /// Puts the session into its conversations and reads where each stands. A session begins at the tail as it is before Welcome,
-/// so that everything sent after Welcome reaches it.
+/// so that everything sent after Welcome reaches it. Where that cannot be read now the session goes on asking after Welcome.
 async fn follow(
     shared: &Arc<Shared>,
     handle: &Arc<SessionHandle>,
     user_id: UserId,
     followed: &BTreeMap<ConversationId, u64>,
     cursors: &BTreeMap<ConversationId, Seq>,
-) -> Result<Vec<Resumed>, Refusal> {
+) -> Standing {
     let hub = &shared.hub;
     for (id, version) in followed {
         hub.join(handle, user_id, *id, *version);
@@ -161,20 +172,29 @@ async fn follow(
     let _ = tokio::time::timeout(CONFIRM_TIMEOUT, handle.all_confirmed()).await;
     // An epoch that is known before the summaries are asked for makes them the check of membership.
     let epochs: Vec<(ConversationId, Option<u64>)> = followed.keys().map(|id| (*id, hub.epoch(*id))).collect();
-    let summaries = shared.calls.summaries(user_id, followed.keys().copied()).await?;
+    let began_ms = shared.clock.now_ms();
+    let summaries = shared.calls.summaries(user_id, followed.keys().copied()).await;
 
-    let mut resumed = Vec::new();
+    let (mut standing, mut waiting) = (Standing::default(), BTreeMap::new());
     for (id, epoch) in epochs {
-        let Some(summary) = summaries.get(&id).filter(|summary| summary.member) else {
-            hub.leave(handle, id);
-            continue;
-        };
         // The feed may have brought the membership meanwhile: the device's cursor says better where the session begins, and two
         // who bring it up would push everything twice.
         handle.follows(|follows| follows.tasks.retain(|task| !task.brings_up(id)));
         let cursor = cursors.get(&id).copied();
+        if let Some(retry_after_ms) = summaries.unavailable.get(&id) {
+            standing.unavailable.push(Unavailable {
+                conversation_id: id.to_string(),
+                retry_after_ms: *retry_after_ms,
+            });
+            waiting.insert(id, cursor.map_or(Start::Since(began_ms), Start::After));
+            continue;
+        }
+        let Some(summary) = summaries.known.get(&id).filter(|summary| summary.member) else {
+            hub.leave(handle, id);
+            continue;
+        };
         if let Some(after) = cursor {
-            resumed.push(resumes(id, after, summary));
+            standing.resumed.push(resumes(id, after, summary));
         }
         let after = cursor.unwrap_or(summary.last_seq).min(summary.last_seq);
         let is_live = after == summary.last_seq
@@ -183,10 +203,13 @@ async fn follow(
             handle.give(Task::CatchUp(id, Start::After(after)));
         }
     }
-    Ok(resumed)
+    if !waiting.is_empty() {
+        handle.give(Task::Resume(waiting));
+    }
+    standing
 }
 
-fn resumes(id: ConversationId, after: Seq, summary: &Summary) -> Resumed {
+pub(super) fn resumes(id: ConversationId, after: Seq, summary: &Summary) -> Resumed {
     let is_truncated = summary.first_seq > after.saturating_add(1);
     Resumed {
         conversation_id: id.to_string(),

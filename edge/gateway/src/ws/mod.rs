@@ -4,6 +4,7 @@ mod catch_up;
 mod connection;
 mod hello;
 mod requests;
+mod resume;
 mod sends;
 
 use std::sync::Arc;

@@ -186,6 +186,93 @@ async fn who_is_no_member_gets_nothing_whatever_cursor_it_names() {
 }
 
 #[tokio::test]
+async fn a_slot_that_does_not_answer_hides_nothing_but_itself_and_is_resumed_when_it_does() {
+    let world = World::new();
+    let (lost, other) = (conversation(1), conversation(2));
+    for id in [lost, other] {
+        world.set_member(id, user(1), true, false);
+        (0..3).for_each(|_| _ = world.send(id, user(1), "before", false));
+    }
+    world.silent.lock().insert(lost);
+    let options = GatewayOptions {
+        summary_timeout_ms: 100,
+        ..GatewayOptions::default()
+    };
+    let edge = Edge::start(&world, options).await;
+    let (mut alice, welcome) = edge.hello(user(1), "phone", &[(lost, 1), (other, 3)]).await;
+    let of = |outcome: &str| -> Vec<&str> {
+        let all = welcome[outcome].as_array().unwrap().iter();
+        all.map(|it| it["conversationId"].as_str().unwrap()).collect()
+    };
+    assert_eq!(of("resumed"), [other.to_string()]);
+    assert_eq!(of("unavailable"), [lost.to_string()]);
+    assert_eq!(welcome["unavailable"][0]["retryAfterMs"], "1000");
+
+    world.send(other, user(1), "live", false);
+    assert_eq!(alice.seqs_until(4).await, [4]);
+    alice.say(&json!({"id": "s", "sync": {}})).await;
+    let listed = alice.next().await.unwrap()["conversations"]["conversations"].clone();
+    let listed = listed.as_array().unwrap();
+    let find = |id: ConversationId| listed.iter().find(|it| it["conversationId"] == id.to_string()).unwrap();
+    assert_eq!(
+        (find(lost)["unavailable"].as_bool(), find(lost).get("lastSeq")),
+        (Some(true), None)
+    );
+    assert_eq!(find(other)["lastSeq"], "4");
+
+    world.silent.lock().clear();
+    let resumed = alice.next().await.unwrap();
+    assert_eq!(
+        resumed["resumed"],
+        json!({"conversationId": lost.to_string(), "tailSeq": "3"})
+    );
+    assert_eq!(alice.seqs_until(3).await, [2, 3]);
+    world.send(lost, user(1), "after", false);
+    assert_eq!(alice.seqs_until(4).await, [4]);
+}
+
+#[tokio::test]
+async fn who_has_no_cursor_gets_what_was_sent_while_a_slot_did_not_answer() {
+    let world = World::new();
+    let id = group(&world, 3);
+    world.silent.lock().insert(id);
+    let options = GatewayOptions {
+        summary_timeout_ms: 100,
+        ..GatewayOptions::default()
+    };
+    let edge = Edge::start(&world, options).await;
+    let (mut alice, welcome) = edge.hello(user(1), "phone", &[]).await;
+    assert_eq!(welcome["unavailable"][0]["conversationId"], id.to_string());
+    tokio::time::sleep(Duration::from_millis(5)).await;
+    world.send(id, user(2), "meanwhile", false);
+    world.silent.lock().clear();
+    assert_eq!(alice.next().await.unwrap()["resumed"]["tailSeq"], "4");
+    assert!(alice.seqs_until(4).await.ends_with(&[4]));
+}
+
+#[tokio::test]
+async fn a_cursor_that_turns_out_to_be_of_no_conversation_of_the_users_is_said_to_be() {
+    let world = World::new();
+    let id = group(&world, 3);
+    world.silent.lock().insert(id);
+    let options = GatewayOptions {
+        summary_timeout_ms: 100,
+        ..GatewayOptions::default()
+    };
+    let edge = Edge::start(&world, options).await;
+    let (mut eve, welcome) = edge.hello(user(3), "phone", &[(id, 0)]).await;
+    assert_eq!(welcome["unavailable"][0]["conversationId"], id.to_string());
+    world.send(id, user(1), "secret", false);
+    world.silent.lock().clear();
+    let told = eve.next().await.unwrap();
+    assert_eq!(
+        (&told["conversation"]["change"], &told["conversation"]["userId"]),
+        (&json!("removed"), &json!(user(3).to_string()))
+    );
+    assert_eq!(eve.until_pong().await, Vec::<Value>::new());
+}
+
+#[tokio::test]
 async fn a_reader_that_never_reads_slows_nobody_and_is_told_what_it_missed() {
     let world = World::new();
     let id = group(&world, 0);

@@ -4,7 +4,7 @@ mod services;
 mod tokens;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
     sync::{Arc, atomic::AtomicU64},
     time::Duration,
@@ -38,6 +38,8 @@ pub struct World {
     pub fills: AtomicU64,
     /// Joins this conversation, and is sent some messages, while its list of conversations is read.
     pub joins_late: Mutex<Option<(ConversationId, UserId)>>,
+    /// Nothing is answered about these, as when their home is lost.
+    pub silent: Mutex<BTreeSet<ConversationId>>,
 }
 
 #[derive(Default)]
@@ -69,6 +71,7 @@ impl World {
             topics: Mutex::new(Topics::new(FeedOptions::default())),
             fills: AtomicU64::new(0),
             joins_late: Mutex::default(),
+            silent: Mutex::default(),
         })
     }
 

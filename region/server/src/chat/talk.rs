@@ -205,9 +205,16 @@ impl Talk {
                 self.screen
                     .note(&format!("messages before {from_seq} are not kept any more"));
             }
+            Event::Unavailable { conversation_id, .. } if conversation_id == self.picked.id => {
+                self.screen
+                    .note("where this conversation is kept cannot be reached now; what you write is sent when it can");
+            }
+            Event::Resumed { conversation_id } if conversation_id == self.picked.id => {
+                self.screen.note("this conversation can be reached again");
+            }
             Event::Tokens(tokens) => self.renewed(tokens),
             Event::LoggedOut { reason } => bail!("logged out: {reason}"),
-            Event::Typing(_) | Event::Presence(_) => {}
+            Event::Typing(_) | Event::Presence(_) | Event::Unavailable { .. } | Event::Resumed { .. } => {}
         }
         Ok(())
     }
@@ -300,10 +307,10 @@ impl Talk {
                 Some(peer) if !peer.is_empty() => self.name(peer).await,
                 Some(_) | None => view.title,
             };
-            self.screen.say(&format!(
-                "  {title}: {} messages, {} unread",
-                view.last_seq, view.unread
-            ));
+            self.screen.say(&match view.unavailable {
+                true => format!("  {title}: cannot be reached now"),
+                false => format!("  {title}: {} messages, {} unread", view.last_seq, view.unread),
+            });
         }
         Ok(())
     }

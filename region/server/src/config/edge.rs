@@ -34,6 +34,9 @@ pub(crate) struct EdgeSection {
     pub(crate) reconnect_window_ms: u32,
     /// How long a call to a service may take.
     pub(crate) call_timeout_ms: u64,
+    /// How long the home of conversations may take to say how they stand, for Hello and the list: longer, and they are shown as
+    /// unavailable.
+    pub(crate) summary_timeout_ms: u64,
     /// How long one write to a connection may take before the reader counts as gone.
     pub(crate) write_timeout_ms: u64,
     /// How long the head of an HTTP request may take to arrive; also how long an idle HTTP connection is kept.
@@ -145,6 +148,7 @@ impl Default for EdgeSection {
             drain_timeout_ms: 15_000,
             reconnect_window_ms: options.reconnect_window_ms,
             call_timeout_ms: options.call_timeout_ms,
+            summary_timeout_ms: options.summary_timeout_ms,
             write_timeout_ms: options.write_timeout_ms,
             header_timeout_ms: options.header_timeout_ms,
             request_timeout_ms: options.request_timeout_ms,
@@ -202,6 +206,7 @@ impl From<&Config> for GatewayOptions {
             },
             edge_id: config.node.region.clone(),
             call_timeout_ms: section.call_timeout_ms,
+            summary_timeout_ms: section.summary_timeout_ms,
             hello_work_timeout_ms: section.hello_work_timeout_ms,
             write_timeout_ms: section.write_timeout_ms,
             header_timeout_ms: section.header_timeout_ms,

@@ -174,6 +174,19 @@ impl rpc::message_server::Message for Home {
 
     async fn summaries(&self, request: Request<rpc::SummariesRequest>) -> Answer<rpc::SummariesResponse> {
         let request = request.into_inner();
+        let asked: Result<Vec<ConversationId>, Status> = request
+            .conversation_ids
+            .iter()
+            .map(|bytes| conversation(bytes))
+            .collect();
+        let asked = asked?;
+        let is_silent = {
+            let silent = self.0.silent.lock();
+            asked.iter().any(|id| silent.contains(id))
+        };
+        if is_silent {
+            return std::future::pending().await;
+        }
         let (state, who) = (self.0.state.lock(), user(&request.user_id)?);
         let mut summaries = Vec::new();
         for bytes in request.conversation_ids {
