@@ -6,7 +6,7 @@ use serde_json::Value;
 use tokio::{process::Command, time::timeout};
 
 use super::members::Probe;
-use crate::support::world::World;
+use crate::support::{until, world::World};
 
 const THREE: [&str; 3] = ["us-east", "eu-central", "ap-northeast"];
 const BINARY: &str = env!("CARGO_BIN_EXE_antiphon");
@@ -206,6 +206,15 @@ async fn an_edge_that_shows_nothing_is_broken_unless_it_is_meant_to_be_away() {
         Probe::start(&ports).await,
         Probe::with(&ports, &["--away", &gone]).await,
     ];
+    // Who was never connected knows of no other edge: there are two members of each probe.
+    until("everybody is connected", || async {
+        let metrics = reqwest::get(format!("http://127.0.0.1:{}/metrics", ports[2] + 1))
+            .await
+            .ok()?;
+        let metrics = metrics.text().await.ok()?;
+        metrics.lines().any(|line| line == "antiphon_sessions 4").then_some(())
+    })
+    .await;
     ctl(&world, &["process", THREE[2], "kill", "--down-ms", "3600000"]).await;
     let [unaware, aware] = probes.map(Probe::end);
     let ((unaware, fails), (aware, passes)) = tokio::join!(unaware, aware);
