@@ -13,6 +13,7 @@ mod groups;
 mod herd;
 mod members;
 mod operations;
+mod outage;
 mod presence;
 mod races;
 mod regions;
