@@ -17,7 +17,7 @@ use tempfile::TempDir;
 use tokio::process::{Child, Command};
 use tonic::{Code, transport::Endpoint};
 
-use crate::support::{Http, Person, RawSession, number, until};
+use crate::support::{Http, Person, RawSession, forget_what_steers_tests, number, until};
 
 const REGIONS: [&str; 3] = ["eu-central", "eu-west", "us-east"];
 /// Above those of worlds and single nodes' first ports.
@@ -85,7 +85,9 @@ impl Deployment {
     fn spawn(&self, at: usize) -> Child {
         let region = REGIONS[at];
         let log = File::create(self.path().join(format!("{region}.log"))).unwrap();
-        Command::new(env!("CARGO_BIN_EXE_antiphon"))
+        let mut command = Command::new(env!("CARGO_BIN_EXE_antiphon"));
+        forget_what_steers_tests(&mut command);
+        command
             .args(["up", "--config"])
             .arg(self.path().join(format!("{region}.toml")))
             .current_dir(self.path())

@@ -14,6 +14,7 @@ mod herd;
 mod members;
 mod operations;
 mod operator;
+mod outage;
 mod presence;
 mod races;
 mod regions;

@@ -1,11 +1,13 @@
 //! What black-box tests share: the real binary as a process, and clients that are not the SDK.
 
 pub(crate) mod binary;
+pub(crate) mod fdb;
 pub(crate) mod http;
 pub(crate) mod open_files;
 pub(crate) mod proxy;
 pub(crate) mod server;
 pub(crate) mod session;
+pub(crate) mod store;
 pub(crate) mod world;
 
 use std::{future::Future, time::Duration};
@@ -38,10 +40,12 @@ where
     }
 }
 
-/// Takes `ANTIPHON_CHAOS_…` out of the environment of a program, which would refuse it as a setting that it does not know.
+/// Takes `ANTIPHON_CHAOS_…`, `ANTIPHON_TEST_…` and `ANTIPHON_FDB_…` out of the environment of a program, which would refuse it as a setting that it does not know.
 pub(crate) fn forget_what_steers_tests(command: &mut tokio::process::Command) {
     let names = std::env::vars_os().map(|(name, _)| name);
-    for name in names.filter(|name| name.to_string_lossy().starts_with("ANTIPHON_CHAOS_")) {
+    let prefixes = ["ANTIPHON_CHAOS_", "ANTIPHON_TEST_", "ANTIPHON_FDB_"];
+    let steers = |name: &str| prefixes.iter().any(|prefix| name.starts_with(prefix));
+    for name in names.filter(|name| steers(&name.to_string_lossy())) {
         command.env_remove(name);
     }
 }

@@ -13,7 +13,13 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use super::{Http, Person, RawSession, forget_what_steers_tests, until};
+use super::{
+    Http, Person, RawSession,
+    fdb::Cluster,
+    forget_what_steers_tests,
+    store::{self, flags},
+    until,
+};
 
 /// Below the ports that the system gives to outgoing connections.
 const PORTS: std::ops::Range<u16> = 10_000..32_000;
@@ -26,6 +32,8 @@ pub(crate) struct Server {
     folder: TempDir,
     port: u16,
     settings: Vec<(String, String)>,
+    /// Of its store.
+    flags: Vec<String>,
     child: Option<Child>,
 }
 
@@ -37,13 +45,20 @@ impl Server {
 
     /// Starts with settings (`edge.hello_timeout_ms`) and waits until it is ready.
     pub(crate) async fn with(settings: &[(&str, &str)]) -> Self {
+        Self::on(store::cluster(), settings).await
+    }
+
+    /// Starts on a cluster of FoundationDB with settings, and waits until it is ready.
+    pub(crate) async fn on(cluster: Option<&Cluster>, settings: &[(&str, &str)]) -> Self {
         // Passwords are hashed cheaply: these tests are not about guessing them.
         let cheap = [
             ("identity.password_memory_kib", "64"),
             ("identity.password_iterations", "1"),
         ];
+        let folder = tempfile::tempdir().unwrap();
         let mut server = Self {
-            folder: tempfile::tempdir().unwrap(),
+            flags: flags(cluster, folder.path()),
+            folder,
             port: free_port(),
             settings: cheap
                 .iter()
@@ -81,6 +96,7 @@ impl Server {
             .arg("--data")
             .arg(self.folder.path().join("data"))
             .args(["--base-port", &self.port.to_string()])
+            .args(&self.flags)
             .current_dir(self.folder.path())
             .envs(self.settings.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())

@@ -10,7 +10,11 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
 
-use super::{Http, Person, forget_what_steers_tests, until};
+use super::{
+    Http, Person, forget_what_steers_tests,
+    store::{self, flags},
+    until,
+};
 
 /// Below those of single nodes, in blocks of one world.
 const PORTS: std::ops::Range<u16> = 2_000..9_800;
@@ -39,12 +43,13 @@ impl World {
 
     /// A world that was not started yet.
     pub(crate) fn stopped(regions: &[&str]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
         Self {
-            folder: tempfile::tempdir().unwrap(),
+            flags: flags(store::cluster(), folder.path()),
+            folder,
             regions: regions.iter().map(|region| (*region).to_owned()).collect(),
             gone: Vec::new(),
             base_port: free_block(),
-            flags: Vec::new(),
             child: None,
         }
     }

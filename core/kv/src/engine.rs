@@ -7,8 +7,11 @@ use std::{collections::BTreeSet, fmt};
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 
-pub use crate::write::{Atomic, Mutation, WriteSet, fold};
 use crate::{KvError, Page, RangeRead, Watch};
+pub use crate::{
+    range::PAGE_BYTES_MAX,
+    write::{Atomic, Mutation, WriteSet, fold},
+};
 
 /// An engine under the port: the embedded one, and FoundationDB's in a crate of its own.
 pub trait Engine: fmt::Debug + Send + Sync + 'static {
@@ -20,6 +23,10 @@ pub trait Engine: fmt::Debug + Send + Sync + 'static {
     fn health(&self) -> BoxFuture<'_, Result<(), KvError>>;
     /// Waits for the commits in flight and releases everything.
     fn close(&self) -> BoxFuture<'_, Result<(), KvError>>;
+    /// What metrics call it.
+    fn name(&self) -> &'static str {
+        "other"
+    }
 }
 
 /// A snapshot of the whole store, and the way to commit what was decided on it.
@@ -30,7 +37,7 @@ pub trait Snapshot: Send + Sync + 'static {
     /// one pair at least.
     fn range(&self, range: RangeRead) -> BoxFuture<'_, Result<Page, KvError>>;
     /// Commits `writes` if nothing of `reads` has changed since the snapshot. Never called with an empty write set.
-    /// [`KvError::CommitUnknown`] when it may or may not have happened.
+    /// [`KvError::CommitUnknown`] when it may or may not have happened, or may still happen.
     fn commit(&self, reads: Reads, writes: WriteSet) -> BoxFuture<'_, Result<(), KvError>>;
 }
 

@@ -6,7 +6,8 @@ pub enum KvError {
     /// Something that was read has changed; run the transaction again.
     #[error("the transaction conflicts with another one")]
     Conflict,
-    /// The commit may or may not have happened; look for what it wrote.
+    /// The commit may or may not have happened; look for what it wrote. Where it was cut off by time it may even still happen, so
+    /// look in a transaction that writes what the commit has read: one of the two fails.
     #[error("the result of the commit is unknown")]
     CommitUnknown,
     /// A key, value or transaction is over the port's limit.
@@ -49,6 +50,21 @@ impl KvError {
     #[must_use]
     pub const fn is_retryable(&self) -> bool {
         matches!(self, Self::Conflict | Self::TooOld { .. } | Self::Unavailable(_))
+    }
+
+    /// Whether the store does not answer, be it after many attempts.
+    #[must_use]
+    pub fn is_unavailable(&self) -> bool {
+        match self {
+            Self::Unavailable(_) => true,
+            Self::RetriesExhausted { last, .. } => last.is_unavailable(),
+            Self::Conflict
+            | Self::CommitUnknown
+            | Self::TooLarge { .. }
+            | Self::TooOld { .. }
+            | Self::Closed
+            | Self::Io(_) => false,
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use futures_util::{FutureExt as _, future::BoxFuture};
 use tokio::time::Instant;
 
-use crate::{CommitFault, EmbeddedOptions, Faults, KvError, Limits, Txn, embedded, engine::Engine};
+use crate::{CommitFault, EmbeddedOptions, Faults, KvError, Limits, Txn, embedded, engine::Engine, meters::Meters};
 
 /// The store. Cheap to clone; the engine is erased inside.
 #[derive(Debug, Clone)]
@@ -12,6 +12,7 @@ pub struct Kv {
     engine: Arc<dyn Engine>,
     limits: Limits,
     faults: Option<Faults>,
+    meters: Arc<Meters>,
 }
 
 /// How often a transaction is tried.
@@ -37,10 +38,17 @@ impl Kv {
     #[must_use]
     pub fn over(engine: Arc<dyn Engine>) -> Self {
         Self {
+            meters: Arc::new(Meters::of(engine.name())),
             engine,
             limits: Limits::default(),
             faults: None,
         }
+    }
+
+    /// What a transaction may hold.
+    #[must_use]
+    pub const fn limits(&self) -> Limits {
+        self.limits
     }
 
     /// The same store under other limits. An engine may not bear more than the default ones.
@@ -86,7 +94,7 @@ impl Kv {
                 let last = Box::new(failure);
                 return Err(KvError::RetriesExhausted { attempts, last }.into());
             }
-            metrics::counter!("antiphon_kv_retries_total").increment(1);
+            self.meters.retries.increment(1);
             tokio::time::sleep(backoff).await;
         }
     }
@@ -107,7 +115,8 @@ impl Kv {
     }
 
     pub(crate) async fn begin(&self) -> Result<Txn, KvError> {
-        Ok(Txn::new(self.engine.begin().await?, self.limits))
+        let snapshot = self.engine.begin().await?;
+        Ok(Txn::new(snapshot, self.limits, self.meters.clone()))
     }
 
     pub(crate) async fn commit(&self, txn: &Txn) -> Result<(), KvError> {
@@ -119,13 +128,13 @@ impl Kv {
         if let Some(CommitFault::Before(error)) = fault {
             return Err(error);
         }
-        let started = Instant::now();
-        let result = txn.snapshot().commit(reads, writes).await;
-        metrics::histogram!("antiphon_kv_commit_seconds").record(started.elapsed().as_secs_f64());
-        match fault {
-            Some(CommitFault::After(error)) => result.and(Err(error)),
-            Some(CommitFault::Before(_)) | None => result,
+        let (started, bytes) = (Instant::now(), writes.bytes());
+        let mut result = txn.snapshot().commit(reads, writes).await;
+        if let Some(CommitFault::After(error)) = fault {
+            result = result.and(Err(error));
         }
+        self.meters.committed(started.elapsed(), bytes, result.as_ref().err());
+        result
     }
 
     /// Resolves when `key` has changed after this call returned (or wakes up without a change: read again).

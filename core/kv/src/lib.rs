@@ -20,6 +20,7 @@ mod error;
 mod faults;
 mod kv;
 mod limits;
+mod meters;
 mod range;
 mod txn;
 mod write;

@@ -36,7 +36,7 @@ pub struct Page {
 }
 
 /// Bytes of keys and values after which a page ends.
-pub(crate) const PAGE_BYTES_MAX: usize = 256 * 1_024;
+pub const PAGE_BYTES_MAX: usize = 256 * 1_024;
 
 impl RangeRead {
     pub(crate) fn is_empty(&self) -> bool {

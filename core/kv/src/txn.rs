@@ -7,6 +7,7 @@ use tokio::time::Instant;
 use crate::{
     KvError, Limits, Page, RangeRead,
     engine::{Reads, Snapshot},
+    meters::Meters,
     range::{PAGE_BYTES_MAX, overlaid},
     write::{Atomic, Buffered, WriteSet, fold},
 };
@@ -20,6 +21,7 @@ pub struct Txn {
 struct Shared {
     snapshot: Box<dyn Snapshot>,
     limits: Limits,
+    meters: Arc<Meters>,
     started: Instant,
     state: Mutex<State>,
 }
@@ -42,10 +44,11 @@ enum Isolation {
 }
 
 impl Txn {
-    pub(crate) fn new(snapshot: Box<dyn Snapshot>, limits: Limits) -> Self {
+    pub(crate) fn new(snapshot: Box<dyn Snapshot>, limits: Limits, meters: Arc<Meters>) -> Self {
         let shared = Shared {
             snapshot,
             limits,
+            meters,
             started: Instant::now(),
             state: Mutex::default(),
         };
@@ -151,6 +154,7 @@ impl Txn {
             atomics
         };
         let stored = self.shared.snapshot.get(key).await?;
+        self.shared.meters.read(stored.as_ref().map_or(0, Bytes::len));
         Ok(fold(&atomics, stored))
     }
 
@@ -185,6 +189,8 @@ impl Txn {
             // One more than asked for tells whether there is more.
             rest.limit = (range.limit - page.pairs.len()).saturating_add(1);
             let stored = self.shared.snapshot.range(rest.clone()).await?;
+            let lengths = stored.pairs.iter().map(|pair| pair.key.len() + pair.value.len());
+            self.shared.meters.read(lengths.sum());
             let (start, end) = match stored.pairs.last() {
                 Some(last) if stored.more => rest.up_to(&last.key),
                 Some(_) | None => (rest.start.clone(), rest.end.clone()),

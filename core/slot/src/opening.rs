@@ -47,8 +47,9 @@ pub(crate) async fn open(node: &Node, slot: Slot, grant: Grant, in_sync: &InSync
             Ok(protocol)
         });
         match opened.await {
-            // An opening of unknown result may simply be done again: it moves nothing.
-            Err(BatchError::Kv(error)) if attempts < ATTEMPTS => {
+            // An opening of unknown result may simply be done again: it moves nothing. A store that does not answer was tried for long
+            // enough: those who wait are refused, and the next one opens the slot again.
+            Err(BatchError::Kv(error)) if attempts < ATTEMPTS && !error.is_unavailable() => {
                 warn!(slot = slot.number(), %error, attempts, "opening the slot failed; trying again");
                 sleep(pause).await;
                 pause = (pause * 2).min(PAUSE.1);

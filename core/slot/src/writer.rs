@@ -245,6 +245,7 @@ impl Writer {
             }
             Err(BatchError::Kv(error)) => {
                 protocol.not_committed();
+                self.refuse_waiting(&error);
                 refuse(&commands, &SlotError::Kv(error));
                 return Ok(());
             }
@@ -281,7 +282,7 @@ impl Writer {
 
     /// Commits the proposal, and does not rest before it is known whether that happened.
     async fn settle(
-        &self,
+        &mut self,
         protocol: &Protocol,
         proposal: &Proposal,
         commands: &[Arc<dyn Command>],
@@ -308,7 +309,9 @@ impl Writer {
                     return Err(BatchError::Slot(SlotError::Unsettled { slot: self.slot, epoch }));
                 }
                 // Once a commit is unknown, no other failure settles it.
-                Err(BatchError::Kv(error)) if unknown && !matches!(error, KvError::Closed) => {}
+                Err(BatchError::Kv(error)) if unknown && !matches!(error, KvError::Closed) => {
+                    self.refuse_waiting(&error);
+                }
                 Err(error) => return Err(error),
             }
             warn!(
@@ -322,6 +325,19 @@ impl Writer {
                 // The store may never answer again; whoever opens the slot next finds what became of it.
                 () = self.closing.cancelled() => return Err(BatchError::Slot(SlotError::Closed { slot: self.slot })),
             }
+        }
+    }
+
+    /// When the store does not answer: tells those who wait now, and not after a wait of their own. Nothing of theirs was begun.
+    fn refuse_waiting(&mut self, error: &KvError) {
+        if !error.is_unavailable() {
+            return;
+        }
+        while let Ok(command) = self.queue.try_recv() {
+            self.taken.push_back(command);
+        }
+        for command in self.taken.drain(..) {
+            command.fail(SlotError::Kv(error.clone()));
         }
     }
 

@@ -1,11 +1,17 @@
 //! The command line.
 
-use std::{env, ffi::OsString, io, io::Write as _, path::PathBuf};
+use std::{
+    env,
+    ffi::OsString,
+    io,
+    io::Write as _,
+    path::{self, PathBuf},
+};
 
 use anyhow::{Context as _, Result};
 use clap::{Args, Parser, Subcommand};
 
-use crate::{chat, config, ctl, deployment::Membership, probe, shutdown::Shutdown, up, world};
+use crate::{chat, config, ctl, deployment::Membership, probe, shutdown::Shutdown, store, up, world};
 
 /// An instant-messaging backend that runs in many regions at once.
 #[derive(Debug, Parser)]
@@ -60,6 +66,7 @@ Examples:
   antiphon up --regions local
   antiphon up --regions us-west,sa-east,af-south,ap-south --wan
   antiphon up --data /var/lib/antiphon --base-port 9000
+  antiphon up --store fdb --fdb-cluster-file /etc/foundationdb/fdb.cluster
   antiphon up --set slot.queue_len_max=8192 --set telemetry.otlp_endpoint=http://127.0.0.1:4318";
 
 const CTL_EXAMPLES: &str = "\
@@ -108,6 +115,18 @@ struct NodeArgs {
     /// Make links between regions as slow as between the places that their names stand for
     #[arg(long)]
     wan: bool,
+    #[command(flatten)]
+    store: StoreArgs,
+}
+
+#[derive(Debug, Default, Args)]
+struct StoreArgs {
+    /// What keeps the slots: `embedded`, or `fdb` in a binary that was built with it [default: embedded]
+    #[arg(long, value_name = "ENGINE")]
+    store: Option<String>,
+    /// Cluster file of FoundationDB; each region has keys of its own in the cluster [default: /etc/foundationdb/fdb.cluster]
+    #[arg(long, value_name = "FILE")]
+    fdb_cluster_file: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -127,10 +146,12 @@ impl Cli {
     pub(crate) async fn run(self) -> Result<()> {
         match self.command {
             Command::Up(args) => {
-                let passed = self.common.passed();
+                let mut passed = self.common.passed();
+                passed.extend(args.node.store.passed()?);
                 let effective = config::load(&sources(self.common, args.node)?)?;
                 let is_default = effective.is_default("world.regions");
                 let mut config = effective.config;
+                store::is_built_in(config.store.engine)?;
                 if config.world.regions.is_empty() || !config.deployment.regions.is_empty() {
                     world::none_in(&config.node.data)?;
                     let membership = Membership::of_config(&config)?;
@@ -166,6 +187,32 @@ impl CommonArgs {
     }
 }
 
+impl StoreArgs {
+    /// Key, value and flag of what is set.
+    fn settings(&self) -> Result<Vec<(&'static str, String, &'static str)>> {
+        let mut settings = Vec::new();
+        if let Some(engine) = &self.store {
+            settings.push(("store.engine", engine.clone(), "--store"));
+        }
+        if let Some(file) = &self.fdb_cluster_file {
+            let file = path::absolute(file)?;
+            let file = file
+                .to_str()
+                .with_context(|| format!("--fdb-cluster-file {}: is not UTF-8", file.display()))?;
+            settings.push(("store.fdb_cluster_file", file.to_owned(), "--fdb-cluster-file"));
+        }
+        Ok(settings)
+    }
+
+    /// As flags for the regions of a world.
+    fn passed(&self) -> Result<Vec<OsString>> {
+        let settings = self.settings()?.into_iter();
+        Ok(settings
+            .flat_map(|(key, value, _)| ["--set".into(), format!("{key}={value}").into()])
+            .collect())
+    }
+}
+
 fn sources(common: CommonArgs, node: NodeArgs) -> Result<config::Sources> {
     let mut flags = Vec::new();
     for setting in common.set {
@@ -195,6 +242,9 @@ fn sources(common: CommonArgs, node: NodeArgs) -> Result<config::Sources> {
             flag("world.regions", String::new(), "--regions");
         }
         several => flag("world.regions", several.join(","), "--regions"),
+    }
+    for (key, value, name) in node.store.settings()? {
+        flag(key, value, name);
     }
     if node.wan {
         flag("world.wan", true.to_string(), "--wan");
@@ -226,5 +276,24 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_store_is_that_of_each_region_of_a_world() {
+        let line = [
+            "antiphon",
+            "up",
+            "--store",
+            "fdb",
+            "--fdb-cluster-file",
+            "some/fdb.cluster",
+        ];
+        let Command::Up(args) = Cli::parse_from(line).command else {
+            panic!("another command");
+        };
+        let file = path::absolute("some/fdb.cluster").unwrap();
+        let passed = args.node.store.passed().unwrap();
+        let file = format!("store.fdb_cluster_file={}", file.display());
+        assert_eq!(passed, ["--set", "store.engine=fdb", "--set", &file]);
     }
 }

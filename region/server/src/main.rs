@@ -15,6 +15,7 @@ mod probe;
 mod regions;
 mod shutdown;
 mod stamp;
+mod store;
 #[cfg_attr(not(test), expect(dead_code, reason = "the command comes with the second engine"))]
 mod store_copy;
 mod telemetry;
@@ -32,10 +33,14 @@ fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return failed(&error.into()),
     };
-    match runtime.block_on(cli.run()) {
+    let code = match runtime.block_on(cli.run()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => failed(&error),
-    }
+    };
+    // Whatever still holds a store goes first.
+    drop(runtime);
+    store::stop();
+    code
 }
 
 fn failed(error: &anyhow::Error) -> ExitCode {

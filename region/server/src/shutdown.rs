@@ -10,6 +10,8 @@ use tokio::{
     signal::unix::{Signal, SignalKind, signal},
 };
 
+use crate::store;
+
 /// What a shell reports of a program ended by SIGINT.
 const ENDED_AT_ONCE: i32 = 130;
 
@@ -54,6 +56,7 @@ impl Shutdown {
         tokio::spawn(async move {
             let again = self.next().await;
             tracing::warn!(signal = again, "asked a second time, ending at once");
+            store::stop();
             process::exit(ENDED_AT_ONCE);
         });
         name

@@ -9,6 +9,9 @@ use anyhow::{Context as _, Result, bail};
 /// The tuple of one byte string: it comes before every key of a slot, which begins with a number.
 const STAMP: &[u8] = b"\x01stamp\0";
 
+/// The name of the deployment, in a store that is one of several in a cluster.
+const NAME: &[u8] = b"\x01deployment\0";
+
 /// Who opens the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Opener {
@@ -66,6 +69,31 @@ pub(crate) async fn check(kv: &Kv, opener: Opener) -> Result<()> {
     }
 }
 
+/// Checks that a store in a cluster is of the deployment of this name, and names a new one. After [`check`], which takes a store with a
+/// name for one that is in use.
+///
+/// # Errors
+/// When it is of another, with what to do.
+pub(crate) async fn check_name(kv: &Kv, deployment: &str) -> Result<()> {
+    let found = kv.transact(|txn| async move {
+        let found = txn.get(NAME).await?;
+        if found.is_none() {
+            txn.set(NAME.to_vec(), deployment.as_bytes().to_vec());
+        }
+        Ok::<_, KvError>(found)
+    });
+    match found
+        .await
+        .context("the name of the store's deployment cannot be read")?
+    {
+        Some(name) if *name != *deployment.as_bytes() => bail!(
+            "the store belongs to the deployment {:?} and not to {deployment:?}: choose another prefix (setting `store.fdb_prefix`)",
+            String::from_utf8_lossy(&name)
+        ),
+        Some(_) | None => Ok(()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use antiphon_kv::EmbeddedOptions;
@@ -107,6 +135,21 @@ mod tests {
         check(&kv, FOUNDED).await.unwrap();
         assert!(refused(&kv, OTHER).await.contains("do not belong together"));
         assert!(refused(&kv, Opener::Alone).await.contains("deployment.regions"));
+    }
+
+    #[tokio::test]
+    async fn a_store_of_a_cluster_serves_one_deployment() {
+        let (_folder, kv) = store().await;
+        check(&kv, NEW).await.unwrap();
+        for _ in 0..2 {
+            check_name(&kv, "one").await.unwrap();
+            check(&kv, FOUNDED).await.unwrap();
+        }
+        let refused = check_name(&kv, "two").await.unwrap_err().to_string();
+        assert!(
+            refused.contains("\"one\"") && refused.contains("store.fdb_prefix"),
+            "{refused}"
+        );
     }
 
     #[tokio::test]

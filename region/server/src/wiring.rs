@@ -8,7 +8,7 @@ use antiphon_directory::{Route, Table, TableWatch};
 use antiphon_feed::Topics;
 use antiphon_gateway::Gateway;
 use antiphon_identity::{Identity, TokenVerifier};
-use antiphon_kv::{EmbeddedOptions, Kv};
+use antiphon_kv::Kv;
 use antiphon_message::{FeedHome, MessageService};
 use antiphon_presence::{MaySee, PresenceService};
 use antiphon_proto::rpc::{PairExistsRequest, conversation_client::ConversationClient};
@@ -22,10 +22,11 @@ use tonic::service::Routes;
 
 use crate::{
     admin::Readiness,
-    config::{Config, StoreEngine},
+    config::Config,
     deployment::Membership,
     regions::{Regions, RegionsRunning},
     stamp::{self, Opener},
+    store,
 };
 
 /// How often it is looked whether a signing key is due.
@@ -59,13 +60,21 @@ impl Node {
     ) -> Result<Self> {
         let region = &config.node.region;
         let clock = Clock::system();
-        let kv = open_store(config, folder).await?;
+        let kv = store::open(config, folder).await?;
         readiness.store_opened(kv.clone());
         let regions = match membership {
             Some(membership) => Some(Regions::open(membership, folder, ReplicaLog::new(kv.clone())).await?),
             None => None,
         };
-        stamp::check(&kv, regions.as_ref().map_or(Opener::Alone, Regions::opener)).await?;
+        let opener = regions.as_ref().map_or(Opener::Alone, Regions::opener);
+        stamp::check(&kv, opener)
+            .await
+            .with_context(|| store::place(config, folder))?;
+        if store::is_shared(config) {
+            stamp::check_name(&kv, &config.deployment.name)
+                .await
+                .with_context(|| store::place(config, folder))?;
+        }
         if let Some(regions) = &regions {
             readiness.directory_opened(regions.directory.clone());
         }
@@ -208,16 +217,4 @@ fn may_see(route: Route) -> MaySee {
             answer.is_ok_and(|answer| answer.into_inner().exists)
         })
     })
-}
-
-async fn open_store(config: &Config, folder: &Path) -> Result<Kv> {
-    let path = folder.join("store");
-    let StoreEngine::Embedded = config.store.engine;
-    let options = EmbeddedOptions {
-        path: path.clone(),
-        cache_bytes: config.store.cache_bytes,
-        watches_max: config.store.watches_max,
-    };
-    let opened = Kv::open_embedded(options).await;
-    opened.with_context(|| format!("the store in {} cannot be opened", path.display()))
 }

@@ -31,7 +31,7 @@ fn assert_too_large<T: std::fmt::Debug>(result: Result<T, KvError>, thing: &str,
 /// The limits themselves are allowed.
 pub async fn what_is_at_the_limit_is_accepted(kv: &Kv) {
     let space = Space::new(kv, "at_the_limit").await;
-    let limits = Limits::default();
+    let limits = kv.limits();
     let mut key = space.key("").to_vec();
     key.resize(limits.key_bytes_max, b'k');
     let value = vec![b'v'; limits.value_bytes_max];
@@ -45,7 +45,7 @@ pub async fn what_is_at_the_limit_is_accepted(kv: &Kv) {
 /// Keys and values over their limits fail the next read and the commit; an empty key fails too.
 pub async fn long_keys_and_values_are_refused(kv: &Kv) {
     let space = Space::new(kv, "over_the_limit").await;
-    let limits = Limits::default();
+    let limits = kv.limits();
     let (key, value) = (
         vec![b'k'; limits.key_bytes_max + 1],
         vec![b'v'; limits.value_bytes_max + 1],
@@ -99,7 +99,7 @@ fn fill(txn: &Txn, space: Space, bytes: usize) {
 /// All keys and values of a transaction together have a limit.
 pub async fn a_large_transaction_is_refused(kv: &Kv) {
     let space = Space::new(kv, "large_transaction").await;
-    let limit = Limits::default().transaction_bytes_max;
+    let limit = kv.limits().transaction_bytes_max;
     let refused = write(kv, |txn| fill(txn, space, limit + 1)).await;
     assert_too_large(refused, "a transaction", limit + 1, limit);
     let left = kv.begin().await.unwrap().range(space.all()).await.unwrap();
@@ -112,7 +112,7 @@ pub async fn reads_count_for_the_size_of_a_transaction(kv: &Kv) {
     let (one, two) = (space.key("one"), space.key("two"));
     let limits = Limits {
         transaction_bytes_max: one.len() * 2,
-        ..Limits::default()
+        ..kv.limits()
     };
     let kv = kv.clone().with_limits(limits);
     let txn = kv.begin().await.unwrap();
@@ -146,7 +146,7 @@ pub async fn an_old_transaction_is_refused(kv: &Kv) {
     let space = Space::new(kv, "old").await;
     let short = kv.clone().with_limits(Limits {
         transaction_age_ms_max: 200,
-        ..Limits::default()
+        ..kv.limits()
     });
     let txn = short.begin().await.unwrap();
     txn.get(&space.key("a")).await.unwrap();

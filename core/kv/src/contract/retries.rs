@@ -56,7 +56,7 @@ pub async fn a_wrapped_failure_of_the_store_is_tried_again(kv: &Kv) {
     let key = Space::new(kv, "wrapped_retry").await.key("n");
     let short = kv.clone().with_limits(Limits {
         transaction_age_ms_max: 200,
-        ..Limits::default()
+        ..kv.limits()
     });
     let runs = AtomicU32::new(0);
     let done: Result<(), Failure> = short

@@ -110,9 +110,6 @@ impl Committer {
 
     fn judge(&mut self, commit: Commit, group: &mut Group) -> Answer {
         let result = self.accept(commit.generation.version, &commit.reads, commit.writes, group);
-        if matches!(result, Err(KvError::Conflict)) {
-            metrics::counter!("antiphon_kv_conflicts_total").increment(1);
-        }
         (commit.answer, result)
     }
 

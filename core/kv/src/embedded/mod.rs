@@ -190,6 +190,10 @@ impl Engine for Embedded {
     fn close(&self) -> BoxFuture<'_, Result<(), KvError>> {
         self.shut().boxed()
     }
+
+    fn name(&self) -> &'static str {
+        "embedded"
+    }
 }
 
 impl fmt::Debug for Embedded {

@@ -26,6 +26,8 @@ const MAY_BE_ZERO: [&str; 13] = [
     "edge.session_rate_per_second",
 ];
 
+const FDB_PREFIX_BYTES_MAX: usize = 64;
+
 /// Refuses values that no part could work with.
 pub(super) fn check(effective: &Effective) -> Result<(), ConfigError> {
     let config = &effective.config;
@@ -87,6 +89,25 @@ pub(super) fn check(effective: &Effective) -> Result<(), ConfigError> {
         "must be at most 65534: metrics and health are on the port after it",
     )?;
     check_deployment(effective)?;
+    let store = &config.store;
+    require(
+        "store.fdb_prefix",
+        store.fdb_prefix.len() <= FDB_PREFIX_BYTES_MAX && !store.fdb_prefix.contains('\0'),
+        "must be at most 64 bytes without a zero among them: it is part of every key",
+    )?;
+    let tls_files = [
+        ("store.fdb_tls_certificate_file", &store.fdb_tls_certificate_file),
+        ("store.fdb_tls_key_file", &store.fdb_tls_key_file),
+        ("store.fdb_tls_ca_file", &store.fdb_tls_ca_file),
+    ];
+    let has_tls = tls_files.iter().any(|(_, file)| !file.as_os_str().is_empty());
+    for (key, file) in tls_files {
+        require(
+            key,
+            !has_tls || !file.as_os_str().is_empty(),
+            "must be set, as the other two of store.fdb_tls_* are",
+        )?;
+    }
     require(
         "telemetry.trace_ratio",
         (0.0..=1.0).contains(&config.telemetry.trace_ratio),

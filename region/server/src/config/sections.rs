@@ -68,20 +68,39 @@ impl Default for NodeSection {
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct StoreSection {
-    /// The engine: `embedded` keeps its files in the data folder.
+    /// The engine: `embedded` keeps its files in the data folder; `fdb` keeps the slots in a FoundationDB cluster, and takes a binary that
+    /// was built with `--features antiphon/fdb`.
     pub(crate) engine: StoreEngine,
-    /// Bytes of memory for blocks that were read.
+    /// Bytes of memory for blocks that were read; of `embedded` only.
     pub(crate) cache_bytes: u64,
     /// Watches on keys that may wait at once.
     pub(crate) watches_max: usize,
+    /// The cluster file of `fdb`; its client rewrites it when the coordinators move. Empty: the client's own default,
+    /// `/etc/foundationdb/fdb.cluster`.
+    pub(crate) fdb_cluster_file: PathBuf,
+    /// What the keys of the deployment begin with in the cluster, followed by the region's name, so that several may share one. Empty:
+    /// `deployment.name`.
+    pub(crate) fdb_prefix: String,
+    /// How long the cluster may take for one step of a transaction (its beginning, a read, its commit) before it counts as unavailable.
+    pub(crate) fdb_transaction_timeout_ms: u64,
+    /// PEM file of the certificate that is shown to the cluster. Empty: no TLS, and so for the two below.
+    pub(crate) fdb_tls_certificate_file: PathBuf,
+    /// PEM file of the certificate's key.
+    pub(crate) fdb_tls_key_file: PathBuf,
+    /// PEM file of the authority that signs the certificates of the cluster.
+    pub(crate) fdb_tls_ca_file: PathBuf,
+    /// Folder of the trace files of FoundationDB's client. Empty: none.
+    pub(crate) fdb_trace_folder: PathBuf,
 }
 
-/// The engines that this build holds.
+/// What keeps the slots.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum StoreEngine {
     /// A store inside this process.
     Embedded,
+    /// A FoundationDB cluster.
+    Fdb,
 }
 
 impl Default for StoreSection {
@@ -91,6 +110,13 @@ impl Default for StoreSection {
             engine: StoreEngine::Embedded,
             cache_bytes: options.cache_bytes,
             watches_max: options.watches_max,
+            fdb_cluster_file: PathBuf::new(),
+            fdb_prefix: String::new(),
+            fdb_transaction_timeout_ms: 2_000,
+            fdb_tls_certificate_file: PathBuf::new(),
+            fdb_tls_key_file: PathBuf::new(),
+            fdb_tls_ca_file: PathBuf::new(),
+            fdb_trace_folder: PathBuf::new(),
         }
     }
 }

@@ -270,3 +270,29 @@ fn the_reference_in_docs_is_up_to_date() {
 fn defaults() -> String {
     toml::to_string(&Config::default()).unwrap()
 }
+
+#[test]
+fn foundationdb_takes_all_of_its_tls_files_and_a_prefix_that_can_be_one() {
+    let refused = |settings: &[(&str, &str)]| {
+        let sources = Sources {
+            flags: settings.iter().map(|(key, text)| flag(key, text)).collect(),
+            ..Sources::default()
+        };
+        load(&sources).err().map(|error| error.to_string())
+    };
+    let (certificate, key, ca) = (
+        ("store.fdb_tls_certificate_file", "a.pem"),
+        ("store.fdb_tls_key_file", "a.key"),
+        ("store.fdb_tls_ca_file", "ca.pem"),
+    );
+    assert_eq!(refused(&[("store.engine", "fdb"), certificate, key, ca]), None);
+    assert!(refused(&[certificate, ca]).unwrap().contains("store.fdb_tls_key_file"));
+    assert!(refused(&[key]).unwrap().contains("store.fdb_tls_certificate_file"));
+    for prefix in ["with\0zero", &"long".repeat(20)] {
+        assert!(
+            refused(&[("store.fdb_prefix", prefix)])
+                .unwrap()
+                .contains("store.fdb_prefix")
+        );
+    }
+}
