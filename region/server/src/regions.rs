@@ -13,6 +13,7 @@ use antiphon_directory::{
     serve_nodes,
 };
 use antiphon_message::Salvager;
+use antiphon_nodes::Share;
 use antiphon_replication::{Followers, Homing, Propose, ReplicationHome, ReplicationOptions};
 use antiphon_slot::{Lease, ReplicaLog, Slots};
 use antiphon_types::Clock;
@@ -62,7 +63,12 @@ impl Regions {
     ///
     /// # Errors
     /// What could not be opened.
-    pub(crate) async fn open(membership: Membership, folder: &Path, log: ReplicaLog, clock: &Clock) -> Result<Self> {
+    pub(crate) async fn open(
+        membership: Membership,
+        folder: &Path,
+        (log, share): (ReplicaLog, Share),
+        clock: &Clock,
+    ) -> Result<Self> {
         let Membership {
             deployment,
             name,
@@ -101,7 +107,7 @@ impl Regions {
             let changes = keeper.watch();
             Lease::new(move || keeper.is_valid(), changes)
         };
-        let route = Route::between(&name, directory.table(), dialer);
+        let route = Route::of_node(&name, directory.table(), dialer, share);
         let options = ReplicationOptions::default();
         Ok(Self {
             home: ReplicationHome::new(log.clone(), &options),
@@ -162,7 +168,8 @@ impl Regions {
             self.home.clone(),
             self.followers.clone(),
             self.options,
-        );
+        )
+        .sharing(self.route.share().clone());
         let homing = tokio::spawn(homing.run(stop_homing.clone()));
         // Without a lease nothing that is homed here is answered.
         let mut lease = self.keeper.watch();

@@ -10,6 +10,7 @@ use antiphon_gateway::Gateway;
 use antiphon_identity::{Identity, TokenVerifier};
 use antiphon_kv::{EmbeddedOptions, Kv};
 use antiphon_message::{FeedHome, MessageService};
+use antiphon_nodes::Share;
 use antiphon_presence::{MaySee, PresenceService};
 use antiphon_proto::rpc::{PairExistsRequest, conversation_client::ConversationClient};
 use antiphon_slot::{CommitObserver, Hooks, Lease, ReplicaLog, SlotOptions, Slots, protocol::InSync};
@@ -62,7 +63,10 @@ impl Node {
         let kv = open_store(config, folder).await?;
         readiness.store_opened(kv.clone());
         let regions = match membership {
-            Some(membership) => Some(Regions::open(membership, folder, ReplicaLog::new(kv.clone()), &clock).await?),
+            Some(membership) => {
+                let log = ReplicaLog::new(kv.clone());
+                Some(Regions::open(membership, folder, (log, Share::alone()), &clock).await?)
+            }
             None => None,
         };
         stamp::check(&kv, regions.as_ref().map_or(Opener::Alone, Regions::opener)).await?;
