@@ -56,6 +56,7 @@ impl Slots {
 
     /// Nothing is appended meanwhile, so that the store shows the same at each page once the tail that was found is applied.
     async fn page_while_opening(&self, slot: Slot, range: RangeRead, end: LogIndex) -> Result<Option<Page>, SlotError> {
+        let owner = self.runtime(slot)?.owner;
         let (range, header_key) = (&range, &keys::header(slot));
         let read = self.inner.node.kv.transact(|txn| async move {
             let header = txn.snapshot_get(header_key).await?;
@@ -65,6 +66,6 @@ impl Slots {
         let Some(header) = header else { return Ok(None) };
         let header = decode_header(slot, &header)?;
         let is_whole = header.last_index == end && header.applied_index == end;
-        Ok((header.owner == self.inner.owner.as_slice() && is_whole).then_some(page))
+        Ok((header.owner == owner.as_slice() && is_whole).then_some(page))
     }
 }

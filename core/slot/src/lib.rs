@@ -29,6 +29,7 @@ mod node;
 mod observer;
 mod opening;
 mod options;
+mod owners;
 pub mod protocol;
 mod read;
 mod replica;

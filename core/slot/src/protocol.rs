@@ -423,6 +423,7 @@ impl Protocol {
             applied_index: self.applied_index,
             high_watermark: self.high_watermark,
             copying: false,
+            copy: 0,
             undo_first_index: self.undo_first_index,
         }
     }

@@ -8,6 +8,7 @@ use antiphon_types::{
 };
 use bytes::Bytes;
 use prost::Message as _;
+use rand::random;
 
 use crate::{
     SlotError,
@@ -26,7 +27,8 @@ const TRIM_RUN: u64 = 64;
 /// The replicas' end of the slots in one store. Cheap to clone.
 ///
 /// Every change reads the header and names the epoch it is made under: once a higher one was promised, nothing of a lower one is
-/// stored any more. Calls for one slot are made one after another.
+/// stored any more. What drops anything names the log too that it was decided on: two nodes of a region may for a moment both follow
+/// a slot into the store that they share, and what one has said to hold stays.
 #[derive(Clone)]
 pub struct ReplicaLog {
     kv: Kv,
@@ -169,11 +171,15 @@ impl ReplicaLog {
     /// [`ReplicaLog::forget_cut`], so that their messages can be proposed again.
     ///
     /// # Errors
-    /// As [`ReplicaLog::append`]; [`SlotError::Corrupt`] when what a cut entry has overwritten is not known: take a copy then.
-    pub async fn cut(&self, slot: Slot, epoch: Epoch, keep: LogIndex) -> Result<Header, SlotError> {
+    /// As [`ReplicaLog::append`]; [`SlotError::Stale`] when the log is not `known` any more; [`SlotError::Corrupt`] when what a cut entry
+    /// has overwritten is not known: take a copy then.
+    pub async fn cut(&self, slot: Slot, epoch: Epoch, known: &Header, keep: LogIndex) -> Result<Header, SlotError> {
+        let mut known = known.clone();
         loop {
+            let expected = &known;
             let cut = self.transact(slot, |txn, mut header| async move {
                 expect_epoch(slot, epoch, &header)?;
+                expect_log(slot, expected, &header)?;
                 if header.last_index <= keep {
                     return Ok((header, true));
                 }
@@ -214,6 +220,7 @@ impl ReplicaLog {
             if is_done {
                 return Ok(header);
             }
+            known = header;
         }
     }
 
@@ -229,11 +236,12 @@ impl ReplicaLog {
         page.await
     }
 
-    /// Stores a page of a copy.
+    /// Stores a page of the copy that [`ReplicaLog::begin_copy`] has named so.
     ///
     /// # Errors
-    /// As [`ReplicaLog::append`]; [`SlotError::ForeignKey`] for a key that is not the slot's.
-    pub async fn put(&self, slot: Slot, epoch: Epoch, pairs: &[Write]) -> Result<(), SlotError> {
+    /// As [`ReplicaLog::append`]; [`SlotError::Stale`] when another copy was begun since; [`SlotError::ForeignKey`] for a key that is not
+    /// the slot's.
+    pub async fn put(&self, slot: Slot, epoch: Epoch, copy: u64, pairs: &[Write]) -> Result<(), SlotError> {
         let mut rest = pairs;
         while !rest.is_empty() {
             let mut bytes = 0;
@@ -247,6 +255,7 @@ impl ReplicaLog {
                 if !chunk.iter().all(|write| keys::is_service_key(slot, &write.key)) {
                     return Err(SlotError::ForeignKey { slot });
                 }
+                expect_copy(slot, copy, &header)?;
                 apply(&txn, chunk);
                 Ok(())
             });
@@ -256,28 +265,30 @@ impl ReplicaLog {
         Ok(())
     }
 
-    /// Forgets the cut entries up to `index`: their messages were proposed again.
+    /// Forgets the cut entry at `index`: its messages were proposed again.
     ///
     /// # Errors
     /// As [`ReplicaLog::append`].
     pub async fn forget_cut(&self, slot: Slot, epoch: Epoch, index: LogIndex) -> Result<(), SlotError> {
         let cleared = self.transact(slot, |txn, header| async move {
             expect_epoch(slot, epoch, &header)?;
-            txn.clear_range(keys::cut(slot, 0), keys::cut(slot, index.saturating_add(1)));
+            txn.clear(keys::cut(slot, index));
             Ok(())
         });
         cleared.await
     }
 
     /// Begins a copy of the whole slot: what is stored is dropped, and counts as nothing until [`ReplicaLog::copied`]. Entries that are
-    /// not known to be with others are kept aside as those of a cut are.
+    /// not known to be with others are kept aside as those of a cut are. The header names the copy.
     ///
     /// # Errors
-    /// As [`ReplicaLog::append`].
-    pub async fn begin_copy(&self, slot: Slot, epoch: Epoch) -> Result<(), SlotError> {
-        self.put_aside(slot, epoch).await?;
+    /// As [`ReplicaLog::append`]; [`SlotError::Stale`] when the log is not `known` any more.
+    pub async fn begin_copy(&self, slot: Slot, epoch: Epoch, known: &Header) -> Result<Header, SlotError> {
+        let copy = random();
+        let known = &self.put_aside(slot, epoch, known.clone(), copy).await?;
         let begun = self.transact(slot, |txn, header| async move {
             expect_epoch(slot, epoch, &header)?;
+            expect_log(slot, known, &header)?;
             let (start, end) = keys::services(slot);
             txn.clear_range(start, end);
             txn.clear_range(keys::log(slot, 0), keys::log(slot, LogIndex::MAX));
@@ -286,56 +297,62 @@ impl ReplicaLog {
                 epoch,
                 first_index: 1,
                 copying: true,
+                copy,
                 ..Header::default()
             };
             txn.set(keys::header(slot), header.encode_to_vec());
-            Ok(())
+            Ok(header)
         });
         begun.await
     }
 
     /// Moves the end of the log that is not known to be with others among the cut entries. From the first on the slot counts as
-    /// nothing: its log has a hole.
-    async fn put_aside(&self, slot: Slot, epoch: Epoch) -> Result<(), SlotError> {
+    /// nothing: its log has a hole. Returns the header then.
+    async fn put_aside(&self, slot: Slot, epoch: Epoch, mut known: Header, copy: u64) -> Result<Header, SlotError> {
         loop {
+            let expected = &known;
             let moved = self.transact(slot, |txn, mut header| async move {
                 expect_epoch(slot, epoch, &header)?;
+                expect_log(slot, expected, &header)?;
                 let from = undo_first_index(&header);
                 let range = between(keys::log(slot, from), keys::log(slot, LogIndex::MAX), PAGE_LEN);
                 let page = decoded(slot, txn.snapshot_range(range).await?.pairs)?;
                 if page.is_empty() {
-                    return Ok(true);
+                    return Ok((header, true));
                 }
                 for entry in &page {
                     txn.set(keys::cut(slot, entry.index), entry.encode_to_vec());
                     txn.clear(keys::log(slot, entry.index));
                 }
-                header.copying = true;
+                (header.copying, header.copy) = (true, copy);
                 txn.set(keys::header(slot), header.encode_to_vec());
-                Ok(false)
+                Ok((header, false))
             });
-            if moved.await? {
-                return Ok(());
+            let (header, is_done) = moved.await?;
+            if is_done {
+                return Ok(header);
             }
+            known = header;
         }
     }
 
     /// Ends a copy that began when the home's log ended at `last_index`: entries after it are to be applied on top.
     ///
     /// # Errors
-    /// As [`ReplicaLog::append`].
+    /// As [`ReplicaLog::append`]; [`SlotError::Stale`] when another copy was begun since.
     pub async fn copied(
         &self,
         slot: Slot,
         epoch: Epoch,
-        last_index: LogIndex,
-        carried_index: LogIndex,
+        copy: u64,
+        (last_index, carried_index): (LogIndex, LogIndex),
         epochs: Vec<EpochStart>,
     ) -> Result<Header, SlotError> {
         let copied = self.transact(slot, |txn, header| {
             let epochs = epochs.clone();
             async move {
                 expect_epoch(slot, epoch, &header)?;
+                expect_copy(slot, copy, &header)?;
                 let header = Header {
                     epoch,
                     last_index,
@@ -426,6 +443,26 @@ fn expect_epoch(slot: Slot, epoch: Epoch, header: &Header) -> Result<(), SlotErr
         return Ok(());
     }
     Err(promised_higher(slot, header))
+}
+
+/// Whether the log is the one that the caller knows: by its end, whose batch nobody else has written.
+fn expect_log(slot: Slot, known: &Header, header: &Header) -> Result<(), SlotError> {
+    let is_known = header.last_index == known.last_index
+        && header.last_batch_id == known.last_batch_id
+        && (header.copying, header.copy) == (known.copying, known.copy);
+    if is_known {
+        return Ok(());
+    }
+    let (expected, found) = (known.last_index, header.last_index);
+    Err(SlotError::Stale { slot, expected, found })
+}
+
+const fn expect_copy(slot: Slot, copy: u64, header: &Header) -> Result<(), SlotError> {
+    if header.copying && header.copy == copy {
+        return Ok(());
+    }
+    let (expected, found) = (0, header.last_index);
+    Err(SlotError::Stale { slot, expected, found })
 }
 
 const fn promised_higher(slot: Slot, header: &Header) -> SlotError {

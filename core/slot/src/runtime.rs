@@ -6,11 +6,18 @@ use tokio::{
     time,
 };
 
-use crate::{SlotError, command::Command, protocol::LogState, signals::Signals};
+use crate::{
+    SlotError,
+    command::Command,
+    protocol::{LogState, OwnerToken},
+    signals::Signals,
+};
 
 /// An open slot as its users see it: the way into the writer's task, and what the task tells.
 pub(crate) struct Runtime {
     pub(crate) slot: Slot,
+    /// What the header holds as long as nobody else has taken the slot.
+    pub(crate) owner: OwnerToken,
     pub(crate) queue: mpsc::Sender<Arc<dyn Command>>,
     pub(crate) phase: watch::Receiver<Phase>,
     pub(crate) carried: watch::Receiver<LogIndex>,
@@ -34,6 +41,16 @@ pub(crate) enum Phase {
 }
 
 impl Runtime {
+    /// Why the writer takes nothing any more.
+    pub(crate) fn gone(&self) -> SlotError {
+        let slot = self.slot;
+        match &*self.phase.borrow() {
+            Phase::Fenced(epoch) => SlotError::NotHome { slot, epoch: *epoch },
+            Phase::Ended(error) => error.clone(),
+            Phase::Opening | Phase::Serving(_) | Phase::HandedOver => SlotError::Closed { slot },
+        }
+    }
+
     /// Waits until the slot serves and its high watermark has reached `index`; returns the high watermark.
     pub(crate) async fn reached(&self, index: LogIndex, timeout: Duration) -> Result<LogIndex, SlotError> {
         if let Phase::Serving(high_watermark) = *self.phase.borrow()

@@ -1,4 +1,11 @@
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{
+    future::Future,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use antiphon_kv::{Kv, KvError};
 use antiphon_types::{
@@ -36,7 +43,8 @@ pub struct Slots {
 }
 
 pub(crate) struct Inner {
-    pub(crate) owner: OwnerToken,
+    owner: OwnerToken,
+    openings: AtomicU64,
     pub(crate) node: Node,
     places: Box<[Mutex<Place>]>,
     tasks: TaskTracker,
@@ -44,7 +52,7 @@ pub(crate) struct Inner {
 }
 
 /// What this node knows of one slot.
-enum Place {
+pub(crate) enum Place {
     /// Not ours, as far as we know.
     Elsewhere { epoch: Epoch },
     /// Ours, and not used yet.
@@ -53,11 +61,11 @@ enum Place {
     Open(Open),
 }
 
-struct Open {
+pub(crate) struct Open {
     epoch: Epoch,
     /// The latest that was granted.
     in_sync: InSync,
-    runtime: Arc<Runtime>,
+    pub(crate) runtime: Arc<Runtime>,
 }
 
 impl Place {
@@ -76,6 +84,7 @@ impl Slots {
         let places = Slot::all().map(|_| Mutex::new(Place::Elsewhere { epoch: 0 })).collect();
         let inner = Inner {
             owner,
+            openings: AtomicU64::new(0),
             node: Node::new(kv, options, hooks),
             places,
             tasks: TaskTracker::new(),
@@ -101,7 +110,8 @@ impl Slots {
         *place = Place::Granted { epoch, in_sync };
     }
 
-    /// Another region is home of `slot` under `epoch`: whoever waits here is sent there.
+    /// Another is to serve `slot` under `epoch`, another region or another node of this one: whoever waits here is sent there. It may be
+    /// granted again under the same epoch.
     pub fn withdraw(&self, slot: Slot, epoch: Epoch) {
         let mut place = self.inner.place(slot).lock();
         if epoch < place.epoch() {
@@ -235,7 +245,7 @@ impl Slots {
                     retry_after_ms: 100,
                 }
             }
-            mpsc::error::TrySendError::Closed(_) => SlotError::Closed { slot },
+            mpsc::error::TrySendError::Closed(_) => runtime.gone(),
         })?;
         match time::timeout(options.write_timeout, answer).await {
             Ok(Ok(result)) => result,
@@ -294,7 +304,7 @@ impl Slots {
         if sabotage::is_broken(Rule::ReadsStopAtTheHighWatermark) {
             high_watermark = LogIndex::MAX;
         }
-        let owner = self.inner.owner;
+        let owner = runtime.owner;
         let header_key = keys::header(slot);
         let result = self
             .inner
@@ -311,19 +321,19 @@ impl Slots {
                         }
                     };
                     if header.owner != owner.as_slice() {
-                        return Err(ReadError(
-                            SlotError::NotHome {
-                                slot,
-                                epoch: header.epoch,
-                            }
-                            .into(),
-                        ));
+                        return Ok((None, header.epoch));
                     }
-                    Ok((value.await.map_err(ReadError)?, header.last_index))
+                    let value = value.await.map_err(ReadError)?;
+                    Ok((Some((value, header.last_index)), header.epoch))
                 }
             })
             .await;
-        let answer = result.map_err(|ReadError(error)| error)?;
+        let (answer, fenced_by) = result.map_err(|ReadError(error)| error)?;
+        let Some(answer) = answer else {
+            // Its writer hears of it now, and not with its next batch.
+            runtime.signals.tell(|untold| untold.withdrawn = Some(fenced_by));
+            return Err(SlotError::NotHome { slot, epoch: fenced_by }.into());
+        };
         if !self.inner.node.lease.is_valid() {
             return Err(SlotError::NoLease { slot }.into());
         }
@@ -384,10 +394,8 @@ impl Slots {
         let (log_sender, log) = watch::channel(LogState::default());
         let (carried_sender, carried) = watch::channel(0);
         let signals = Arc::new(Signals::default());
-        let grant = Grant {
-            epoch,
-            owner: self.inner.owner,
-        };
+        let owner = self.inner.opening();
+        let grant = Grant { epoch, owner };
         let tells = Tells {
             phase: phase_sender,
             log: log_sender,
@@ -406,11 +414,12 @@ impl Slots {
         self.inner.tasks.spawn(async move {
             let ended = writer.run(in_sync, tasks).await;
             if let Some(inner) = inner.upgrade() {
-                inner.left(slot, epoch, ended);
+                inner.left(slot, owner, ended);
             }
         });
         Arc::new(Runtime {
             slot,
+            owner,
             queue: queue_sender,
             phase,
             carried,
@@ -422,20 +431,28 @@ impl Slots {
 
 impl Inner {
     #[allow(clippy::indexing_slicing, reason = "one place for each slot")]
-    fn place(&self, slot: Slot) -> &Mutex<Place> {
+    pub(crate) fn place(&self, slot: Slot) -> &Mutex<Place> {
         &self.places[usize::from(slot.number())]
     }
 
-    /// The writer of `slot` under `epoch` has ended: fenced by a higher epoch, or to be opened again at the next use.
-    fn left(&self, slot: Slot, epoch: Epoch, fenced_by: Option<Epoch>) {
+    /// The token of the next opening. One that opens a slot again, which was taken from it and given back, fences its own earlier
+    /// opening too: that may have a commit under way.
+    fn opening(&self) -> OwnerToken {
+        let number = self.openings.fetch_add(1, Ordering::Relaxed);
+        let token = u128::from_be_bytes(self.owner).wrapping_add(number.into());
+        token.to_be_bytes()
+    }
+
+    /// The writer of an opening of `slot` has ended: fenced by another owner, or to be opened again at the next use.
+    fn left(&self, slot: Slot, owner: OwnerToken, fenced_by: Option<Epoch>) {
         let mut place = self.place(slot).lock();
         if let Place::Open(open) = &*place
-            && open.epoch == epoch
+            && open.runtime.owner == owner
         {
             *place = match fenced_by {
                 Some(epoch) => Place::Elsewhere { epoch },
                 None => Place::Granted {
-                    epoch,
+                    epoch: open.epoch,
                     in_sync: open.in_sync.clone(),
                 },
             };

@@ -142,7 +142,8 @@ async fn a_lower_epoch_stores_nothing_once_a_higher_one_is_promised() {
         replica.log.append(slot(), 3, 2, &entries(3, 3..=3), watermark(3)).await
     ));
     assert!(is_refused(replica.log.apply_to(slot(), 3, watermark(3)).await));
-    assert!(is_refused(replica.log.cut(slot(), 3, 1).await));
+    let known = replica.log.header(slot()).await.unwrap();
+    assert!(is_refused(replica.log.cut(slot(), 3, &known, 1).await));
     assert!(is_refused(replica.log.promise(slot(), 3).await));
     assert_eq!(replica.log.header(slot()).await.unwrap().last_index, 2);
 }
@@ -178,8 +179,8 @@ async fn what_is_cut_is_kept_aside_until_it_is_forgotten() {
         .await
         .unwrap();
 
-    log.promise(slot(), 3).await.unwrap();
-    let header = log.cut(slot(), 3, 12).await.unwrap();
+    let known = log.promise(slot(), 3).await.unwrap();
+    let header = log.cut(slot(), 3, &known, 12).await.unwrap();
     assert_eq!(
         (header.last_index, header.applied_index, header.high_watermark),
         (12, 11, 11)
@@ -220,11 +221,12 @@ async fn a_copy_keeps_aside_what_is_not_known_to_be_with_others() {
         .unwrap();
     log.promise(slot(), 3).await.unwrap();
 
-    log.begin_copy(slot(), 3).await.unwrap();
+    let known = log.header(slot()).await.unwrap();
+    let begun = log.begin_copy(slot(), 3, &known).await.unwrap();
     assert_eq!(replica.last_applied().await, 0);
     // Once more, as after a crash in between: nothing of it is lost.
-    log.begin_copy(slot(), 3).await.unwrap();
-    let header = log.copied(slot(), 3, 400, 400, Vec::new()).await.unwrap();
+    let begun = log.begin_copy(slot(), 3, &begun).await.unwrap();
+    let header = log.copied(slot(), 3, begun.copy, (400, 400), Vec::new()).await.unwrap();
     assert_eq!((header.first_index, header.last_index), (401, 400));
     assert_eq!(cut_off(log).await, entries(2, 101..=300));
 }
@@ -234,9 +236,10 @@ async fn a_copy_does_not_end_under_an_epoch_that_was_followed_by_another() {
     let replica = Replica::new().await;
     let log = &replica.log;
     log.promise(slot(), 3).await.unwrap();
-    log.begin_copy(slot(), 3).await.unwrap();
+    let known = log.header(slot()).await.unwrap();
+    let begun = log.begin_copy(slot(), 3, &known).await.unwrap();
     log.promise(slot(), 4).await.unwrap();
-    let late = log.copied(slot(), 3, 400, 400, Vec::new()).await;
+    let late = log.copied(slot(), 3, begun.copy, (400, 400), Vec::new()).await;
     assert!(matches!(late, Err(SlotError::NotHome { epoch: 4, .. })), "{late:?}");
     assert_eq!(log.header(slot()).await.unwrap().epoch, 4);
 }
@@ -281,7 +284,7 @@ async fn a_home_that_returns_takes_back_what_was_never_committed() {
     // The standby became home with the two entries that it holds.
     let header = replica.log.promise(slot(), 2).await.unwrap();
     assert_eq!(header.last_index, 4);
-    replica.log.cut(slot(), 2, 2).await.unwrap();
+    replica.log.cut(slot(), 2, &header, 2).await.unwrap();
     assert_eq!(replica.last_applied().await, 2);
     assert!(replica.value("own-1").await.is_some() && replica.value("own-2").await.is_some());
     assert_eq!(
@@ -298,7 +301,7 @@ async fn a_home_that_returns_takes_back_what_was_never_committed() {
         .await
         .unwrap();
     assert_eq!(header.undo_first_index, 0);
-    let cut = replica.log.cut(slot(), 2, 1).await;
+    let cut = replica.log.cut(slot(), 2, &header, 1).await;
     assert!(matches!(cut, Err(SlotError::Corrupt { .. })), "{cut:?}");
 }
 
@@ -306,14 +309,15 @@ async fn a_home_that_returns_takes_back_what_was_never_committed() {
 async fn a_copy_counts_as_nothing_until_it_is_whole() {
     let replica = Replica::new().await;
     replica.log.promise(slot(), 2).await.unwrap();
-    replica
+    let known = replica
         .log
         .append(slot(), 2, 0, &entries(2, 1..=5), watermark(5))
         .await
         .unwrap();
-    replica.log.begin_copy(slot(), 2).await.unwrap();
+    let header = replica.log.begin_copy(slot(), 2, &known).await.unwrap();
     assert_eq!(replica.value("own-3").await, None);
-    let header = replica.log.header(slot()).await.unwrap();
+    assert_eq!(header, replica.log.header(slot()).await.unwrap());
+    let copy = header.copy;
     assert!(header.copying && header.last_index == 0);
     let appended = replica.log.append(slot(), 2, 0, &entries(2, 1..=1), watermark(0)).await;
     assert!(matches!(appended, Err(SlotError::Stale { .. })), "{appended:?}");
@@ -322,18 +326,18 @@ async fn a_copy_counts_as_nothing_until_it_is_whole() {
         key: key("own-80"),
         value: Some(Bytes::from_static(b"80")),
     }];
-    replica.log.put(slot(), 2, &page).await.unwrap();
+    replica.log.put(slot(), 2, copy, &page).await.unwrap();
     let epochs = vec![EpochStart {
         epoch: 2,
         first_index: 1,
     }];
-    let header = replica.log.copied(slot(), 2, 80, 70, epochs).await.unwrap();
+    let header = replica.log.copied(slot(), 2, copy, (80, 70), epochs).await.unwrap();
     assert_eq!(
         (header.last_index, header.first_index, header.applied_index),
         (80, 81, 80)
     );
     // What came with the copy cannot be taken back.
-    let cut = replica.log.cut(slot(), 2, 79).await;
+    let cut = replica.log.cut(slot(), 2, &header, 79).await;
     assert!(matches!(cut, Err(SlotError::Corrupt { .. })), "{cut:?}");
     replica
         .log
@@ -348,6 +352,7 @@ async fn a_copy_counts_as_nothing_until_it_is_whole() {
         .put(
             slot(),
             2,
+            copy,
             &[Write {
                 key: foreign,
                 value: None,
@@ -399,4 +404,69 @@ async fn a_home_that_lost_its_slot_here_writes_nothing_more() {
         .await
         .unwrap();
     assert_eq!(replica.last_applied().await, 2);
+}
+
+/// Two nodes of a region, with one store, both follow the slot for a moment.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_decided_on_another_log_drops_nothing() {
+    let replica = Replica::new().await;
+    let log = &replica.log;
+    log.promise(slot(), 2).await.unwrap();
+    log.append(slot(), 2, 0, &entries(1, 1..=10), watermark(8))
+        .await
+        .unwrap();
+    let known = log.promise(slot(), 3).await.unwrap();
+
+    // One has cut and goes on when what the other was told comes to be done.
+    log.cut(slot(), 3, &known, 8).await.unwrap();
+    let held = log
+        .append(slot(), 3, 8, &entries(3, 9..=10), watermark(8))
+        .await
+        .unwrap();
+    assert_eq!(held.last_index, known.last_index);
+    let is_stale = |result: Result<_, SlotError>| matches!(result, Err(SlotError::Stale { .. }));
+    assert!(is_stale(log.cut(slot(), 3, &known, 8).await));
+    assert!(is_stale(log.begin_copy(slot(), 3, &known).await));
+    assert_eq!(log.header(slot()).await.unwrap(), held);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_copies_the_later_goes_on() {
+    let replica = Replica::new().await;
+    let log = &replica.log;
+    let known = log.promise(slot(), 2).await.unwrap();
+    let page = |text: &'static str| {
+        [Write {
+            key: key(text),
+            value: Some(Bytes::from_static(b"1")),
+        }]
+    };
+    let first = log.begin_copy(slot(), 2, &known).await.unwrap();
+    log.put(slot(), 2, first.copy, &page("first")).await.unwrap();
+    let second = log.begin_copy(slot(), 2, &first).await.unwrap();
+
+    let is_stale = |result| matches!(result, Err(SlotError::Stale { .. }));
+    assert!(is_stale(log.put(slot(), 2, first.copy, &page("more")).await));
+    let ended = log.copied(slot(), 2, first.copy, (9, 9), vec![]).await;
+    assert!(is_stale(ended.map(|_| ())));
+
+    log.put(slot(), 2, second.copy, &page("second")).await.unwrap();
+    log.copied(slot(), 2, second.copy, (5, 5), vec![]).await.unwrap();
+    let values = (replica.value("first").await, replica.value("second").await.is_some());
+    assert_eq!(values, (None, true));
+    // A page that comes late changes nothing any more.
+    assert!(is_stale(log.put(slot(), 2, second.copy, &page("second")).await));
+}
+
+/// A copy that was under way when the slot got another home.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_end_of_a_copy_takes_no_promise_back() {
+    let replica = Replica::new().await;
+    let log = &replica.log;
+    let known = log.promise(slot(), 2).await.unwrap();
+    let copy = log.begin_copy(slot(), 2, &known).await.unwrap().copy;
+    log.promise(slot(), 3).await.unwrap();
+    let ended = log.copied(slot(), 2, copy, (9, 9), vec![]).await;
+    assert!(matches!(ended, Err(SlotError::NotHome { epoch: 3, .. })), "{ended:?}");
+    assert_eq!(log.header(slot()).await.unwrap().epoch, 3);
 }

@@ -1,11 +1,11 @@
-//! One stream to one home region, kept up.
+//! One stream to one process that serves slots at their home, kept up.
 
 use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use antiphon_directory::Route;
+use antiphon_directory::{Owner, Route};
 use antiphon_feed::{INTEREST_LEN_MAX, Topic, Topics};
 use antiphon_proto::rpc::{FeedBatch, FeedItem, Interest, feed_client::FeedClient, feed_item::Body};
 use antiphon_types::{Clock, Seq, trace};
@@ -25,13 +25,13 @@ const BATCH_BYTES_MAX: usize = 64 << 20;
 const HEALTHY: Duration = Duration::from_secs(10);
 
 pub(crate) struct Link {
-    pub(crate) home: Arc<str>,
+    pub(crate) home: Owner,
     pub(crate) interests: Mutex<Interests>,
     changed: Notify,
 }
 
 impl Link {
-    pub(crate) fn new(home: Arc<str>) -> Self {
+    pub(crate) fn new(home: Owner) -> Self {
         Self {
             home,
             interests: Mutex::default(),
@@ -82,7 +82,7 @@ impl Link {
             self.changed.notified().await;
         }
         let number = self.interests.lock().link_is_new();
-        let mut client = FeedClient::new(route.to_region(&self.home)).max_decoding_message_size(BATCH_BYTES_MAX);
+        let mut client = FeedClient::new(route.to_owner(&self.home)).max_decoding_message_size(BATCH_BYTES_MAX);
         let mut batches = match client.follow(self.clone().outgoing(number)).await {
             Ok(response) => response.into_inner(),
             Err(status) => return status,

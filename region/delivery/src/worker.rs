@@ -1,6 +1,6 @@
 use std::{collections::HashMap, sync::Arc};
 
-use antiphon_directory::Route;
+use antiphon_directory::{Owner, Route};
 use antiphon_feed::{FeedOptions, Followed, Hop, Subscriber, Topic, Topics, follow};
 use antiphon_proto::rpc::{
     FeedItem, Interest,
@@ -50,7 +50,7 @@ struct Worker {
     clock: Clock,
     options: DeliveryOptions,
     topics: Arc<Topics>,
-    links: Mutex<HashMap<Arc<str>, Arc<Link>>>,
+    links: Mutex<HashMap<Owner, Arc<Link>>>,
     tasks: TaskTracker,
     closing: CancellationToken,
 }
@@ -71,7 +71,7 @@ impl DeliveryWorker {
             tasks,
             closing,
         });
-        worker.tasks.spawn(follow_table(worker.clone()));
+        worker.tasks.spawn(follow_owners(worker.clone()));
         Self { worker }
     }
 
@@ -125,7 +125,7 @@ impl Hop for Worker {
     fn left(self: &Arc<Self>, topics: &[Topic]) {
         for topic in topics {
             let now = self.link_of(topic);
-            // The table may have moved on since the topic was joined.
+            // The slot may have moved since the topic was joined.
             let links: Vec<Arc<Link>> = self.links.lock().values().cloned().collect();
             let link = std::iter::once(now)
                 .chain(links)
@@ -140,14 +140,13 @@ impl Hop for Worker {
 
 impl Worker {
     fn link_of(&self, topic: &Topic) -> Arc<Link> {
-        let table = self.route.table().load();
-        let home = &table.placement(topic.slot()).home;
+        let home = self.route.owner(topic.slot()).unwrap_or_else(|| self.here());
         let mut links = self.links.lock();
-        if let Some(link) = links.get(home) {
+        if let Some(link) = links.get(&home) {
             return link.clone();
         }
         let link = Arc::new(Link::new(home.clone()));
-        links.insert(home.clone(), link.clone());
+        links.insert(home, link.clone());
         let running = link.clone().run(
             self.route.clone(),
             self.topics.clone(),
@@ -159,15 +158,22 @@ impl Worker {
         link
     }
 
-    /// Follows each topic where its slot is homed now.
+    /// This process: it keeps the topics of slots that nobody is known to serve, until somebody is.
+    fn here(&self) -> Owner {
+        Owner {
+            region: self.route.region().into(),
+            node: None,
+        }
+    }
+
+    /// Follows each topic where its slot is served now.
     fn rehome(self: &Arc<Self>) {
-        let table = self.route.table().load();
         let links: Vec<Arc<Link>> = self.links.lock().values().cloned().collect();
         for link in links {
             let moved = link
                 .interests
                 .lock()
-                .take_out(|topic| table.placement(topic.slot()).home != link.home);
+                .take_out(|topic| self.route.owner(topic.slot()).is_some_and(|owner| owner != link.home));
             if moved.is_empty() {
                 continue;
             }
@@ -187,13 +193,12 @@ impl Worker {
     }
 }
 
-/// Follows the directory's table.
-async fn follow_table(worker: Arc<Worker>) {
-    let watch = worker.route.table().clone();
+/// Follows the slots to whoever serves them.
+async fn follow_owners(worker: Arc<Worker>) {
     let following = async {
-        let mut seen = watch.version();
+        let mut seen = worker.route.seen();
         loop {
-            seen = watch.changed(seen).await.version();
+            seen = worker.route.changed(seen).await;
             worker.rehome();
         }
     };

@@ -16,7 +16,7 @@ pub use error::{DirectoryError, StartError};
 pub use node::{DirectoryNode, DirectoryService, LeaseKeeper, LeaseOptions, NodeOptions, PeerStatus, Role, Status};
 pub use raft::{Dial, OptionsError, RaftOptions, RaftService};
 pub use route::{
-    Connect, Detour, DevelopmentCa, Dialer, NodeTls, PeerRegion, Route, SlotRoute, TlsError, Wire, serve_nodes,
-    serve_wires,
+    Connect, Detour, DevelopmentCa, Dialer, NodeTls, Owner, PeerRegion, Route, Seen, SlotRoute, TlsError, Wire,
+    serve_nodes, serve_wires,
 };
 pub use table::{Placement, Table, TableRegion, TableWatch};

@@ -1,10 +1,11 @@
 use std::{collections::BTreeMap, sync::Arc};
 
+use antiphon_nodes::NodeId;
 use antiphon_types::{Epoch, SLOT_COUNT, Slot};
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
 
-use crate::domain::{self, Addresses, Durability, RegionId, RegionStatus, State};
+use crate::domain::{self, Addresses, Durability, NodeAddress, RegionId, RegionStatus, State};
 
 /// A region as the table names it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,6 +18,8 @@ pub struct TableRegion {
     pub addresses: Addresses,
     /// Whether it may be home.
     pub status: RegionStatus,
+    /// Its live nodes; empty for a region of one process.
+    pub nodes: Vec<NodeAddress>,
 }
 
 /// What the directory says of a slot.
@@ -84,6 +87,7 @@ impl Table {
             name: region.into(),
             addresses: Addresses::default(),
             status: RegionStatus::Active,
+            nodes: Vec::new(),
         });
         let placement = Placement {
             home: region.name.clone(),
@@ -148,7 +152,21 @@ impl TableRegion {
             name: region.name.as_str().into(),
             addresses: region.addresses.clone(),
             status: region.status,
+            nodes: region.nodes.clone(),
         }
+    }
+
+    /// The node whose share `slot` is, as the region has told last; `None` for a region of one process.
+    #[must_use]
+    pub fn node_of(&self, slot: Slot) -> Option<&NodeAddress> {
+        let owner = antiphon_nodes::owner(slot, self.nodes.iter().map(|node| &node.id))?;
+        self.node(owner)
+    }
+
+    /// The node of this id.
+    #[must_use]
+    pub fn node(&self, id: &NodeId) -> Option<&NodeAddress> {
+        self.nodes.iter().find(|node| node.id == *id)
     }
 }
 

@@ -7,9 +7,10 @@ use std::{
 };
 
 use antiphon_directory::{
-    DirectoryError, DirectoryNode, Placement, Table, TableRegion,
+    DirectoryError, DirectoryNode, Owner, Placement, Table, TableRegion,
     domain::{Applied, Command, Durability, RegionId, RegionStatus, State, wanted_in_sync},
 };
+use antiphon_nodes::Share;
 use antiphon_slot::{
     Slots,
     protocol::{self, InSync},
@@ -25,6 +26,7 @@ use crate::{
     Followers, ReplicationHome, ReplicationOptions,
     asking::{Asking, Change},
     keeping::{Copy, Rules, nearest, wanted},
+    sharing::Departures,
 };
 
 /// Slots that are handed over at once.
@@ -38,14 +40,16 @@ const COUNTED_AFTER: Duration = Duration::from_millis(20);
 /// How long to wait before a proposal is made again whose outcome is not known.
 const PROPOSE_PAUSE: Duration = Duration::from_millis(200);
 
-/// Follows the directory's table, and asks it for changes, on behalf of one region.
+/// Follows the directory's table and the share of this node, and asks the directory for changes on behalf of the region.
 pub struct Homing {
-    directory: DirectoryNode,
-    slots: Slots,
+    pub(crate) directory: DirectoryNode,
+    pub(crate) slots: Slots,
     home: ReplicationHome,
     followers: Followers,
-    options: ReplicationOptions,
-    looked_after: Vec<Slot>,
+    pub(crate) options: ReplicationOptions,
+    pub(crate) looked_after: Vec<Slot>,
+    pub(crate) share: Share,
+    pub(crate) departures: Departures,
     asking: Asking,
     /// Slots that were given here by force: under which epoch, and until when another may hold a lease for them.
     waiting: Mutex<HashMap<Slot, (Epoch, Instant)>>,
@@ -69,6 +73,8 @@ impl Homing {
             options,
             looked_after: Slot::all().collect(),
             asking: Asking::default(),
+            share: Share::alone(),
+            departures: Departures::default(),
             waiting: Mutex::default(),
         }
     }
@@ -81,24 +87,42 @@ impl Homing {
         self
     }
 
+    /// Looks after the slots of this share alone: the others are those of other nodes of the region.
+    #[must_use]
+    pub fn sharing(mut self, share: Share) -> Self {
+        self.share = share;
+        self
+    }
+
     /// Runs until `closing`. The table is followed whatever the directory takes its time to answer.
     pub async fn run(self, closing: CancellationToken) {
-        let work = async { tokio::join!(self.follow_table(), self.keep_in_sync(), self.hand_over_asked()) };
+        let work = async {
+            tokio::join!(
+                self.follow_table(),
+                self.keep_in_sync(),
+                self.hand_over_asked(),
+                self.keep_share(),
+                self.tell_nodes(),
+            )
+        };
         closing.run_until_cancelled(work).await;
     }
 
     async fn follow_table(&self) {
         let watch = self.directory.table();
-        let mut table = watch.load();
+        let (mut table, mut share) = (watch.load(), self.share.version());
         loop {
-            match self.take(&table) {
-                Some(due) => {
-                    tokio::select! {
-                        newer = watch.changed(table.version()) => table = newer,
-                        () = sleep_until(due) => {}
-                    }
+            let due = self.take(&table);
+            let is_due = async {
+                match due {
+                    Some(due) => sleep_until(due).await,
+                    None => std::future::pending().await,
                 }
-                None => table = watch.changed(table.version()).await,
+            };
+            tokio::select! {
+                newer = watch.changed(table.version()) => table = newer,
+                version = self.share.changed(share) => share = version,
+                () = is_due => {}
             }
         }
     }
@@ -121,20 +145,26 @@ impl Homing {
         }
     }
 
-    fn me(&self) -> RegionId {
+    pub(crate) fn me(&self) -> RegionId {
         self.directory.region()
     }
 
-    /// Grants, withdraws and follows slots as the table says. Returns when to look again at those that have to wait.
+    /// Grants, withdraws and follows slots as the table and the share say. Returns when to look again at those that have to wait.
     fn take(&self, table: &Table) -> Option<Instant> {
         let me = self.me();
-        let mut follow: BTreeMap<Arc<str>, BTreeMap<Slot, Epoch>> = BTreeMap::new();
+        let mut follow: BTreeMap<Owner, BTreeMap<Slot, Epoch>> = BTreeMap::new();
         let (mut homed, mut followed, mut due) = (0_u32, 0_u32, None::<Instant>);
         for &slot in &self.looked_after {
-            let placement = table.placement(slot);
+            let (placement, is_mine) = (table.placement(slot), self.share.is_mine(slot));
             if placement.home_region.id == me {
+                // Also for those of other nodes: what has waited once need not wait again when it comes here.
+                let waits = self.waits(slot, placement);
+                if !is_mine {
+                    self.let_go(slot, placement.epoch);
+                    continue;
+                }
                 homed += 1;
-                if let Some(until) = self.waits(slot, placement) {
+                if let Some(until) = waits {
                     self.slots.withdraw(slot, placement.epoch);
                     due = due.into_iter().chain([until]).min();
                 } else {
@@ -145,10 +175,10 @@ impl Homing {
             self.waiting.lock().remove(&slot);
             self.asking.forget(slot);
             self.slots.withdraw(slot, placement.epoch);
-            if copies(placement).any(|region| region.id == me) {
+            if is_mine && copies(placement).any(|region| region.id == me) {
                 followed += 1;
                 follow
-                    .entry(placement.home.clone())
+                    .entry(Owner::of(placement, slot))
                     .or_default()
                     .insert(slot, placement.epoch);
             }
@@ -161,7 +191,7 @@ impl Homing {
 
     /// Until when a slot has to wait that was taken from a home which was up: its lease is not known to have ended. It cannot renew it
     /// without learning that it is home no more.
-    fn waits(&self, slot: Slot, placement: &Placement) -> Option<Instant> {
+    pub(crate) fn waits(&self, slot: Slot, placement: &Placement) -> Option<Instant> {
         if !placement.forced {
             return None;
         }
@@ -176,7 +206,7 @@ impl Homing {
         (*until > now).then_some(*until)
     }
 
-    fn grant(&self, slot: Slot, placement: &Placement) {
+    pub(crate) fn grant(&self, slot: Slot, placement: &Placement) {
         let mut others: BTreeSet<u64> = placement.in_sync.iter().map(|region| region.id.0).collect();
         others.remove(&self.me().0);
         others.extend(self.asking.adding(slot, (placement.epoch, placement.version)));
@@ -206,7 +236,7 @@ impl Homing {
         let mut changes = Vec::new();
         for &slot in &self.looked_after {
             let placement = table.placement(slot);
-            if placement.home_region.id != me || copies(placement).count() < 2 {
+            if placement.home_region.id != me || !self.share.is_mine(slot) || copies(placement).count() < 2 {
                 continue;
             }
             let wanted = self.wanted(&state, slot, placement, now);
@@ -303,8 +333,9 @@ impl Homing {
         let asked = self.looked_after.iter().copied().filter_map(|slot| {
             let placement = table.placement(slot);
             let to = placement.moving_to.as_ref()?;
+            let is_ours = placement.home_region.id == me && self.share.is_mine(slot);
             // One that is not in sync yet is brought in first, and so is who may keep copies for it.
-            (placement.home_region.id == me && state.can_move(slot, to.id)).then_some((slot, placement.epoch, to.id))
+            (is_ours && state.can_move(slot, to.id)).then_some((slot, placement.epoch, to.id))
         });
         let asked: Vec<_> = asked.take(HAND_OVERS_AT_ONCE).collect();
         if asked.is_empty() {
@@ -361,7 +392,7 @@ impl Homing {
         // The others are withdrawn with the table.
         for (slot, epoch, _) in stopped {
             let placement = table.placement(slot);
-            if placement.epoch == epoch && placement.home_region.id == me {
+            if placement.epoch == epoch && placement.home_region.id == me && self.share.is_mine(slot) {
                 self.slots.resume(slot, epoch);
             }
         }

@@ -13,6 +13,7 @@ use antiphon_directory::{
     serve_nodes,
 };
 use antiphon_message::Salvager;
+use antiphon_nodes::Share;
 use antiphon_replication::{Followers, Homing, Propose, ReplicationHome, ReplicationOptions};
 use antiphon_slot::{Lease, ReplicaLog, Slots};
 use anyhow::{Context as _, Result};
@@ -61,7 +62,7 @@ impl Regions {
     ///
     /// # Errors
     /// What could not be opened.
-    pub(crate) async fn open(membership: Membership, folder: &Path, log: ReplicaLog) -> Result<Self> {
+    pub(crate) async fn open(membership: Membership, folder: &Path, (log, share): (ReplicaLog, Share)) -> Result<Self> {
         let Membership {
             deployment,
             name,
@@ -100,7 +101,7 @@ impl Regions {
             let changes = keeper.watch();
             Lease::new(move || keeper.is_valid(), changes)
         };
-        let route = Route::between(&name, directory.table(), dialer);
+        let route = Route::of_node(&name, directory.table(), dialer, share);
         let options = ReplicationOptions::default();
         Ok(Self {
             home: ReplicationHome::new(log.clone(), &options),
@@ -161,7 +162,8 @@ impl Regions {
             self.home.clone(),
             self.followers.clone(),
             self.options,
-        );
+        )
+        .sharing(self.route.share().clone());
         let homing = tokio::spawn(homing.run(stop_homing.clone()));
         // Without a lease nothing that is homed here is answered.
         let mut lease = self.keeper.watch();

@@ -10,6 +10,7 @@ use antiphon_gateway::Gateway;
 use antiphon_identity::{Identity, TokenVerifier};
 use antiphon_kv::Kv;
 use antiphon_message::{FeedHome, MessageService};
+use antiphon_nodes::Share;
 use antiphon_presence::{MaySee, PresenceService};
 use antiphon_proto::rpc::{PairExistsRequest, conversation_client::ConversationClient};
 use antiphon_slot::{CommitObserver, Hooks, Lease, ReplicaLog, SlotOptions, Slots, protocol::InSync};
@@ -63,7 +64,10 @@ impl Node {
         let kv = store::open(config, folder).await?;
         readiness.store_opened(kv.clone());
         let regions = match membership {
-            Some(membership) => Some(Regions::open(membership, folder, ReplicaLog::new(kv.clone())).await?),
+            Some(membership) => {
+                let log = ReplicaLog::new(kv.clone());
+                Some(Regions::open(membership, folder, (log, Share::alone())).await?)
+            }
             None => None,
         };
         let opener = regions.as_ref().map_or(Opener::Alone, Regions::opener);

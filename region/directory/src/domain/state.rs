@@ -1,5 +1,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 
+use antiphon_nodes::NodeId;
 use antiphon_types::{Epoch, Slot};
 use serde::{Deserialize, Serialize};
 
@@ -69,6 +70,18 @@ pub struct Region {
     pub status: RegionStatus,
     /// It was being emptied when it went down, and is to be emptied on when it is back.
     pub was_draining: bool,
+    /// The live nodes of the region, in the order of their ids; empty for a region of one process, which is reached at its addresses.
+    #[serde(default)]
+    pub nodes: Vec<NodeAddress>,
+}
+
+/// How one of several nodes of a region is reached.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeAddress {
+    /// Its name in the region; it decides which slots are its share.
+    pub id: NodeId,
+    /// `host:port` of the port between nodes (mTLS).
+    pub rpc: String,
 }
 
 /// How a region is reached.
@@ -226,6 +239,13 @@ pub enum Command {
     SetPolicy {
         /// The rules.
         policy: Policy,
+    },
+    /// Other nodes of a region are alive now.
+    SetNodes {
+        /// Which region.
+        region: RegionId,
+        /// All of them, each id once; none for a region of one process.
+        nodes: Vec<NodeAddress>,
     },
 }
 

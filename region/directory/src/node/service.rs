@@ -59,8 +59,11 @@ impl Directory for DirectoryService {
         let (_, extensions, request) = request.into_parts();
         let shared = self.admit(&request.deployment)?;
         let command: Command = decode("a command", &request.command).map_err(CodecError::malformed)?;
-        if let Command::ChangeInSync { home, .. } | Command::MoveHome { home, .. } = &command {
-            check_peer(&shared.state(), &extensions, *home)?;
+        if let Command::ChangeInSync { home: region, .. }
+        | Command::MoveHome { home: region, .. }
+        | Command::SetNodes { region, .. } = &command
+        {
+            check_peer(&shared.state(), &extensions, *region)?;
         }
         let result = match shared.propose(reach(request.passed_on), command).await {
             Ok(Ok((applied, index))) => propose_reply::Result::Done(Done {

@@ -75,6 +75,7 @@ impl fmt::Display for Proposal {
             Command::ForceHome { .. } => "force homes",
             Command::Plan { .. } => "plan",
             Command::SetPolicy { .. } => "set policy",
+            Command::SetNodes { .. } => "set nodes",
         };
         f.write_str(name)
     }

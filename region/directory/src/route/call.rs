@@ -12,8 +12,7 @@ use tonic::{Code, Status, body::Body};
 use tower::{Service as _, ServiceExt as _};
 use tracing::Span;
 
-use super::Shared;
-use crate::Placement;
+use super::{Owner, Shared, owner::Place};
 
 /// How long a request may take that says nothing of it.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -55,6 +54,7 @@ const IDEMPOTENT: [&str; 22] = [
 pub(super) enum Target {
     Slot(Slot),
     Region(Arc<str>),
+    Owner(Owner),
     Here,
 }
 
@@ -104,7 +104,7 @@ pub(super) async fn answer(shared: Arc<Shared>, target: Target, request: Request
     let is_idempotent = is_idempotent(parts.uri.path());
     let mut pause = Duration::from_millis(10);
     loop {
-        let seen = shared.table.version();
+        let seen = shared.seen();
         let sending = shared.send(&target, copy_of(&parts, &body, deadline));
         let sent = match &target {
             // A home that is lost may never answer; the next one will.
@@ -114,7 +114,9 @@ pub(super) async fn answer(shared: Arc<Shared>, target: Target, request: Request
                     () = shared.moves(*slot) => continue,
                 }
             }
-            Target::Slot(_) | Target::Region(_) | Target::Here => timeout_at(deadline, sending).await,
+            Target::Slot(_) | Target::Region(_) | Target::Owner(_) | Target::Here => {
+                timeout_at(deadline, sending).await
+            }
         };
         let (response, reason) = match sent {
             Err(_) => return too_late(&target).into_http(),
@@ -136,9 +138,9 @@ pub(super) async fn answer(shared: Arc<Shared>, target: Target, request: Request
             return response;
         }
         metrics::counter!("antiphon_route_retries_total", "reason" => reason).increment(1);
-        // A newer table is the reason to hope; without one, full jitter.
+        // A newer table or share is the reason to hope; without one, full jitter.
         tokio::select! {
-            _ = shared.table.changed(seen) => {}
+            _ = shared.changed(seen) => {}
             () = sleep(pause.mul_f64(rand::random_range(0.5..1.0))) => pause = (pause * 2).min(PAUSE_MAX),
         }
     }
@@ -146,21 +148,31 @@ pub(super) async fn answer(shared: Arc<Shared>, target: Target, request: Request
 
 impl Shared {
     async fn send(&self, target: &Target, request: Request<Body>) -> Sent {
-        let (region, address) = match target {
-            Target::Here => return self.near(request).await,
-            Target::Region(name) => match self.table.load().region_named(name) {
-                Some(region) => (region.name.clone(), region.addresses.rpc.clone()),
-                None => return Sent::Answer(Status::not_found(format!("there is no region {name}")).into_http()),
-            },
+        let place = match target {
+            Target::Here => Place::Here,
+            Target::Region(region) if **region == *self.region => Place::Here,
+            Target::Region(region) => self.place_of(&Owner {
+                region: region.clone(),
+                node: None,
+            }),
+            Target::Owner(owner) => self.place_of(owner),
             Target::Slot(slot) => {
-                let table = self.table.load();
-                let Placement { home_region, .. } = table.placement(*slot);
-                (home_region.name.clone(), home_region.addresses.rpc.clone())
+                let (owner, epoch) = self.owner(*slot);
+                match owner.map_or(Place::Nowhere, |owner| self.place_of(&owner)) {
+                    // Nothing is lost by waiting for one.
+                    Place::Nowhere => return nobody(*slot, epoch),
+                    place @ (Place::Here | Place::There(..)) => place,
+                }
             }
         };
-        if *region == *self.region {
-            return self.near(request).await;
-        }
+        let (region, address) = match place {
+            Place::Here => return self.near(request).await,
+            Place::There(region, address) => (region, address),
+            Place::Nowhere => {
+                let message = format!("{target:?} is not known here");
+                return Sent::Answer(refusal::status("UNAVAILABLE", message, Some(1_000)).into_http());
+            }
+        };
         let Some(mut channel) = self.far.as_ref().and_then(|far| far.channel(&region, &address)) else {
             let message = format!("region {region} is not reached from here");
             return Sent::Answer(refusal::status("UNAVAILABLE", message, Some(1_000)).into_http());
@@ -190,15 +202,12 @@ impl Shared {
             }
         }
     }
+}
 
-    /// Waits until the slot has another home than now.
-    async fn moves(&self, slot: Slot) {
-        let mut table = self.table.load();
-        let epoch = table.placement(slot).epoch;
-        while table.placement(slot).epoch == epoch {
-            table = self.table.changed(table.version()).await;
-        }
-    }
+/// No live node is known whose share the slot could be.
+fn nobody(slot: Slot, epoch: u64) -> Sent {
+    let status = refusal::not_home(format!("nobody is known to serve {slot:?}"), None, epoch);
+    Sent::NotHome(status.into_http(), epoch)
 }
 
 fn judged(response: Response<Body>) -> Sent {

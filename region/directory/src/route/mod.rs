@@ -5,6 +5,7 @@
 
 mod call;
 mod far;
+mod owner;
 mod peer;
 mod serve;
 mod tls;
@@ -15,6 +16,7 @@ use std::{
     task::{Context, Poll},
 };
 
+use antiphon_nodes::Share;
 use antiphon_types::Slot;
 use futures_util::future::BoxFuture;
 use http::{Request, Response};
@@ -25,6 +27,7 @@ use self::call::Target;
 use crate::TableWatch;
 
 pub use far::{Connect, Detour, Dialer, Wire};
+pub use owner::{Owner, Seen};
 pub use peer::PeerRegion;
 pub use serve::{serve_nodes, serve_wires};
 pub use tls::{DevelopmentCa, NodeTls, TlsError};
@@ -40,6 +43,7 @@ pub struct Route {
 struct Shared {
     region: Arc<str>,
     table: TableWatch,
+    share: Share,
     local: OnceLock<Routes>,
     far: Option<Dialer>,
 }
@@ -49,20 +53,27 @@ impl Route {
     /// as unavailable.
     #[must_use]
     pub fn new(region: &str, table: TableWatch) -> Self {
-        Self::with_far(region, table, None)
+        Self::with_far(region, table, Share::alone(), None)
     }
 
     /// The routing of a node in `region` that reaches the others by `dialer`.
     #[must_use]
     pub fn between(region: &str, table: TableWatch, dialer: Dialer) -> Self {
-        Self::with_far(region, table, Some(dialer))
+        Self::with_far(region, table, Share::alone(), Some(dialer))
     }
 
-    fn with_far(region: &str, table: TableWatch, far: Option<Dialer>) -> Self {
+    /// The routing of one of several nodes of `region`: those of its own region it knows by `share`, those of others by the table.
+    #[must_use]
+    pub fn of_node(region: &str, table: TableWatch, dialer: Dialer, share: Share) -> Self {
+        Self::with_far(region, table, share, Some(dialer))
+    }
+
+    fn with_far(region: &str, table: TableWatch, share: Share, far: Option<Dialer>) -> Self {
         Self {
             shared: Arc::new(Shared {
                 region: region.into(),
                 table,
+                share,
                 local: OnceLock::new(),
                 far,
             }),
@@ -86,6 +97,30 @@ impl Route {
         &self.shared.table
     }
 
+    /// Which slots are this node's.
+    #[must_use]
+    pub fn share(&self) -> &Share {
+        &self.shared.share
+    }
+
+    /// Who serves `slot`, as far as it is known here; nobody while this region knows of no live node.
+    #[must_use]
+    pub fn owner(&self, slot: Slot) -> Option<Owner> {
+        self.shared.owner(slot).0
+    }
+
+    /// How far the table and the share are now.
+    #[must_use]
+    pub fn seen(&self) -> Seen {
+        self.shared.seen()
+    }
+
+    /// Waits until the table or the share is another than in `seen`, and slots may have other owners; answers at once when that is so
+    /// already. Several changes may be seen as one.
+    pub async fn changed(&self, seen: Seen) -> Seen {
+        self.shared.changed(seen).await
+    }
+
     /// A channel to whoever serves `slot`.
     #[must_use]
     pub fn to(&self, slot: Slot) -> SlotRoute {
@@ -98,7 +133,13 @@ impl Route {
         self.target(Target::Region(name.into()))
     }
 
-    /// A channel to this region's own node (its delivery worker).
+    /// A channel to this process of this region, or of another.
+    #[must_use]
+    pub fn to_owner(&self, owner: &Owner) -> SlotRoute {
+        self.target(Target::Owner(owner.clone()))
+    }
+
+    /// A channel to this process itself (its delivery worker).
     #[must_use]
     pub fn here(&self) -> SlotRoute {
         self.target(Target::Here)

@@ -1,6 +1,6 @@
 use antiphon_directory::domain::{Command, Policy, RegionId, RegionStatus};
 
-use crate::world::{World, add, addresses, found, ids, policy, slot};
+use crate::world::{World, add, addresses, found, ids, policy, set_nodes, slot};
 
 #[test]
 fn founding_spreads_homes_evenly_each_with_its_neighbour_in_sync() {
@@ -398,6 +398,22 @@ fn addresses_change_alone() {
     assert!(!world.apply(&set(2)).changed);
     assert_eq!(world.state.regions[&RegionId(2)].addresses, addresses("moved"));
     assert!(world.refuse(&set(9)).contains("no region"));
+}
+
+#[test]
+fn a_region_tells_which_of_its_nodes_live() {
+    let mut world = World::of(2);
+    let ids = |world: &World| -> Vec<String> {
+        let nodes = &world.state.regions[&RegionId(2)].nodes;
+        nodes.iter().map(|node| node.id.to_string()).collect()
+    };
+    assert!(world.apply(&set_nodes(2, &[3, 1])).changed);
+    assert_eq!(ids(&world), ["1", "3"]);
+    assert!(!world.apply(&set_nodes(2, &[1, 3])).changed);
+    assert!(world.refuse(&set_nodes(2, &[1, 1])).contains("twice"));
+    assert!(world.refuse(&set_nodes(9, &[1])).contains("no region"));
+    assert!(world.apply(&set_nodes(2, &[])).changed);
+    assert!(ids(&world).is_empty());
 }
 
 #[test]

@@ -7,7 +7,7 @@ use proptest::{collection::vec, prelude::*, sample::subsequence};
 
 use crate::{
     invariants::{allowed, check},
-    world::{add, addresses, found, policy, slot},
+    world::{add, addresses, found, policy, set_nodes, slot},
 };
 
 /// What somebody does next. Numbers pick among what there is when it is their turn.
@@ -34,6 +34,7 @@ enum Step {
     Add(u8),
     Remove(u64),
     Addresses(u64, u8),
+    Nodes(u64, Vec<u8>),
     Policy(Policy),
     Found(u64),
 }
@@ -260,6 +261,7 @@ fn commands(state: &State, step: &Step) -> Vec<Command> {
             region: pick(state, *region),
             addresses: addresses(&format!("r{name}")),
         }],
+        Step::Nodes(region, nodes) => vec![set_nodes(pick(state, *region).0, nodes)],
         Step::Policy(policy) => vec![Command::SetPolicy { policy: policy.clone() }],
         Step::Found(regions) => vec![found(*regions, Policy::default())],
     }
@@ -324,6 +326,7 @@ fn steps() -> impl Strategy<Value = Step> {
         2 => (1_u8..7).prop_map(Step::Add),
         2 => region().prop_map(Step::Remove),
         1 => (region(), 1_u8..7).prop_map(|(region, name)| Step::Addresses(region, name)),
+        1 => (region(), vec(0_u8..4, 0..4)).prop_map(|(region, nodes)| Step::Nodes(region, nodes)),
         2 => policies().prop_map(Step::Policy),
         1 => (1_u64..5).prop_map(Step::Found),
     ]

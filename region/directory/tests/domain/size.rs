@@ -1,4 +1,4 @@
-use antiphon_directory::domain::{Command, RegionId, RegionStatus, State};
+use antiphon_directory::domain::{Addresses, Command, Region, RegionId, RegionStatus, State};
 use antiphon_types::Slot;
 
 use crate::world::{World, ids, policy};
@@ -25,10 +25,32 @@ fn commands_read_back() {
         crate::world::found(3, policy(2, 1, &[("r1", &["r2"]), ("r2", &[])])),
         world.in_sync_change(0, &[1, 3]),
         world.move_of(0, 2),
+        crate::world::set_nodes(1, &[1, 2]),
     ] {
         let bytes = rmp_serde::to_vec_named(&command).unwrap();
         assert_eq!(rmp_serde::from_slice::<Command>(&bytes).unwrap(), command);
     }
+}
+
+/// Snapshots and logs of before regions had several nodes.
+#[test]
+fn what_was_written_without_nodes_reads_as_regions_of_one_process() {
+    #[derive(serde::Serialize)]
+    struct RegionOfOld {
+        name: String,
+        addresses: Addresses,
+        status: RegionStatus,
+        was_draining: bool,
+    }
+    let region = &World::of(1).state.regions[&RegionId(1)];
+    let old = RegionOfOld {
+        name: region.name.clone(),
+        addresses: region.addresses.clone(),
+        status: region.status,
+        was_draining: region.was_draining,
+    };
+    let bytes = rmp_serde::to_vec_named(&old).unwrap();
+    assert_eq!(&rmp_serde::from_slice::<Region>(&bytes).unwrap(), region);
 }
 
 #[test]

@@ -1,6 +1,7 @@
 use antiphon_directory::domain::{
-    Addresses, Applied, Command, Placement, Policy, RegionId, RegionStatus, State, wanted_in_sync,
+    Addresses, Applied, Command, NodeAddress, Placement, Policy, RegionId, RegionStatus, State, wanted_in_sync,
 };
+use antiphon_nodes::NodeId;
 use antiphon_types::{Epoch, Slot};
 
 use crate::invariants::check;
@@ -132,6 +133,17 @@ pub(crate) fn add(name: &str) -> Command {
     Command::AddRegion {
         name: name.to_owned(),
         addresses: addresses(name),
+    }
+}
+
+pub(crate) fn set_nodes(region: u64, nodes: &[u8]) -> Command {
+    let node = |number: &u8| NodeAddress {
+        id: NodeId::parse(&number.to_string()).unwrap(),
+        rpc: format!("node-{number}.example:7404"),
+    };
+    Command::SetNodes {
+        region: RegionId(region),
+        nodes: nodes.iter().map(node).collect(),
     }
 }
 

@@ -1,4 +1,4 @@
-//! One stream to one home region, kept up.
+//! One stream to one process of a home region, kept up.
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use antiphon_directory::Route;
+use antiphon_directory::{Owner, Route};
 use antiphon_proto::rpc::{FollowerHello, HomeFrame, HomeFrames, home_frame, replication_client::ReplicationClient};
 use antiphon_slot::{ReplicaLog, SlotError};
 use antiphon_types::{
@@ -39,7 +39,7 @@ const HEALTHY: Duration = Duration::from_secs(10);
 
 pub(crate) struct Link {
     pub(crate) region: u64,
-    pub(crate) home: Arc<str>,
+    pub(crate) home: Owner,
     pub(crate) route: Route,
     pub(crate) log: ReplicaLog,
     pub(crate) salvage: Salvage,
@@ -92,8 +92,8 @@ impl Link {
             credit_bytes: self.options.credit_bytes,
         };
         let outgoing = Outgoing::new(hello);
-        let mut client = ReplicationClient::new(self.route.to_region(&self.home))
-            .max_decoding_message_size(crate::MESSAGE_BYTES_MAX);
+        let mut client =
+            ReplicationClient::new(self.route.to_owner(&self.home)).max_decoding_message_size(crate::MESSAGE_BYTES_MAX);
         let frames = match client.follow(outgoing.clone().messages()).await {
             Ok(response) => response.into_inner(),
             Err(status) => return status,

@@ -1,4 +1,4 @@
-//! The follower's end: a stream to each region that is home of slots which this one keeps copies of.
+//! The follower's end: a stream to each process that serves slots at their home which this region keeps copies of.
 
 mod link;
 mod outgoing;
@@ -7,7 +7,7 @@ mod slot;
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use antiphon_directory::Route;
+use antiphon_directory::{Owner, Route};
 use antiphon_slot::ReplicaLog;
 use antiphon_types::{Epoch, Slot};
 use parking_lot::Mutex;
@@ -19,7 +19,7 @@ use crate::ReplicationOptions;
 
 pub use salvage::Propose;
 
-/// The slots that this region follows, by home region.
+/// The slots that this node follows, by who serves them.
 #[derive(Clone)]
 pub struct Followers {
     inner: Arc<Inner>,
@@ -31,7 +31,7 @@ struct Inner {
     log: ReplicaLog,
     options: ReplicationOptions,
     salvage: Salvage,
-    links: Mutex<BTreeMap<Arc<str>, watch::Sender<Wanted>>>,
+    links: Mutex<BTreeMap<Owner, watch::Sender<Wanted>>>,
     tasks: TaskTracker,
     closing: CancellationToken,
 }
@@ -58,8 +58,8 @@ impl Followers {
         Self { inner: Arc::new(inner) }
     }
 
-    /// Follows these slots from now on, and no others: by home region, each under its leader epoch.
-    pub fn follow(&self, mut wanted: BTreeMap<Arc<str>, BTreeMap<Slot, Epoch>>) {
+    /// Follows these slots from now on, and no others: by who serves them, each under its leader epoch.
+    pub fn follow(&self, mut wanted: BTreeMap<Owner, BTreeMap<Slot, Epoch>>) {
         let inner = &self.inner;
         let mut links = inner.links.lock();
         for home in wanted.keys() {

@@ -99,10 +99,10 @@ impl FollowedSlot {
 
     /// Cuts the log and asks again.
     pub(crate) async fn cut(&mut self, cut: Cut) -> Result<Option<Says>, SlotError> {
-        if cut.epoch != self.epoch || self.header.is_none() {
+        let Some(known) = self.header.as_ref().filter(|_| cut.epoch == self.epoch) else {
             return Ok(None);
-        }
-        match self.log.cut(self.slot, self.epoch, cut.keep).await {
+        };
+        match self.log.cut(self.slot, self.epoch, known, cut.keep).await {
             Ok(header) => {
                 metrics::counter!("antiphon_replication_cuts_total").increment(1);
                 Ok(Some(self.ask(header)))
@@ -114,7 +114,7 @@ impl FollowedSlot {
                     reason,
                     "the log cannot be cut; taking a copy"
                 );
-                self.log.begin_copy(self.slot, self.epoch).await?;
+                self.log.begin_copy(self.slot, self.epoch, known).await?;
                 self.fetch().await.map(Some)
             }
             Err(error) => Err(error),
@@ -123,23 +123,26 @@ impl FollowedSlot {
 
     /// Stores one page of a copy. Says what it holds after the last.
     pub(crate) async fn copy(&mut self, page: CopyPage) -> Result<Option<Says>, SlotError> {
-        if page.epoch != self.epoch {
+        let Some(known) = self.header.as_ref().filter(|_| page.epoch == self.epoch) else {
             return Ok(None);
-        }
+        };
         if page.begins {
             metrics::counter!("antiphon_replication_copies_total").increment(1);
-            self.log.begin_copy(self.slot, self.epoch).await?;
-            self.header = Some(self.log.header(self.slot).await?);
+            self.header = Some(self.log.begin_copy(self.slot, self.epoch, known).await?);
             self.has_asked = false;
         }
-        if !self.header.as_ref().is_some_and(|header| header.copying) {
+        let Some(copy) = self
+            .header
+            .as_ref()
+            .filter(|header| header.copying)
+            .map(|header| header.copy)
+        else {
             return Ok(None);
-        }
-        self.log.put(self.slot, self.epoch, &page.pairs).await?;
+        };
+        self.log.put(self.slot, self.epoch, copy, &page.pairs).await?;
         let Some(end) = page.end else { return Ok(None) };
-        let copied = self
-            .log
-            .copied(self.slot, self.epoch, end.last_index, end.carried_index, end.epochs);
+        let ends = (end.last_index, end.carried_index);
+        let copied = self.log.copied(self.slot, self.epoch, copy, ends, end.epochs);
         let header = copied.await?;
         let held = self.held(header.last_index);
         self.header = Some(header);

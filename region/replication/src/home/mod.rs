@@ -1,4 +1,4 @@
-//! The home's end: a stream to each region that follows slots which are homed here.
+//! The home's end: a stream to each node of a region that follows slots which are homed here.
 
 mod dirty;
 mod progress;
@@ -29,7 +29,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{Request, Response, Status, Streaming, async_trait};
 
 pub(crate) use self::progress::Progress;
-use self::{dirty::Dirty, recent::Recent, stream::Follower};
+use self::{dirty::Dirty, progress::StreamId, recent::Recent, stream::Follower};
 use crate::ReplicationOptions;
 
 /// Messages that may wait to be sent on one stream.
@@ -45,7 +45,7 @@ pub(crate) struct Inner {
     served: OnceLock<(Slots, TableWatch)>,
     log: ReplicaLog,
     recent: Recent,
-    streams: RwLock<HashMap<u64, Arc<Dirty>>>,
+    streams: RwLock<HashMap<StreamId, Arc<Dirty>>>,
     next_stream: AtomicU64,
     pub(crate) progress: Progress,
     tasks: TaskTracker,
@@ -134,7 +134,7 @@ impl Replication for ReplicationHome {
         let id = inner.next_stream.fetch_add(1, Ordering::Relaxed);
         inner.streams.write().insert(id, dirty.clone());
         metrics::gauge!("antiphon_replication_followers").increment(1);
-        let follower = Follower::new(inner.clone(), slots, &hello, dirty, outgoing);
+        let follower = Follower::new(inner.clone(), slots, (&hello, id), dirty, outgoing);
         let closing = inner.closing.clone();
         self.inner.tasks.spawn(async move {
             closing

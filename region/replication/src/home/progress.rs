@@ -18,6 +18,9 @@ pub(crate) struct Progress {
     round_trips: Mutex<BTreeMap<Replica, VecDeque<Duration>>>,
 }
 
+/// Names a follower's stream to this home.
+pub(crate) type StreamId = u64;
+
 /// What one follower holds of one slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Held {
@@ -26,8 +29,8 @@ pub(crate) struct Held {
     pub(crate) index: Option<LogIndex>,
     /// When it last was level with its home; since when it is expected to be, at first.
     pub(crate) level_at: Instant,
-    /// Whether a stream of it follows the slot now.
-    pub(crate) follows: bool,
+    /// The stream by which it follows the slot now. A region of several nodes has several, and a slot may go from one to another.
+    stream: Option<StreamId>,
     /// Where the home's log ended when it was looked at last, and when that was: whoever has come so far by the next look keeps up,
     /// though the log has gone on.
     target: LogIndex,
@@ -37,7 +40,7 @@ pub(crate) struct Held {
 impl Held {
     /// Whether it was level a moment ago, and still follows.
     pub(crate) fn is_level(&self, now: Instant) -> bool {
-        self.follows && self.index.is_some() && now.saturating_duration_since(self.level_at) < LEVEL
+        self.stream.is_some() && self.index.is_some() && now.saturating_duration_since(self.level_at) < LEVEL
     }
 }
 
@@ -56,7 +59,7 @@ impl Progress {
     ) -> Held {
         let mut held = self.held.lock();
         let known = entry(&mut held, slot, replica, epoch, now);
-        if let (true, Some(index)) = (known.follows, known.index) {
+        if let (Some(_), Some(index)) = (known.stream, known.index) {
             if index >= last_index {
                 known.level_at = now;
             } else if index >= known.target {
@@ -67,9 +70,9 @@ impl Progress {
         *known
     }
 
-    /// A follower begins to follow a slot.
-    pub(crate) fn begins(&self, slot: Slot, replica: Replica, epoch: Epoch, now: Instant) {
-        entry(&mut self.held.lock(), slot, replica, epoch, now).follows = true;
+    /// A follower begins to follow a slot by this stream, and by no other any more.
+    pub(crate) fn begins(&self, slot: Slot, (replica, stream): (Replica, StreamId), epoch: Epoch, now: Instant) {
+        entry(&mut self.held.lock(), slot, replica, epoch, now).stream = Some(stream);
     }
 
     /// A follower holds everything up to `index`.
@@ -81,9 +84,24 @@ impl Progress {
         }
     }
 
-    /// A follower follows a slot no more.
-    pub(crate) fn left(&self, slot: Slot, replica: Replica) {
-        self.held.lock().remove(&(slot, replica));
+    /// A follower follows a slot no more by this stream. Whether it follows it no more at all: false when it has begun on another
+    /// stream, whose word may come before the end of this one.
+    pub(crate) fn left(&self, slot: Slot, (replica, stream): (Replica, StreamId)) -> bool {
+        let mut held = self.held.lock();
+        let has_left = held
+            .get(&(slot, replica))
+            .is_some_and(|known| known.stream == Some(stream));
+        if has_left {
+            held.remove(&(slot, replica));
+        }
+        has_left
+    }
+
+    /// Whether a follower follows a slot by this stream.
+    pub(crate) fn is_followed_by(&self, slot: Slot, (replica, stream): (Replica, StreamId)) -> bool {
+        let held = self.held.lock();
+        held.get(&(slot, replica))
+            .is_some_and(|known| known.stream == Some(stream))
     }
 
     /// A follower has answered after this time.
@@ -101,13 +119,16 @@ impl Progress {
         all.iter().filter_map(least).collect()
     }
 
-    /// The stream of a follower has ended.
-    pub(crate) fn ended(&self, replica: Replica) {
-        for ((_, other), held) in self.held.lock().iter_mut() {
-            if *other == replica {
-                held.follows = false;
+    /// A stream has ended. Returns the slots that were followed by it, and what their follower has said counts on.
+    pub(crate) fn ended(&self, stream: StreamId) -> Vec<Slot> {
+        let mut left = Vec::new();
+        for ((slot, _), held) in self.held.lock().iter_mut() {
+            if held.stream == Some(stream) {
+                held.stream = None;
+                left.push(*slot);
             }
         }
+        left
     }
 }
 
@@ -122,7 +143,7 @@ fn entry(
         epoch,
         index: None,
         level_at: now,
-        follows: false,
+        stream: None,
         target: LogIndex::MAX,
         target_at: now,
     };
@@ -141,8 +162,8 @@ mod tests {
     fn who_keeps_up_with_a_busy_log_is_level_though_never_at_its_end() {
         let (progress, slot, start) = (Progress::default(), Slot::DEPLOYMENT, Instant::now());
         let at = |looks: u64| start + Duration::from_millis(500 * looks);
-        progress.begins(slot, 2, 1, start);
-        progress.begins(slot, 3, 1, start);
+        progress.begins(slot, (2, 20), 1, start);
+        progress.begins(slot, (3, 30), 1, start);
         for looks in 0..20 {
             let last_index = 100 * looks + 100;
             progress.holds(slot, 2, 1, last_index - 10);
@@ -152,18 +173,32 @@ mod tests {
             assert!(looks < 2 || quick.is_level(at(looks)), "{looks}: {quick:?}");
             assert!(looks < 4 || !slow.is_level(at(looks)), "{looks}: {slow:?}");
         }
-        progress.ended(2);
+        assert_eq!(progress.ended(20), [slot]);
         assert!(!progress.look((slot, 1), 2, 2_000, at(20)).is_level(at(20)));
     }
 
     #[test]
     fn what_was_held_under_another_epoch_counts_for_nothing() {
         let (progress, slot, now) = (Progress::default(), Slot::DEPLOYMENT, Instant::now());
-        progress.begins(slot, 2, 1, now);
+        progress.begins(slot, (2, 20), 1, now);
         progress.holds(slot, 2, 1, 9);
         progress.holds(slot, 2, 2, 99);
         assert_eq!(progress.look((slot, 1), 2, 9, now).index, Some(9));
         assert_eq!(progress.look((slot, 2), 2, 9, now).index, None);
+    }
+
+    /// Another node of the follower's region has taken the slot over, and its word comes first.
+    #[test]
+    fn a_slot_that_goes_to_another_stream_is_followed_on() {
+        let (progress, slot, now) = (Progress::default(), Slot::DEPLOYMENT, Instant::now());
+        progress.begins(slot, (2, 20), 1, now);
+        progress.holds(slot, 2, 1, 9);
+        progress.begins(slot, (2, 21), 1, now);
+        assert!(!progress.left(slot, (2, 20)));
+        assert_eq!(progress.ended(20), []);
+        assert!(progress.look((slot, 1), 2, 9, now).is_level(now));
+        assert!(progress.left(slot, (2, 21)));
+        assert!(!progress.look((slot, 1), 2, 9, now).is_level(now));
     }
 
     #[test]

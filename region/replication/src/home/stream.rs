@@ -25,7 +25,7 @@ use tokio::{
 use tonic::{Status, Streaming};
 use tracing::{debug, info};
 
-use super::{Dirty, Inner};
+use super::{Dirty, Inner, StreamId};
 use crate::parting::parts_behind;
 
 /// Bytes of entries in one message, about.
@@ -43,6 +43,7 @@ pub(crate) struct Follower {
     inner: Arc<Inner>,
     slots: Slots,
     region: u64,
+    stream: StreamId,
     dirty: Arc<Dirty>,
     outgoing: mpsc::Sender<Result<HomeFrames, Status>>,
     followed: HashMap<Slot, Followed>,
@@ -96,7 +97,7 @@ impl Follower {
     pub(crate) fn new(
         inner: Arc<Inner>,
         slots: Slots,
-        hello: &FollowerHello,
+        (hello, stream): (&FollowerHello, StreamId),
         dirty: Arc<Dirty>,
         outgoing: mpsc::Sender<Result<HomeFrames, Status>>,
     ) -> Self {
@@ -104,6 +105,7 @@ impl Follower {
             inner,
             slots,
             region: hello.region_id,
+            stream,
             dirty,
             outgoing,
             followed: HashMap::new(),
@@ -152,9 +154,10 @@ impl Follower {
             () = serving => {}
         }
         info!(region = self.region, "a region follows no more");
-        self.inner.progress.ended(self.region);
-        for (slot, followed) in self.followed {
-            self.slots.left(slot, followed.epoch, self.region);
+        for slot in self.inner.progress.ended(self.stream) {
+            if let Some(followed) = self.followed.get(&slot) {
+                self.slots.left(slot, followed.epoch, self.region);
+            }
         }
     }
 
@@ -174,10 +177,10 @@ impl Follower {
             follower_frame::Body::Leave(leave) => {
                 let slot = slot(leave.slot)?;
                 self.dirty.leave(slot);
-                if let Some(followed) = self.followed.remove(&slot) {
+                let has_left = self.inner.progress.left(slot, (self.region, self.stream));
+                if let Some(followed) = self.followed.remove(&slot).filter(|_| has_left) {
                     self.slots.left(slot, followed.epoch, self.region);
                 }
-                self.inner.progress.left(slot, self.region);
             }
             follower_frame::Body::Credit(credit) => self.credit = self.credit.saturating_add(credit.bytes),
             follower_frame::Body::Pong(ping) => {
@@ -233,7 +236,9 @@ impl Follower {
                 }
                 Err(error) => {
                     debug!(slot = slot.number(), %error, "a slot cannot be followed here");
-                    self.slots.left(slot, followed.epoch, self.region);
+                    if self.inner.progress.is_followed_by(slot, (self.region, self.stream)) {
+                        self.slots.left(slot, followed.epoch, self.region);
+                    }
                     self.dirty.leave(slot);
                     let epoch = if let SlotError::NotHome { epoch, .. } = error {
                         epoch
@@ -370,7 +375,8 @@ impl Follower {
 
     /// Finds where to begin: with a cut, with entries, or with a copy.
     fn begin(&self, slot: Slot, fetch: &Fetch, log: &LogState) -> (Option<home_frame::Body>, Sends) {
-        self.inner.progress.begins(slot, self.region, log.epoch, Instant::now());
+        let follower = (self.region, self.stream);
+        self.inner.progress.begins(slot, follower, log.epoch, Instant::now());
         let parts = parts_behind((&log.epochs, log.last_index), (&fetch.epochs, fetch.last_index));
         let keep = match sabotage::is_broken(Rule::LogsAreCut) {
             true => fetch.last_index.min(log.last_index),

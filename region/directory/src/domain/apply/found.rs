@@ -50,6 +50,7 @@ fn first_regions(regions: &[(String, Addresses)]) -> Result<BTreeMap<RegionId, R
             addresses: addresses.clone(),
             status: RegionStatus::Active,
             was_draining: false,
+            nodes: Vec::new(),
         };
         first.insert(RegionId(id), region);
     }

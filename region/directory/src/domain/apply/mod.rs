@@ -3,7 +3,7 @@
 mod found;
 mod homes;
 mod in_sync;
-
+mod nodes;
 mod policy;
 mod regions;
 mod status;
@@ -56,6 +56,7 @@ impl State {
             Command::ForceHome { slots, to } => self.force_home(slots, *to),
             Command::Plan { moves } => self.set_wishes(moves),
             Command::SetPolicy { policy } => self.set_policy(policy),
+            Command::SetNodes { region, nodes } => self.set_nodes(*region, nodes),
         }?;
         if applied.changed {
             self.raise_min_in_sync();

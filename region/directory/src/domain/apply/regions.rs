@@ -25,6 +25,7 @@ impl State {
             addresses: addresses.clone(),
             status: RegionStatus::Active,
             was_draining: false,
+            nodes: Vec::new(),
         };
         self.region_id_max = id;
         self.regions.insert(id, region);

@@ -204,6 +204,7 @@ mod tests {
             addresses: Addresses::default(),
             status,
             was_draining: false,
+            nodes: Vec::new(),
         };
         State {
             version,
