@@ -10,7 +10,7 @@ use std::{
 
 use antiphon_directory::{DevelopmentCa, Dialer};
 use antiphon_proto::rpc::{
-    FollowerFrame, FollowerFrames, FollowerHello, RenewRequest, directory_client::DirectoryClient,
+    FollowRequest, FollowerFrame, FollowerFrames, FollowerHello, RenewRequest, directory_client::DirectoryClient,
     follower_frame::Body, replication_client::ReplicationClient,
 };
 use tempfile::TempDir;
@@ -171,6 +171,7 @@ async fn a_node_speaks_for_its_own_region_alone_and_a_stranger_for_none() {
         region,
         incarnation: u64::MAX,
         passed_on: true,
+        node: None,
     };
     let hello = |region_id| {
         let hello = FollowerHello {
@@ -188,6 +189,16 @@ async fn a_node_speaks_for_its_own_region_alone_and_a_stranger_for_none() {
     let own = as_region(REGIONS[1]);
     let refused = DirectoryClient::new(own.clone()).renew(renewal(3)).await.unwrap_err();
     assert_eq!(refused.code(), Code::PermissionDenied, "{refused}");
+    let following = |region| FollowRequest {
+        deployment: "trial".to_owned(),
+        region,
+    };
+    let refused = DirectoryClient::new(own.clone())
+        .follow(following(3))
+        .await
+        .unwrap_err();
+    assert_eq!(refused.code(), Code::PermissionDenied, "{refused}");
+    assert!(DirectoryClient::new(own.clone()).follow(following(2)).await.is_ok());
     let refused = ReplicationClient::new(own.clone()).follow(hello(3)).await.unwrap_err();
     assert_eq!(refused.code(), Code::PermissionDenied, "{refused}");
     assert!(ReplicationClient::new(own).follow(hello(2)).await.is_ok());

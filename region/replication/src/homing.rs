@@ -7,7 +7,7 @@ use std::{
 };
 
 use antiphon_directory::{
-    DirectoryError, DirectoryNode, Placement, Table, TableRegion,
+    Directory, DirectoryError, Placement, Table, TableRegion,
     domain::{Applied, Command, Durability, RegionId, RegionStatus, State, wanted_in_sync},
 };
 use antiphon_slot::{
@@ -37,7 +37,7 @@ const PROPOSE_PAUSE: Duration = Duration::from_millis(200);
 
 /// Follows the directory's table, and asks it for changes, on behalf of one region.
 pub struct Homing {
-    directory: DirectoryNode,
+    directory: Directory,
     slots: Slots,
     home: ReplicationHome,
     followers: Followers,
@@ -56,10 +56,10 @@ struct Adding {
 }
 
 impl Homing {
-    /// For the region whose node of the directory this is.
+    /// For the region whose directory this is.
     #[must_use]
     pub fn new(
-        directory: DirectoryNode,
+        directory: Directory,
         slots: Slots,
         home: ReplicationHome,
         followers: Followers,

@@ -95,7 +95,7 @@ impl Regions {
             .with_context(|| format!("the port between nodes {listens} cannot be opened"))?;
         let directory = DirectoryNode::start(NodeOptions::new(&deployment), id, folder, dial).await?;
         let _ = table.set(directory.table());
-        let keeper = directory.keep_lease(clock.now_ms());
+        let keeper = directory.keep_lease("1", clock.now_ms());
         let lease = {
             let keeper = keeper.clone();
             let changes = keeper.watch();
@@ -157,7 +157,7 @@ impl Regions {
         }
         let stop_homing = CancellationToken::new();
         let homing = Homing::new(
-            self.directory.clone(),
+            self.directory.clone().into(),
             slots,
             self.home.clone(),
             self.followers.clone(),

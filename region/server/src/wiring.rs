@@ -67,7 +67,7 @@ impl Node {
         };
         stamp::check(&kv, regions.as_ref().map_or(Opener::Alone, Regions::opener)).await?;
         if let Some(regions) = &regions {
-            readiness.directory_opened(regions.directory.clone());
+            readiness.directory_opened(regions.directory.clone().into());
         }
         let route = match &regions {
             Some(regions) => regions.route.clone(),

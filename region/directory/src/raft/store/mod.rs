@@ -26,8 +26,8 @@ use bytes::Bytes;
 
 pub(crate) use identity::{Identity, known_peers, remember_peer};
 pub(crate) use log::LogStore;
-pub(crate) use machine::{Answer, Machine};
-pub(crate) use state::Image;
+pub(crate) use machine::{Answer, Machine, table_of};
+pub(crate) use state::{Changes, Image, changed};
 
 /// Bytes of the block cache: everything that is read again is in memory anyway.
 const CACHE_BYTES: u64 = 8 << 20;
