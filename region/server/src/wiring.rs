@@ -65,10 +65,14 @@ impl Node {
             Some(membership) => Some(Regions::open(membership, folder, ReplicaLog::new(kv.clone()), &clock).await?),
             None => None,
         };
-        stamp::check(&kv, regions.as_ref().map_or(Opener::Alone, Regions::opener)).await?;
         if let Some(regions) = &regions {
-            readiness.directory_opened(regions.directory.clone().into());
+            readiness.directory_opened(regions.directory.clone());
         }
+        let opener = match &regions {
+            Some(regions) => regions.opener().await?,
+            None => Opener::Alone,
+        };
+        stamp::check(&kv, opener).await?;
         let route = match &regions {
             Some(regions) => regions.route.clone(),
             None => Route::new(region, TableWatch::new(Table::single(region))),
