@@ -10,7 +10,7 @@ use std::{
 
 use antiphon_directory::{DevelopmentCa, Dialer};
 use antiphon_proto::rpc::{
-    FollowerFrame, FollowerFrames, FollowerHello, RenewRequest, directory_client::DirectoryClient,
+    FollowRequest, FollowerFrame, FollowerFrames, FollowerHello, RenewRequest, directory_client::DirectoryClient,
     follower_frame::Body, replication_client::ReplicationClient,
 };
 use tempfile::TempDir;
@@ -83,13 +83,19 @@ impl Deployment {
     }
 
     fn spawn(&self, at: usize) -> Child {
+        self.spawn_with(at, &[], REGIONS[at])
+    }
+
+    /// `log` names the file of what it says.
+    fn spawn_with(&self, at: usize, settings: &[String], log: &str) -> Child {
         let region = REGIONS[at];
-        let log = File::create(self.path().join(format!("{region}.log"))).unwrap();
+        let log = File::create(self.path().join(format!("{log}.log"))).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_antiphon"));
         forget_what_steers_tests(&mut command);
         command
             .args(["up", "--config"])
             .arg(self.path().join(format!("{region}.toml")))
+            .args(settings.iter().flat_map(|setting| ["--set", setting]))
             .current_dir(self.path())
             .stdin(Stdio::null())
             .stderr(log.try_clone().unwrap())
@@ -173,6 +179,7 @@ async fn a_node_speaks_for_its_own_region_alone_and_a_stranger_for_none() {
         region,
         incarnation: u64::MAX,
         passed_on: true,
+        node: None,
     };
     let hello = |region_id| {
         let hello = FollowerHello {
@@ -190,6 +197,16 @@ async fn a_node_speaks_for_its_own_region_alone_and_a_stranger_for_none() {
     let own = as_region(REGIONS[1]);
     let refused = DirectoryClient::new(own.clone()).renew(renewal(3)).await.unwrap_err();
     assert_eq!(refused.code(), Code::PermissionDenied, "{refused}");
+    let following = |region| FollowRequest {
+        deployment: "trial".to_owned(),
+        region,
+    };
+    let refused = DirectoryClient::new(own.clone())
+        .follow(following(3))
+        .await
+        .unwrap_err();
+    assert_eq!(refused.code(), Code::PermissionDenied, "{refused}");
+    assert!(DirectoryClient::new(own.clone()).follow(following(2)).await.is_ok());
     let refused = ReplicationClient::new(own.clone()).follow(hello(3)).await.unwrap_err();
     assert_eq!(refused.code(), Code::PermissionDenied, "{refused}");
     assert!(ReplicationClient::new(own).follow(hello(2)).await.is_ok());
@@ -206,6 +223,48 @@ async fn a_node_speaks_for_its_own_region_alone_and_a_stranger_for_none() {
         .unwrap()
         .connect_lazy();
     assert!(ReplicationClient::new(bare).follow(hello(2)).await.is_err());
+}
+
+#[tokio::test]
+async fn a_further_node_follows_the_directory_and_takes_no_other_store_than_its_region_s() {
+    let mut deployment = Deployment::new();
+    deployment.start().await;
+    let port = deployment.base_port(0) + 5;
+    let settings = [
+        "node.id=2".to_owned(),
+        "node.voter=false".to_owned(),
+        format!("node.base_port={port}"),
+        // The voters are the three; where this one listens is its own affair.
+        format!("node.rpc_address=127.0.0.1:{}", port + 4),
+    ];
+    let mut further = deployment.spawn_with(0, &settings, "further");
+    let admin = format!("http://127.0.0.1:{}", port + 1);
+    let view = until("it knows the directory", || async {
+        let answer = reqwest::get(format!("{admin}/directory")).await.ok()?;
+        answer
+            .json::<serde_json::Value>()
+            .await
+            .ok()
+            .filter(|view| view["role"] == "outside")
+    })
+    .await;
+    assert_eq!(view["region"], "eu-central");
+    assert_eq!(view["voters"].as_array().unwrap().len(), 3);
+    // By way of a voter.
+    let client = reqwest::Client::new();
+    let drained = client
+        .post(format!("{admin}/directory/regions/us-east/drain"))
+        .send()
+        .await;
+    assert_eq!(drained.unwrap().status(), 200);
+
+    // It waits for a stamp that never comes in a store of its own.
+    let ended = tokio::time::timeout(Duration::from_secs(60), further.wait()).await;
+    assert!(!ended.expect("it goes on").unwrap().success());
+    let log = fs::read_to_string(deployment.path().join("further.log")).unwrap();
+    assert!(log.contains("has to be given the same store"), "{log}");
+    assert!(deployment.path().join("data/eu-central.2").exists());
+    assert!(!deployment.path().join("data/eu-central.2/directory").exists());
 }
 
 #[tokio::test]

@@ -91,7 +91,7 @@ pub(crate) async fn run(seat: Seat) {
     };
     let directory = DirectoryNode::start_on(node_options(), me, Kv::over(seat.directory), dial);
     let directory = directory.await.expect("the directory starts on what it has stored");
-    let keeper = directory.keep_lease(directory.starts());
+    let keeper = directory.keep_lease("1", directory.starts());
     let lease = {
         let keeper = keeper.clone();
         let changes = keeper.watch();
@@ -184,7 +184,7 @@ pub(crate) async fn run(seat: Seat) {
         .found(&founded, &policy)
         .await
         .expect("the deployment is founded or found");
-    let homing = Homing::new(directory, slots, home, followers, options).only(seat.slots);
+    let homing = Homing::new(directory.into(), slots, home, followers, options).only(seat.slots);
     homing.run(CancellationToken::new()).await;
     drop(keeper);
 }

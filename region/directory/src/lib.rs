@@ -5,14 +5,18 @@
 
 #![forbid(unsafe_code)]
 
+mod directory;
 pub mod domain;
 mod error;
+mod follower;
 mod node;
 mod raft;
 mod route;
 mod table;
 
+pub use directory::Directory;
 pub use error::{DirectoryError, StartError};
+pub use follower::DirectoryFollower;
 pub use node::{DirectoryNode, DirectoryService, LeaseKeeper, LeaseOptions, NodeOptions, PeerStatus, Role, Status};
 pub use raft::{Dial, OptionsError, RaftOptions, RaftService};
 pub use route::{

@@ -7,7 +7,7 @@ use std::{
 };
 
 use antiphon_directory::{
-    DirectoryError, DirectoryNode, Owner, Placement, Table, TableRegion,
+    Directory, DirectoryError, Owner, Placement, Table, TableRegion,
     domain::{Applied, Command, Durability, RegionId, RegionStatus, State, wanted_in_sync},
 };
 use antiphon_nodes::Share;
@@ -42,7 +42,7 @@ const PROPOSE_PAUSE: Duration = Duration::from_millis(200);
 
 /// Follows the directory's table and the share of this node, and asks the directory for changes on behalf of the region.
 pub struct Homing {
-    pub(crate) directory: DirectoryNode,
+    pub(crate) directory: Directory,
     pub(crate) slots: Slots,
     home: ReplicationHome,
     followers: Followers,
@@ -56,10 +56,10 @@ pub struct Homing {
 }
 
 impl Homing {
-    /// For the region whose node of the directory this is.
+    /// For the region whose directory this is.
     #[must_use]
     pub fn new(
-        directory: DirectoryNode,
+        directory: Directory,
         slots: Slots,
         home: ReplicationHome,
         followers: Followers,

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use antiphon_directory::DirectoryNode;
+use antiphon_directory::Directory;
 use antiphon_kv::{Kv, KvError};
 use axum::{
     Json, Router,
@@ -23,7 +23,7 @@ use tokio::{net::TcpListener, task::JoinHandle, time};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    ctl::{self, api::Directory},
+    ctl::{self, api::DirectoryCell},
     metrics::{observe_directory, observe_process},
 };
 
@@ -42,7 +42,7 @@ pub(crate) struct Readiness {
 
 #[derive(Default)]
 struct ReadinessState {
-    directory: Directory,
+    directory: DirectoryCell,
     store: OnceLock<Kv>,
     slots_granted: AtomicBool,
     gateway_listens: AtomicBool,
@@ -56,7 +56,7 @@ impl Readiness {
     }
 
     /// This node is part of several regions.
-    pub(crate) fn directory_opened(&self, directory: DirectoryNode) {
+    pub(crate) fn directory_opened(&self, directory: Directory) {
         let _ = self.state.directory.set(directory);
     }
 

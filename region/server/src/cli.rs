@@ -112,6 +112,10 @@ struct NodeArgs {
     /// [default: those in the folder, or us-east,eu-central,ap-northeast]
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     regions: Vec<String>,
+    /// Processes of each region, which share its store: more than one needs an engine that serves several processes
+    /// [default: as many as before, or 1]
+    #[arg(long, value_name = "N")]
+    nodes: Option<u16>,
     /// Make links between regions as slow as between the places that their names stand for
     #[arg(long)]
     wan: bool,
@@ -150,6 +154,7 @@ impl Cli {
                 passed.extend(args.node.store.passed()?);
                 let effective = config::load(&sources(self.common, args.node)?)?;
                 let is_default = effective.is_default("world.regions");
+                let nodes_are_default = effective.is_default("world.nodes");
                 let mut config = effective.config;
                 store::is_built_in(config.store.engine)?;
                 if config.world.regions.is_empty() || !config.deployment.regions.is_empty() {
@@ -159,6 +164,9 @@ impl Cli {
                 } else {
                     if is_default && let Some(names) = world::names_in(&config.node.data)? {
                         config.world.regions = names;
+                    }
+                    if nodes_are_default && let Some(nodes) = world::nodes_in(&config.node.data)? {
+                        config.world.nodes = nodes;
                     }
                     Box::pin(world::run(config, passed)).await
                 }
@@ -245,6 +253,9 @@ fn sources(common: CommonArgs, node: NodeArgs) -> Result<config::Sources> {
     }
     for (key, value, name) in node.store.settings()? {
         flag(key, value, name);
+    }
+    if let Some(nodes) = node.nodes {
+        flag("world.nodes", nodes.to_string(), "--nodes");
     }
     if node.wan {
         flag("world.wan", true.to_string(), "--wan");

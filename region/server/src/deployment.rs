@@ -17,16 +17,17 @@ use crate::{
     world::Place,
 };
 
-/// After `node.base_port`: where a node listens for those of other regions.
-pub(crate) const RPC_OFFSET: u16 = 4;
-
 /// A region among others.
 pub(crate) struct Membership {
     pub(crate) deployment: String,
     pub(crate) name: String,
     pub(crate) id: RegionId,
+    /// Which of the region's nodes.
+    pub(crate) node: String,
     /// Where it listens for the nodes of other regions.
     pub(crate) listens: SocketAddr,
+    /// Where the others reach it.
+    pub(crate) announces: String,
     pub(crate) tls: NodeTls,
     /// How it reaches regions otherwise than at their addresses.
     pub(crate) detour: Option<Detour>,
@@ -42,6 +43,8 @@ pub(crate) enum Start {
     Founds(Vec<(String, Addresses)>),
     /// Later, by way of these.
     Joins(Vec<(RegionId, Addresses)>),
+    /// Not at all: another node of the region has its voter, and this one follows that or any of these.
+    Follows(Vec<(RegionId, Addresses)>),
 }
 
 impl Membership {
@@ -61,15 +64,30 @@ impl Membership {
         let regions = || (1..).map(RegionId).zip(&founding);
         let others = || regions().filter(|(_, (region, _))| *region != name);
         let joins = section.region_id > 0;
+        let own = if joins { RegionId(section.region_id) } else { id(at) };
+        let voters = || {
+            let seeds = regions().map(|(id, (region, addresses))| {
+                let id = if *region == name { own } else { id };
+                (id, addresses.clone())
+            });
+            seeds.collect()
+        };
         Ok(Some(Self {
             deployment: section.name.clone(),
-            id: if joins { RegionId(section.region_id) } else { id(at) },
-            listens: SocketAddr::new(config.node.host, config.node.base_port.saturating_add(RPC_OFFSET)),
+            id: own,
+            node: config.node.id.clone(),
+            listens: config.node.rpc(),
+            announces: config.node.announced_rpc(),
             tls,
             detour: None,
-            names: others().map(|(id, (region, _))| (id, region.clone())).collect(),
+            names: others()
+                .map(|(id, (region, _))| (id, region.clone()))
+                .chain([(own, name.clone())])
+                .collect(),
             policy: policy(&config.placement, founding.len()),
-            start: if joins {
+            start: if !config.node.voter {
+                Start::Follows(voters())
+            } else if joins {
                 Start::Joins(others().map(|(id, (_, addresses))| (id, addresses.clone())).collect())
             } else {
                 Start::Founds(founding.clone())
@@ -89,7 +107,11 @@ impl Membership {
         };
         let own_edge = format!("http://127.0.0.1:{}", place.http_port);
         let peers = || place.peers.iter();
-        let start = if place.joins {
+        let start = if let Some(voter) = place.voter {
+            let own = (RegionId(place.id), addresses(voter, &own_edge));
+            let others = peers().map(|peer| (RegionId(peer.id), addresses(peer.rpc, &peer.edge)));
+            Start::Follows(others.chain([own]).collect())
+        } else if place.joins {
             Start::Joins(
                 peers()
                     .map(|peer| (RegionId(peer.id), addresses(peer.rpc, &peer.edge)))
@@ -110,16 +132,21 @@ impl Membership {
         };
         let founders = match &start {
             Start::Founds(founders) => founders.len(),
-            Start::Joins(seeds) => seeds.len(),
+            Start::Joins(seeds) | Start::Follows(seeds) => seeds.len(),
         };
         Ok(Self {
             deployment: config.deployment.name.clone(),
             name: place.name.clone(),
             id: RegionId(place.id),
+            node: config.node.id.clone(),
             listens: place.rpc,
+            announces: place.rpc.to_string(),
             tls: DevelopmentCa::in_folder(&place.data.join("tls")).node(&place.name)?,
             detour: Some(Arc::new(place.detour())),
-            names: peers().map(|peer| (RegionId(peer.id), peer.name.clone())).collect(),
+            names: peers()
+                .map(|peer| (RegionId(peer.id), peer.name.clone()))
+                .chain([(RegionId(place.id), place.name.clone())])
+                .collect(),
             policy: policy(&config.placement, founders),
             start,
         })

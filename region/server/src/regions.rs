@@ -8,7 +8,7 @@ use std::{
 };
 
 use antiphon_directory::{
-    Dialer, DirectoryNode, LeaseKeeper, NodeOptions, NodeTls, Route, TableWatch,
+    Dial, Dialer, Directory, DirectoryFollower, DirectoryNode, LeaseKeeper, NodeOptions, NodeTls, Route, TableWatch,
     domain::{Addresses, Policy, RegionId},
     serve_nodes,
 };
@@ -16,6 +16,7 @@ use antiphon_message::Salvager;
 use antiphon_nodes::Share;
 use antiphon_replication::{Followers, Homing, Propose, ReplicationHome, ReplicationOptions};
 use antiphon_slot::{Lease, ReplicaLog, Slots};
+use antiphon_types::Clock;
 use anyhow::{Context as _, Result};
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
@@ -31,7 +32,7 @@ const LEADERSHIP_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The parts that a node of several regions has besides those that every node has.
 pub(crate) struct Regions {
-    pub(crate) directory: DirectoryNode,
+    pub(crate) directory: Directory,
     pub(crate) route: Route,
     pub(crate) home: ReplicationHome,
     pub(crate) lease: Lease,
@@ -47,7 +48,7 @@ pub(crate) struct Regions {
 
 /// As [`Regions`], at work.
 pub(crate) struct RegionsRunning {
-    directory: DirectoryNode,
+    directory: Directory,
     _keeper: LeaseKeeper,
     home: ReplicationHome,
     followers: Followers,
@@ -58,16 +59,23 @@ pub(crate) struct RegionsRunning {
 }
 
 impl Regions {
-    /// Opens the directory's store in `folder` and the port between nodes.
+    /// Opens the port between nodes, and the directory: its store in `folder`, at the node that has the region's voter.
     ///
     /// # Errors
     /// What could not be opened.
-    pub(crate) async fn open(membership: Membership, folder: &Path, (log, share): (ReplicaLog, Share)) -> Result<Self> {
+    pub(crate) async fn open(
+        membership: Membership,
+        folder: &Path,
+        (log, share): (ReplicaLog, Share),
+        clock: &Clock,
+    ) -> Result<Self> {
         let Membership {
             deployment,
             name,
             id,
+            node,
             listens,
+            announces: _,
             tls,
             detour,
             names,
@@ -77,7 +85,7 @@ impl Regions {
         let dialer = Dialer::new(tls.clone(), detour);
         // Of the directory that is about to start: regions that come later have their names there.
         let table = Arc::new(OnceLock::<TableWatch>::new());
-        let dial = {
+        let dial: Dial = {
             let (dialer, table) = (dialer.clone(), table.clone());
             Arc::new(move |region: &RegionId, addresses: &Addresses| {
                 // Those first: before the founding the table has a region without a name.
@@ -93,9 +101,15 @@ impl Regions {
         let listener = TcpListener::bind(listens)
             .await
             .with_context(|| format!("the port between nodes {listens} cannot be opened"))?;
-        let directory = DirectoryNode::start(NodeOptions::new(&deployment), id, folder, dial).await?;
+        let options = NodeOptions::new(&deployment);
+        let directory: Directory = match &start {
+            Start::Founds(_) | Start::Joins(_) => DirectoryNode::start(options, id, folder, dial).await?.into(),
+            Start::Follows(voters) => DirectoryFollower::start(options, id, voters.clone(), dial)?.into(),
+        };
         let _ = table.set(directory.table());
-        let keeper = directory.keep_lease(directory.starts());
+        // A node without a voter keeps nothing to count its starts in.
+        let starts = directory.voter().map_or_else(|| clock.now_ms(), DirectoryNode::starts);
+        let keeper = directory.keep_lease(&node, starts);
         let lease = {
             let keeper = keeper.clone();
             let changes = keeper.watch();
@@ -119,12 +133,20 @@ impl Regions {
         })
     }
 
-    /// As whom the store of slots is opened.
-    pub(crate) fn opener(&self) -> Opener {
-        Opener::Member {
-            directory: self.directory.store_id(),
-            is_founded: !self.directory.state().deployment.is_empty(),
-        }
+    /// As whom the store of slots is opened. Without a voter here that is known once one of them has told it.
+    ///
+    /// # Errors
+    /// When the directory was closed meanwhile.
+    pub(crate) async fn opener(&self) -> Result<Opener> {
+        let closed = "the directory was closed before it told whose store this is";
+        let directory = self.directory.store_id().await.context(closed)?;
+        Ok(match &self.start {
+            Start::Founds(_) | Start::Joins(_) => Opener::Member {
+                directory,
+                is_founded: !self.directory.state().deployment.is_empty(),
+            },
+            Start::Follows(_) => Opener::Beside { directory },
+        })
     }
 
     /// Serves the other nodes, founds the deployment or finds it, and takes up what the directory gives this region.
@@ -132,11 +154,11 @@ impl Regions {
     /// # Errors
     /// When the deployment was founded otherwise.
     pub(crate) async fn run(self, slots: Slots, services: Routes) -> Result<RegionsRunning> {
-        let (raft, directory) = self.directory.clone().into_server();
-        let services = services
-            .add_service(raft)
-            .add_service(directory)
-            .add_service(self.home.clone().into_server());
+        let mut services = services.add_service(self.home.clone().into_server());
+        if let Some(voter) = self.directory.voter() {
+            let (raft, directory) = voter.clone().into_server();
+            services = services.add_service(raft).add_service(directory);
+        }
         self.home.serve(slots.clone(), self.directory.table());
         let stop_serving = CancellationToken::new();
         let serving = tokio::spawn({
@@ -147,14 +169,13 @@ impl Regions {
                 }
             }
         });
-        match &self.start {
-            Start::Founds(founding) => self.directory.found(founding, &self.policy).await?,
-            Start::Joins(seeds) => {
-                self.directory.join(seeds).await?;
-                // A node that votes has the group's log, and not yet what it says.
-                self.directory.state_when(|state| !state.deployment.is_empty()).await;
-            }
+        match (&self.start, self.directory.voter()) {
+            (Start::Founds(founding), Some(voter)) => voter.found(founding, &self.policy).await?,
+            (Start::Joins(seeds), Some(voter)) => voter.join(seeds).await?,
+            (Start::Follows(_), _) | (_, None) => {}
         }
+        // A node that votes has the group's log, and not yet what it says.
+        self.directory.state_when(|state| !state.deployment.is_empty()).await;
         let stop_homing = CancellationToken::new();
         let homing = Homing::new(
             self.directory.clone(),
@@ -185,8 +206,10 @@ impl Regions {
 impl RegionsRunning {
     /// Ends what takes part in other regions' work. The slots are closed after it.
     pub(crate) async fn stop(self) {
-        let mut handing_over = pin!(self.directory.hand_over(None));
-        let _ = tokio::time::timeout(LEADERSHIP_TIMEOUT, &mut handing_over).await;
+        if let Some(voter) = self.directory.voter() {
+            let mut handing_over = pin!(voter.hand_over(None));
+            let _ = tokio::time::timeout(LEADERSHIP_TIMEOUT, &mut handing_over).await;
+        }
         self.stop_homing.cancel();
         let _ = self.homing.await;
         self.followers.close().await;

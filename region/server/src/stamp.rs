@@ -3,8 +3,12 @@
 //! The directory counts on what a region holds. A region whose store was lost or exchanged, but which still speaks under its id, would
 //! be asked for what it has forgotten; and a store that was filled by a region alone would be taken for copies that it does not hold.
 
+use std::time::Duration;
+
 use antiphon_kv::{Kv, KvError, RangeRead};
 use anyhow::{Context as _, Result, bail};
+use bytes::Bytes;
+use tokio::time::{Instant, sleep};
 
 /// The tuple of one byte string: it comes before every key of a slot, which begins with a number.
 const STAMP: &[u8] = b"\x01stamp\0";
@@ -24,13 +28,39 @@ pub(crate) enum Opener {
         /// Whether the directory holds a deployment already.
         is_founded: bool,
     },
+    /// A further node of a region, beside the one that has the voter.
+    Beside {
+        /// The number of that one's directory's store.
+        directory: u64,
+    },
 }
 
-/// Checks that the store is this region's, and stamps a new one.
+/// How long a further node waits for the stamp: the node with the voter is heard by the others a little before it has stamped the store.
+const STAMP_WAIT_MAX: Duration = Duration::from_secs(10);
+const LOOK: Duration = Duration::from_millis(200);
+
+/// Checks that the store is this region's; the node with the region's voter stamps a new one.
 ///
 /// # Errors
 /// When it is not, with what to do.
 pub(crate) async fn check(kv: &Kv, opener: Opener) -> Result<()> {
+    check_within(kv, opener, STAMP_WAIT_MAX).await
+}
+
+async fn check_within(kv: &Kv, opener: Opener, patience: Duration) -> Result<()> {
+    let begun = Instant::now();
+    loop {
+        let (stamp, is_empty) = read(kv, opener).await?;
+        let waits = matches!(opener, Opener::Beside { .. }) && stamp.is_none() && begun.elapsed() < patience;
+        if !waits {
+            return judge(opener, stamp.as_deref(), is_empty);
+        }
+        sleep(LOOK).await;
+    }
+}
+
+/// The stamp, and whether there is nothing else.
+async fn read(kv: &Kv, opener: Opener) -> Result<(Option<Bytes>, bool)> {
     let found = kv.transact(|txn| async move {
         let stamp = txn.get(STAMP).await?;
         let any = txn
@@ -46,14 +76,25 @@ pub(crate) async fn check(kv: &Kv, opener: Opener) -> Result<()> {
         }
         Ok::<_, KvError>((stamp, any.pairs.is_empty()))
     });
-    let (stamp, is_empty) = found.await.context("the store's stamp cannot be read")?;
+    found.await.context("the store's stamp cannot be read")
+}
+
+fn judge(opener: Opener, stamp: Option<&[u8]>, is_empty: bool) -> Result<()> {
     match (opener, stamp) {
         (Opener::Alone, None) => Ok(()),
         (Opener::Alone, Some(_)) => bail!(
             "the store belongs to a region of a deployment and cannot be opened alone: start it with the other regions (setting \
              `deployment.regions`)"
         ),
-        (Opener::Member { directory, .. }, Some(stamp)) if *stamp == directory.to_be_bytes() => Ok(()),
+        (Opener::Member { directory, .. } | Opener::Beside { directory }, Some(stamp))
+            if *stamp == directory.to_be_bytes() =>
+        {
+            Ok(())
+        }
+        (Opener::Beside { .. }, _) => bail!(
+            "the store is not that of the region's other nodes: a further node has to be given the same store as the one with the \
+             region's voter"
+        ),
         (Opener::Member { .. }, Some(_)) => bail!(
             "the store and the directory in this folder do not belong together: one of them was exchanged. Put back what belongs \
              here, or have the region removed (`antiphon ctl region remove`) and added anew"
@@ -150,6 +191,21 @@ mod tests {
             refused.contains("\"one\"") && refused.contains("store.fdb_prefix"),
             "{refused}"
         );
+    }
+
+    #[tokio::test]
+    async fn a_further_node_waits_for_the_stamp_and_takes_no_other_store() {
+        let (_folder, kv) = store().await;
+        let beside = |directory| Opener::Beside { directory };
+        assert!(check_within(&kv, beside(7), LOOK).await.is_err(), "never stamped");
+        let waiting = check(&kv, beside(7));
+        let stamping = async {
+            sleep(LOOK).await;
+            check(&kv, NEW).await.unwrap();
+        };
+        let (waited, ()) = tokio::join!(waiting, stamping);
+        waited.unwrap();
+        assert!(refused(&kv, beside(8)).await.contains("same store"));
     }
 
     #[tokio::test]

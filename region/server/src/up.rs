@@ -31,13 +31,14 @@ const ENDS: &str = "the node ends, to be started again";
 /// What kept it from starting: a port, the folder, the store.
 pub(crate) async fn run(config: Config, shutdown: Shutdown, membership: Option<Membership>) -> Result<()> {
     let telemetry = Telemetry::start(&config)?;
-    let folder = Folder::take(&config.node.data, &config.node.region)?;
+    let folder = Folder::take(&config.node.data, &config.node.folder_name())?;
     let edge = listen(config.node.host, config.node.base_port).await?;
     let admin = listen(config.node.admin_host, config.node.base_port.saturating_add(1)).await?;
     let (edge_address, admin_address) = (edge.local_addr()?, admin.local_addr()?);
 
     let readiness = Readiness::default();
     let admin = Admin::start(admin, readiness.clone(), telemetry.metrics().clone());
+    let announces = membership.as_ref().map(|membership| membership.announces.clone());
     let starting = Node::start(&config, (&folder.path, membership), edge, &readiness);
     let mut asked = pin!(shutdown.asked());
     // At once, and with nothing handed over: others take over what this node was home of, and whoever looks after the process starts
@@ -51,7 +52,12 @@ pub(crate) async fn run(config: Config, shutdown: Shutdown, membership: Option<M
         _ = &mut asked => return Ok(()),
     };
     let program = env::args().next().unwrap_or_else(|| "antiphon".to_owned());
-    print(&greeting(&config, &program, edge_address, admin_address))?;
+    print(&greeting(
+        &config,
+        &program,
+        (edge_address, admin_address),
+        announces.as_deref(),
+    ))?;
 
     let signal = tokio::select! {
         signal = &mut asked => signal,
@@ -65,7 +71,7 @@ pub(crate) async fn run(config: Config, shutdown: Shutdown, membership: Option<M
     stopped
 }
 
-/// The folder of this region, writable and held by this process alone.
+/// The folder of this node, writable and held by this process alone.
 struct Folder {
     path: PathBuf,
     /// The lock goes with the process, however it ends.
@@ -73,8 +79,8 @@ struct Folder {
 }
 
 impl Folder {
-    fn take(data: &Path, region: &str) -> Result<Self> {
-        let path = data.join(region);
+    fn take(data: &Path, name: &str) -> Result<Self> {
+        let path = data.join(name);
         let lock = fs::create_dir_all(&path).and_then(|()| fs::File::create(path.join("lock")));
         let unwritable = || {
             format!(
@@ -129,9 +135,16 @@ async fn said_when_slow<T>(what: &str, work: impl Future<Output = T>) -> T {
     }
 }
 
-/// `program` is the command as it was typed, so that the commands to try next can be copied.
-fn greeting(config: &Config, program: &str, edge: SocketAddr, admin: SocketAddr) -> String {
-    let region = &config.node.region;
+/// `program` is the command as it was typed, so that the commands to try next can be copied; `announces` is where other nodes reach
+/// this one, if there are others.
+fn greeting(
+    config: &Config,
+    program: &str,
+    (edge, admin): (SocketAddr, SocketAddr),
+    announces: Option<&str>,
+) -> String {
+    let node = config.node.folder_name();
+    let between = announces.map_or_else(String::new, |address| format!("\n  nodes      {address}"));
     let port = config.node.base_port;
     let server = if port == 7400 {
         String::new()
@@ -140,12 +153,12 @@ fn greeting(config: &Config, program: &str, edge: SocketAddr, admin: SocketAddr)
     };
     format!(
         "
-  region     {region}
+  region     {node}
   HTTP       http://{edge}/v1
   WebSocket  ws://{edge}/v1/connect
   API        http://{edge}/v1/openapi.json
   metrics    http://{admin}/metrics
-  health     http://{admin}/readyz
+  health     http://{admin}/readyz{between}
   data       {}
 
   Next, in two other terminals:
@@ -154,7 +167,7 @@ fn greeting(config: &Config, program: &str, edge: SocketAddr, admin: SocketAddr)
 
 ready
 ",
-        config.node.data.join(region).display()
+        config.node.data.join(&node).display()
     )
 }
 
@@ -215,7 +228,12 @@ mod tests {
     #[test]
     fn the_greeting_ends_with_ready_on_a_line_of_its_own() {
         let address = SocketAddr::from(([127, 0, 0, 1], 9000));
-        let greeting = greeting(&config(&[("node.base_port", "9000")]), "./antiphon", address, address);
+        let greeting = greeting(
+            &config(&[("node.base_port", "9000")]),
+            "./antiphon",
+            (address, address),
+            None,
+        );
         assert!(greeting.ends_with("\nready\n"));
         assert!(
             greeting.contains("    ./antiphon chat --server http://127.0.0.1:9000 --username alice"),

@@ -66,11 +66,17 @@ impl Node {
         let regions = match membership {
             Some(membership) => {
                 let log = ReplicaLog::new(kv.clone());
-                Some(Regions::open(membership, folder, (log, Share::alone())).await?)
+                Some(Regions::open(membership, folder, (log, Share::alone()), &clock).await?)
             }
             None => None,
         };
-        let opener = regions.as_ref().map_or(Opener::Alone, Regions::opener);
+        if let Some(regions) = &regions {
+            readiness.directory_opened(regions.directory.clone());
+        }
+        let opener = match &regions {
+            Some(regions) => regions.opener().await?,
+            None => Opener::Alone,
+        };
         stamp::check(&kv, opener)
             .await
             .with_context(|| store::place(config, folder))?;
@@ -78,9 +84,6 @@ impl Node {
             stamp::check_name(&kv, &config.deployment.name)
                 .await
                 .with_context(|| store::place(config, folder))?;
-        }
-        if let Some(regions) = &regions {
-            readiness.directory_opened(regions.directory.clone());
         }
         let route = match &regions {
             Some(regions) => regions.route.clone(),

@@ -11,7 +11,7 @@ use openraft::{
 use tokio::time::Instant;
 use tonic::{Code, Status, transport::Channel};
 
-use super::Shared;
+use super::{Shared, calls::Caller};
 use crate::{
     DirectoryError,
     domain::{Addresses, RegionId},
@@ -20,7 +20,7 @@ use crate::{
 
 /// How one attempt ended that did not succeed.
 #[derive(Debug)]
-pub(super) enum Attempt {
+pub(crate) enum Attempt {
     /// To try again would bring the same.
     Final(DirectoryError),
     /// Whoever was asked does not lead, or leads nobody: nothing was done.
@@ -117,6 +117,14 @@ impl Shared {
         DirectoryClient::new(self.peers.channel(region, addresses))
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_BYTES_MAX)
+    }
+
+    /// What a node asks that passes a request on.
+    pub(super) fn caller(&self) -> Caller<'_> {
+        Caller {
+            deployment: &self.options.deployment,
+            passed_on: true,
+        }
     }
 
     pub(super) fn request_timeout(&self) -> Duration {

@@ -2,10 +2,9 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use antiphon_proto::rpc::change_voters_reply;
 use openraft::errors::RaftError;
 
-use super::{DirectoryNode, voters::VoterChange};
+use super::{DirectoryNode, ask::Attempt, calls::Caller, voters::VoterChange};
 use crate::{
     DirectoryError,
     domain::{Addresses, Command, Policy, RegionId},
@@ -60,7 +59,7 @@ impl DirectoryNode {
         }
     }
 
-    /// Makes this node a voter of a group that it was added to with [`DirectoryNode::add_region`], by way of nodes that are in it;
+    /// Makes this node a voter of a group that it was added to with [`Directory::add_region`](crate::Directory::add_region), by way of nodes that are in it;
     /// returns once it votes. May be dropped and called again, and changes nothing at a node that votes.
     ///
     /// # Errors
@@ -74,22 +73,21 @@ impl DirectoryNode {
         };
         while !shared.membership().voter_ids().any(|voter| voter == me.0) {
             for (seed, addresses) in seeds.iter().filter(|(seed, _)| *seed != me) {
-                let request = change.to_request(&shared.options.deployment, false);
-                let mut client = shared.client_at(seed.0, addresses);
-                let asked = client.change_voters(request);
+                let caller = Caller {
+                    deployment: &shared.options.deployment,
+                    passed_on: false,
+                };
+                let asked = caller.change_voters(shared.client_at(seed.0, addresses), &change);
                 let timeout = Duration::from_millis(shared.options.voters_timeout_ms);
                 let answer = tokio::select! {
                     () = shared.closing.cancelled() => break,
                     answer = tokio::time::timeout(timeout, asked) => answer,
                 };
-                match answer.map(|answer| answer.map(|reply| reply.into_inner().result)) {
-                    Ok(Ok(Some(change_voters_reply::Result::Changed(_)))) => break,
-                    Ok(Ok(Some(change_voters_reply::Result::Refused(why)))) => {
-                        return Err(DirectoryError::VotersRefused(why));
-                    }
-                    Ok(Ok(Some(change_voters_reply::Result::NotLeader(_)) | None)) => {}
-                    Ok(Err(status)) => {
-                        tracing::info!(region = me.0, seed = seed.0, %status, "the directory cannot be joined yet");
+                match answer {
+                    Ok(Ok(_)) => break,
+                    Ok(Err(Attempt::Final(error @ DirectoryError::VotersRefused(_)))) => return Err(error),
+                    Ok(Err(why)) => {
+                        tracing::info!(region = me.0, seed = seed.0, ?why, "the directory cannot be joined yet");
                     }
                     Err(_) => tracing::info!(region = me.0, seed = seed.0, "joining the directory takes long"),
                 }

@@ -1,14 +1,16 @@
 //! One node of the directory.
 
-mod ask;
+pub(crate) mod ask;
+pub(crate) mod calls;
 mod duties;
+pub(crate) mod follow;
 mod join;
-mod lease;
-mod propose;
+pub(crate) mod lease;
+pub(crate) mod propose;
 mod read;
 mod service;
 mod status;
-mod voters;
+pub(crate) mod voters;
 
 use std::{fmt, path::Path, sync::Arc, time::Duration};
 
@@ -64,7 +66,7 @@ impl NodeOptions {
     }
 }
 
-/// A region's node of the directory: its voter, and the way to the leader. Cheap to clone.
+/// A region's voter of the directory, and the way to the leader. Cheap to clone.
 #[derive(Clone)]
 pub struct DirectoryNode {
     shared: Arc<Shared>,

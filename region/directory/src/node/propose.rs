@@ -1,7 +1,5 @@
-use antiphon_proto::rpc::{ProposeRequest, directory_client::DirectoryClient, propose_reply};
 use bytes::Bytes;
 use futures_util::FutureExt as _;
-use tonic::transport::Channel;
 
 use super::{
     DirectoryNode, Shared,
@@ -12,7 +10,7 @@ use crate::{
     domain::{Applied, Command, Rejection},
     raft::{
         Proposal,
-        codec::{CodecError, decode, encode},
+        codec::{CodecError, encode},
         network::MESSAGE_BYTES_MAX,
     },
 };
@@ -21,7 +19,7 @@ use crate::{
 const COMMAND_BYTES_MAX: usize = MESSAGE_BYTES_MAX / 2;
 
 /// A command that was carried out, and the index of its entry.
-pub(super) type Done = Result<(Applied, u64), Rejection>;
+pub(crate) type Done = Result<(Applied, u64), Rejection>;
 
 impl DirectoryNode {
     /// Has the directory carry out a command, whichever node leads, and returns what it changed once this node has applied it too.
@@ -42,18 +40,12 @@ impl DirectoryNode {
 
 impl Shared {
     pub(super) async fn propose(&self, reach: Reach, command: Command) -> Result<Done, DirectoryError> {
-        let encoded = encode("a command", &command).map_err(|error| DirectoryError::NotAccepted(error.to_string()))?;
-        if encoded.len() > COMMAND_BYTES_MAX {
-            return Err(DirectoryError::TooLarge {
-                size: encoded.len(),
-                limit: COMMAND_BYTES_MAX,
-            });
-        }
+        let encoded = encode_command(&command)?;
         self.at_leader(
             reach,
             self.request_timeout(),
             || self.propose_here(command.clone()).boxed(),
-            |client| self.propose_there(client, encoded.clone()).boxed(),
+            |client| self.caller().propose(client, encoded.clone()).boxed(),
         )
         .await
     }
@@ -66,20 +58,18 @@ impl Shared {
         let answer = written.data.0.ok_or(Attempt::Unknown)?;
         Ok(answer.map(|applied| (applied, index)))
     }
+}
 
-    async fn propose_there(&self, mut client: DirectoryClient<Channel>, command: Bytes) -> Result<Done, Attempt> {
-        let request = ProposeRequest {
-            deployment: self.options.deployment.clone(),
-            command,
-            passed_on: true,
-        };
-        match client.propose(request).await?.into_inner().result {
-            Some(propose_reply::Result::Done(done)) => Ok(Ok((decode("an answer", &done.applied)?, done.index))),
-            Some(propose_reply::Result::Rejected(rejected)) => Ok(Err(decode("a rejection", &rejected)?)),
-            Some(propose_reply::Result::NotLeader(not_leader)) => Err(not_leader.into()),
-            None => Err(Attempt::Unknown),
-        }
+/// A command as it is sent.
+pub(crate) fn encode_command(command: &Command) -> Result<Bytes, DirectoryError> {
+    let encoded = encode("a command", command).map_err(|error| DirectoryError::NotAccepted(error.to_string()))?;
+    if encoded.len() > COMMAND_BYTES_MAX {
+        return Err(DirectoryError::TooLarge {
+            size: encoded.len(),
+            limit: COMMAND_BYTES_MAX,
+        });
     }
+    Ok(encoded)
 }
 
 impl From<CodecError> for Attempt {

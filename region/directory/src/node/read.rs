@@ -1,9 +1,7 @@
 use std::sync::Arc;
 
-use antiphon_proto::rpc::{ReadIndexRequest, directory_client::DirectoryClient, read_index_reply};
 use futures_util::FutureExt as _;
 use openraft::ReadPolicy;
-use tonic::transport::Channel;
 
 use super::{
     DirectoryNode, Shared,
@@ -40,7 +38,7 @@ impl Shared {
             reach,
             self.request_timeout(),
             || self.read_index_here().boxed(),
-            |client| self.read_index_there(client).boxed(),
+            |client| self.caller().read_index(client).boxed(),
         )
         .await
     }
@@ -51,30 +49,18 @@ impl Shared {
         Ok(linearizer.read_log_id().index())
     }
 
-    async fn read_index_there(&self, mut client: DirectoryClient<Channel>) -> Result<u64, Attempt> {
-        let request = ReadIndexRequest {
-            deployment: self.options.deployment.clone(),
-            passed_on: true,
-        };
-        match client.read_index(request).await?.into_inner().result {
-            Some(read_index_reply::Result::Index(index)) => Ok(index),
-            Some(read_index_reply::Result::NotLeader(not_leader)) => Err(not_leader.into()),
-            None => Err(Attempt::Unknown),
-        }
-    }
-
     /// The state as far as this node has applied the log.
     pub(super) fn state(&self) -> Arc<State> {
         self.images.borrow().state.clone()
     }
 
-    /// Waits until this node has applied the entry at `index`, or is closed.
-    pub(super) async fn applied_at_least(&self, index: u64) {
+    /// Waits until this node has applied the entry at `index`; false when it is closed before.
+    pub(super) async fn applied_at_least(&self, index: u64) -> bool {
         let mut images = self.images.clone();
         let reached = images.wait_for(|image| image.last.is_some_and(|last| last.index() >= index));
         tokio::select! {
-            () = self.closing.cancelled() => {}
-            _ = reached => {}
+            () = self.closing.cancelled() => false,
+            reached = reached => reached.is_ok(),
         }
     }
 }

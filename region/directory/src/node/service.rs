@@ -1,17 +1,23 @@
 //! What other nodes ask of this one.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use antiphon_proto::rpc::{
-    ChangeVotersReply, ChangeVotersRequest, Changed, Done, NotLeader, ProposeReply, ProposeRequest, ReadIndexReply,
-    ReadIndexRequest, RenewReply, RenewRequest, Renewed, change_voters_reply,
+    ChangeVotersReply, ChangeVotersRequest, Changed, Done, FollowReply, FollowRequest, NotLeader, ProposeReply,
+    ProposeRequest, ReadIndexReply, ReadIndexRequest, RenewReply, RenewRequest, Renewed, change_voters_reply,
     directory_server::{Directory, DirectoryServer},
     propose_reply, read_index_reply, renew_reply,
 };
+use futures_util::stream::BoxStream;
 use http::Extensions;
 use tonic::{Request, Response, Status};
 
-use super::{DirectoryNode, Shared, ask::Reach, voters::VoterChange};
+use super::{
+    DirectoryNode, Shared,
+    ask::Reach,
+    lease::{Asker, FIRST_NODE, NODE_BYTES_MAX},
+    voters::VoterChange,
+};
 use crate::{
     DirectoryError, PeerRegion,
     domain::{Command, RegionId, State},
@@ -40,7 +46,7 @@ impl DirectoryService {
             .max_encoding_message_size(MESSAGE_BYTES_MAX)
     }
 
-    fn admit(&self, deployment: &str) -> Result<&Shared, Status> {
+    fn admit(&self, deployment: &str) -> Result<&Arc<Shared>, Status> {
         let shared = &self.node.shared;
         if shared.options.deployment != deployment {
             let message = format!(
@@ -55,6 +61,8 @@ impl DirectoryService {
 
 #[tonic::async_trait]
 impl Directory for DirectoryService {
+    type FollowStream = BoxStream<'static, Result<FollowReply, Status>>;
+
     async fn propose(&self, request: Request<ProposeRequest>) -> Result<Response<ProposeReply>, Status> {
         let (_, extensions, request) = request.into_parts();
         let shared = self.admit(&request.deployment)?;
@@ -84,8 +92,20 @@ impl Directory for DirectoryService {
         let shared = self.admit(&request.deployment)?;
         let region = RegionId(request.region);
         check_peer(&shared.state(), &extensions, region)?;
+        let asker = Asker {
+            region,
+            node: request.node.unwrap_or_else(|| FIRST_NODE.to_owned()),
+            incarnation: request.incarnation,
+        };
+        if asker.node.len() > NODE_BYTES_MAX {
+            let message = format!(
+                "a node's name of {} bytes is over the limit of {NODE_BYTES_MAX} bytes",
+                asker.node.len()
+            );
+            return Err(Status::invalid_argument(message));
+        }
         let (reach, timeout) = (reach(request.passed_on), shared.options.lease.lease());
-        let result = match shared.renew(reach, timeout, region, request.incarnation).await {
+        let result = match shared.renew(reach, timeout, &asker).await {
             Ok(applied_index) => renew_reply::Result::Renewed(Renewed { applied_index }),
             Err(DirectoryError::LeaseRefused(why)) => renew_reply::Result::Refused(why),
             Err(DirectoryError::NotLeader { leader }) => renew_reply::Result::NotLeader(not_leader(leader)),
@@ -121,6 +141,14 @@ impl Directory for DirectoryService {
             Err(error) => return Err(failed(&error)),
         };
         Ok(Response::new(ChangeVotersReply { result: Some(result) }))
+    }
+
+    async fn follow(&self, request: Request<FollowRequest>) -> Result<Response<Self::FollowStream>, Status> {
+        let (_, extensions, request) = request.into_parts();
+        let shared = self.admit(&request.deployment)?;
+        let region = RegionId(request.region);
+        check_peer(&shared.state(), &extensions, region)?;
+        Ok(Response::new(Box::pin(shared.follow(region))))
     }
 }
 

@@ -16,6 +16,8 @@ pub enum Role {
     Candidate,
     /// It follows and does not vote.
     Learner,
+    /// It is not in the group: it follows one who is.
+    Outside,
     /// It has stopped.
     Stopped,
 }

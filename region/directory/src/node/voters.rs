@@ -3,57 +3,17 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use antiphon_proto::rpc::{ChangeVotersRequest, change_voters_reply, directory_client::DirectoryClient};
+use antiphon_proto::rpc::ChangeVotersRequest;
 use futures_util::FutureExt as _;
 use openraft::{ChangeMembers, async_runtime::watch::WatchReceiver as _};
-use tonic::transport::Channel;
 
 use super::{
     DirectoryNode, Shared,
     ask::{Attempt, Reach},
 };
-use crate::{
-    DirectoryError,
-    domain::{Addresses, Command, RegionId},
-    raft::StoredMembership,
-};
+use crate::{DirectoryError, domain::RegionId, raft::StoredMembership};
 
 impl DirectoryNode {
-    /// Takes a region into the directory and returns its id, under which its node is to be started and to join. A region of that
-    /// name and those addresses that is there already is returned as it is.
-    ///
-    /// # Errors
-    /// [`DirectoryError`], within `request_timeout_ms`.
-    pub async fn add_region(&self, name: &str, addresses: &Addresses) -> Result<RegionId, DirectoryError> {
-        let command = Command::AddRegion {
-            name: name.to_owned(),
-            addresses: addresses.clone(),
-        };
-        let applied = self.propose(command).await?;
-        let gone = || DirectoryError::VotersRefused(format!("region {name:?} was not given an id"));
-        applied.region.ok_or_else(gone)
-    }
-
-    /// Takes a region out of the directory and its voter out of the group, dead or alive. The state refuses while it is home or in an
-    /// in-sync set.
-    ///
-    /// # Errors
-    /// [`DirectoryError`].
-    pub async fn remove_region(&self, region: RegionId) -> Result<(), DirectoryError> {
-        match self.propose(Command::RemoveRegion { region }).await {
-            Ok(_) => {}
-            Err(error @ DirectoryError::Rejected(_)) => {
-                // An earlier attempt may have taken it out of the state.
-                let state = self.state_linearizable().await?;
-                if state.deployment.is_empty() || state.regions.contains_key(&region) || region > state.region_id_max {
-                    return Err(error);
-                }
-            }
-            Err(error) => return Err(error),
-        }
-        self.change_voters(&[], &[region]).await.map(drop)
-    }
-
     /// Makes regions voters and takes the votes of others, in one change. A new voter first follows as a learner until it is level.
     /// Returns who votes now.
     ///
@@ -98,9 +58,9 @@ impl DirectoryNode {
 
 /// A change of the voters.
 #[derive(Debug, Clone)]
-pub(super) struct VoterChange {
-    pub(super) add: BTreeSet<RegionId>,
-    pub(super) remove: BTreeSet<RegionId>,
+pub(crate) struct VoterChange {
+    pub(crate) add: BTreeSet<RegionId>,
+    pub(crate) remove: BTreeSet<RegionId>,
 }
 
 impl Shared {
@@ -113,7 +73,7 @@ impl Shared {
             reach,
             Duration::from_millis(self.options.voters_timeout_ms),
             || self.change_voters_here(change).boxed(),
-            |client| self.change_voters_there(client, change).boxed(),
+            |client| self.caller().change_voters(client, change).boxed(),
         )
         .await
     }
@@ -155,22 +115,6 @@ impl Shared {
         Ok(self.membership().voter_ids().map(RegionId).collect())
     }
 
-    async fn change_voters_there(
-        &self,
-        mut client: DirectoryClient<Channel>,
-        change: &VoterChange,
-    ) -> Result<BTreeSet<RegionId>, Attempt> {
-        let request = change.to_request(&self.options.deployment, true);
-        match client.change_voters(request).await?.into_inner().result {
-            Some(change_voters_reply::Result::Changed(changed)) => {
-                Ok(changed.voters.into_iter().map(RegionId).collect())
-            }
-            Some(change_voters_reply::Result::Refused(why)) => Err(Attempt::Final(DirectoryError::VotersRefused(why))),
-            Some(change_voters_reply::Result::NotLeader(not_leader)) => Err(not_leader.into()),
-            None => Err(Attempt::Unknown),
-        }
-    }
-
     /// The members as this node knows them; a change that is not committed counts.
     pub(super) fn membership(&self) -> std::sync::Arc<StoredMembership> {
         self.raft.metrics().borrow_watched().membership_config.clone()
@@ -178,15 +122,6 @@ impl Shared {
 }
 
 impl VoterChange {
-    pub(super) fn to_request(&self, deployment: &str, passed_on: bool) -> ChangeVotersRequest {
-        ChangeVotersRequest {
-            deployment: deployment.to_owned(),
-            add: self.add.iter().map(|region| region.0).collect(),
-            remove: self.remove.iter().map(|region| region.0).collect(),
-            passed_on,
-        }
-    }
-
     pub(super) fn of_request(request: ChangeVotersRequest) -> Self {
         Self {
             add: request.add.into_iter().map(RegionId).collect(),

@@ -21,11 +21,16 @@ const SILENT_CALLS_MAX: u32 = 5;
 /// The other nodes: one kept connection each, and the store that each has answered from.
 pub(crate) struct Peers {
     pub(crate) identity: Identity,
-    dial: Dial,
     kv: Kv,
     images: watch::Receiver<Arc<Image>>,
-    links: Mutex<HashMap<u64, Link>>,
+    links: Links,
     stores: Mutex<HashMap<u64, u64>>,
+}
+
+/// One kept connection to each region.
+pub(crate) struct Links {
+    dial: Dial,
+    kept: Mutex<HashMap<u64, Link>>,
 }
 
 struct Link {
@@ -51,10 +56,9 @@ impl Peers {
         let stores = store::known_peers(&kv).await?.into_iter().collect();
         Ok(Self {
             identity,
-            dial,
             kv,
             images,
-            links: Mutex::default(),
+            links: Links::new(dial),
             stores: Mutex::new(stores),
         })
     }
@@ -69,32 +73,20 @@ impl Peers {
         let image = self.images.borrow().clone();
         let listed = image.state.regions.get(&RegionId(region));
         let addresses = listed.map_or(otherwise, |region| &region.addresses);
-        let mut links = self.links.lock();
-        if let Some(link) = links.get(&region)
-            && link.addresses == *addresses
-        {
-            return link.channel.clone();
-        }
-        let channel = (self.dial)(&RegionId(region), addresses);
-        let link = Link {
-            addresses: addresses.clone(),
-            channel: channel.clone(),
-            silent_calls: 0,
-        };
-        links.insert(region, link);
-        channel
+        self.links.channel(region, addresses)
     }
 
     /// Notes how a call ended: whether anything came back in time.
     pub(crate) fn heard(&self, region: u64, answered: bool) {
-        let mut links = self.links.lock();
-        let Some(link) = links.get_mut(&region) else {
-            return;
-        };
-        link.silent_calls = if answered { 0 } else { link.silent_calls + 1 };
-        if link.silent_calls >= SILENT_CALLS_MAX {
-            links.remove(&region);
+        self.links.heard(region, answered);
+    }
+
+    /// From which store a region's voter speaks, if this node knows.
+    pub(crate) fn store_of(&self, region: RegionId) -> Option<u64> {
+        if region == self.identity.region {
+            return Some(self.identity.store);
         }
+        self.stores.lock().get(&region.0).copied()
     }
 
     /// Whether it is known from which store a peer speaks.
@@ -123,6 +115,45 @@ impl Peers {
                 self.stores.lock().insert(region, store);
                 Ok(Ok(()))
             }
+        }
+    }
+}
+
+impl Links {
+    pub(crate) fn new(dial: Dial) -> Self {
+        Self {
+            dial,
+            kept: Mutex::default(),
+        }
+    }
+
+    /// The connection to a region at these addresses.
+    pub(crate) fn channel(&self, region: u64, addresses: &Addresses) -> Channel {
+        let mut kept = self.kept.lock();
+        if let Some(link) = kept.get(&region)
+            && link.addresses == *addresses
+        {
+            return link.channel.clone();
+        }
+        let channel = (self.dial)(&RegionId(region), addresses);
+        let link = Link {
+            addresses: addresses.clone(),
+            channel: channel.clone(),
+            silent_calls: 0,
+        };
+        kept.insert(region, link);
+        channel
+    }
+
+    /// Notes how a call ended: whether anything came back in time.
+    pub(crate) fn heard(&self, region: u64, answered: bool) {
+        let mut kept = self.kept.lock();
+        let Some(link) = kept.get_mut(&region) else {
+            return;
+        };
+        link.silent_calls = if answered { 0 } else { link.silent_calls + 1 };
+        if link.silent_calls >= SILENT_CALLS_MAX {
+            kept.remove(&region);
         }
     }
 }

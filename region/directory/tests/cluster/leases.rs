@@ -7,14 +7,14 @@ use antiphon_directory::{
 
 use crate::world::{SOON, World, soon, until};
 
-struct Leased {
-    world: World,
-    keepers: BTreeMap<u64, LeaseKeeper>,
+pub(crate) struct Leased {
+    pub(crate) world: World,
+    pub(crate) keepers: BTreeMap<u64, LeaseKeeper>,
 }
 
 impl Leased {
     /// Three regions that hold leases.
-    async fn founded() -> Self {
+    pub(crate) async fn founded() -> Self {
         let mut world = World::new();
         world.options.lease = LeaseOptions {
             lease_ms: 3_000,
@@ -33,17 +33,17 @@ impl Leased {
     }
 
     async fn keep(&mut self, id: u64, incarnation: u64) {
-        let keeper = self.world.node(id).keep_lease(incarnation);
+        let keeper = self.world.node(id).keep_lease("1", incarnation);
         valid(&keeper, true).await;
         self.keepers.insert(id, keeper);
     }
 
-    fn status(&self, at: u64, region: u64) -> RegionStatus {
+    pub(crate) fn status(&self, at: u64, region: u64) -> RegionStatus {
         self.world.node(at).state().regions[&RegionId(region)].status
     }
 }
 
-async fn valid(keeper: &LeaseKeeper, wanted: bool) {
+pub(crate) async fn valid(keeper: &LeaseKeeper, wanted: bool) {
     let mut watch = keeper.watch();
     let reached = watch.wait_for(|valid| *valid == wanted);
     assert!(

@@ -16,17 +16,25 @@ use tonic::transport::Endpoint;
 /// The ways between regions, without TLS. They can be cut, and be long.
 #[derive(Default)]
 pub(crate) struct Links {
-    /// Regions that nothing gets to or from.
-    pub(crate) cut: watch::Sender<BTreeSet<u64>>,
+    pub(crate) cut: watch::Sender<Cut>,
     /// How long everything takes to arrive.
     pub(crate) delay: Duration,
+}
+
+/// What nothing passes.
+#[derive(Default)]
+pub(crate) struct Cut {
+    /// Nodes that nothing gets to or from.
+    pub(crate) nodes: BTreeSet<u64>,
+    /// Ways between two nodes, whoever dials.
+    pub(crate) ways: BTreeSet<[u64; 2]>,
 }
 
 /// One way, from end to end.
 #[derive(Clone)]
 struct Way {
     ends: [u64; 2],
-    cut: watch::Receiver<BTreeSet<u64>>,
+    cut: watch::Receiver<Cut>,
     delay: Duration,
 }
 
@@ -88,8 +96,11 @@ async fn carry<R: AsyncRead, W: AsyncWrite>(mut from: ReadHalf<R>, mut to: Write
 impl Way {
     /// Waits until nothing cuts it.
     async fn open(&mut self) {
-        let ends = self.ends;
-        let open = self.cut.wait_for(|cut| ends.iter().all(|end| !cut.contains(end)));
+        let [from, to] = self.ends;
+        let open = self.cut.wait_for(|cut| {
+            let is_cut = cut.ways.contains(&[from, to]) || cut.ways.contains(&[to, from]);
+            !is_cut && !cut.nodes.contains(&from) && !cut.nodes.contains(&to)
+        });
         if open.await.is_err() {
             // The world has ended.
             std::future::pending::<()>().await;

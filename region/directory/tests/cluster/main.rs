@@ -6,6 +6,7 @@ mod links;
 mod world;
 
 mod election;
+mod followers;
 mod input;
 mod leases;
 mod members;

@@ -15,7 +15,7 @@ impl World {
     /// Adds region `id`, the next one, and waits until it votes.
     async fn grow(&mut self, id: u64, by: u64) {
         let addresses = self.reserve(id).await;
-        let added = soon(self.node(by).add_region(&format!("r{id}"), &addresses))
+        let added = soon(self.directory(by).add_region(&format!("r{id}"), &addresses))
             .await
             .unwrap();
         assert_eq!(added, RegionId(id));
@@ -40,7 +40,10 @@ async fn a_region_comes_while_it_runs() {
     assert_eq!(state.placements.len(), 4_096);
     // Asking again is answered with the region that is there.
     let addresses = world.addresses(4);
-    assert_eq!(soon(world.node(1).add_region("r4", &addresses)).await, Ok(RegionId(4)));
+    assert_eq!(
+        soon(world.directory(1).add_region("r4", &addresses)).await,
+        Ok(RegionId(4))
+    );
     world.close().await;
 }
 
@@ -122,9 +125,9 @@ async fn a_dead_region_is_replaced_under_a_new_id() {
         status: RegionStatus::Down,
     };
     soon(world.node(survivor).propose(down)).await.unwrap();
-    soon(world.node(survivor).remove_region(dead)).await.unwrap();
+    soon(world.directory(survivor).remove_region(dead)).await.unwrap();
     // Once more: it is gone already.
-    soon(world.node(survivor).remove_region(dead)).await.unwrap();
+    soon(world.directory(survivor).remove_region(dead)).await.unwrap();
     world.grow(4, survivor).await;
     let left: Vec<u64> = (1..=4).filter(|id| *id != leader).collect();
     let state = soon(world.node(4).state_linearizable()).await.unwrap();
@@ -137,7 +140,7 @@ async fn a_dead_region_is_replaced_under_a_new_id() {
     // The id of the dead one is never given again.
     let addresses = world.reserve(5).await;
     assert_eq!(
-        soon(world.node(4).add_region("again", &addresses)).await,
+        soon(world.directory(4).add_region("again", &addresses)).await,
         Ok(RegionId(5))
     );
     world.close().await;
@@ -150,7 +153,7 @@ async fn a_leader_that_is_removed_leaves_a_group_that_works() {
     let leader = world.leader().await;
     let by = world.follower().await;
     empty(&world, by, leader).await;
-    soon(world.node(by).remove_region(RegionId(leader))).await.unwrap();
+    soon(world.directory(by).remove_region(RegionId(leader))).await.unwrap();
     world.kill(leader).await;
     let next = world.leader().await;
     assert_ne!(next, leader);

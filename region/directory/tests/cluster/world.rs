@@ -1,12 +1,12 @@
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     net::SocketAddr,
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use antiphon_directory::{
-    DirectoryNode, NodeOptions, RaftOptions,
+    Directory, DirectoryFollower, DirectoryNode, NodeOptions, RaftOptions,
     domain::{Addresses, Policy, RegionId},
 };
 use tempfile::TempDir;
@@ -14,7 +14,7 @@ use tokio::{net::TcpListener, runtime::Runtime};
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::transport::Server;
 
-use crate::links::Links;
+use crate::links::{Cut, Links};
 
 /// Generous: the machine may be busy with other things.
 pub(crate) const SOON: Duration = Duration::from_secs(60);
@@ -115,6 +115,13 @@ impl World {
         self.nodes.insert(id, Running { node, sockets });
     }
 
+    /// Starts a node of a region that has a voter elsewhere. For the links it is `100 + id`, so that it can be cut off by itself.
+    pub(crate) fn start_outside(&self, id: u64) -> DirectoryFollower {
+        let seeds = self.listeners.keys().map(|id| (RegionId(*id), self.addresses(*id)));
+        let dial = self.links.dial(100 + id);
+        DirectoryFollower::start(self.options.clone(), RegionId(id), seeds.collect(), dial).unwrap()
+    }
+
     /// Ends a node without a word to the others.
     pub(crate) async fn kill(&mut self, id: u64) {
         let running = self.nodes.remove(&id).unwrap();
@@ -124,6 +131,11 @@ impl World {
 
     pub(crate) fn node(&self, id: u64) -> &DirectoryNode {
         &self.nodes[&id].node
+    }
+
+    /// As an operator has it.
+    pub(crate) fn directory(&self, id: u64) -> Directory {
+        self.node(id).clone().into()
     }
 
     pub(crate) fn addresses(&self, id: u64) -> Addresses {
@@ -174,13 +186,20 @@ impl World {
     /// From now on nothing gets to a region and nothing from it; connections stay open and swallow everything.
     pub(crate) fn isolate(&self, id: u64) {
         self.links.cut.send_modify(|cut| {
-            cut.insert(id);
+            cut.nodes.insert(id);
         });
+    }
+
+    /// As if the region were isolated, but only from these.
+    pub(crate) fn cut_off(&self, id: u64, from: &[u64]) {
+        self.links
+            .cut
+            .send_modify(|cut| cut.ways.extend(from.iter().map(|from| [id, *from])));
     }
 
     /// What was swallowed arrives after all, and everything goes on.
     pub(crate) fn heal(&self) {
-        self.links.cut.send_modify(BTreeSet::clear);
+        self.links.cut.send_modify(|cut| *cut = Cut::default());
     }
 
     pub(crate) async fn close(mut self) {

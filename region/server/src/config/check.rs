@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::{ConfigError, Effective, sections::NodeSection};
 use crate::{
     deployment,
-    world::{REGIONS_MAX, ports_end},
+    world::{NODES_MAX, REGIONS_MAX, ports_end},
 };
 
 /// Whole numbers that may be 0, which their docs say what it means; any other 0 would stop what it bounds.
@@ -46,6 +46,21 @@ pub(super) fn check(effective: &Effective) -> Result<(), ConfigError> {
         is_name(&config.node.region),
         "must be 1 to 32 of a-z, 0-9 and '-'",
     )?;
+    require(
+        "node.id",
+        is_name(&config.node.id),
+        "must be 1 to 32 of a-z, 0-9 and '-'",
+    )?;
+    require(
+        "node.voter",
+        config.node.voter || !config.deployment.regions.is_empty(),
+        "must be true without deployment.regions, which names the voters that a node without one follows",
+    )?;
+    require(
+        "node.rpc_address",
+        config.node.rpc_address.is_empty() || is_address(&config.node.rpc_address),
+        "must be HOST:PORT",
+    )?;
     // A region of a deployment has no world around it, whatever the default is.
     let no_world = Vec::new();
     let regions = if config.deployment.regions.is_empty() {
@@ -77,6 +92,16 @@ pub(super) fn check(effective: &Effective) -> Result<(), ConfigError> {
         "world.wan",
         !config.world.wan || !regions.is_empty(),
         "must be false without world.regions: one region has no links",
+    )?;
+    require(
+        "world.nodes",
+        (1..=NODES_MAX).contains(&config.world.nodes),
+        "must be 1 to 5",
+    )?;
+    require(
+        "world.nodes",
+        config.world.nodes == 1 || !regions.is_empty(),
+        "must be 1 without world.regions: a region that runs alone has one node",
     )?;
     require(
         "node.base_port",
@@ -160,13 +185,7 @@ fn check_deployment(effective: &Effective) -> Result<(), ConfigError> {
     };
     let mut names = BTreeSet::new();
     for text in &section.regions {
-        let read = deployment::region(text).filter(|(name, addresses)| {
-            is_name(name)
-                && addresses
-                    .rpc
-                    .rsplit_once(':')
-                    .is_some_and(|(_, port)| port.parse::<u16>().is_ok())
-        });
+        let read = deployment::region(text).filter(|(name, addresses)| is_name(name) && is_address(&addresses.rpc));
         let Some((name, _)) = read else {
             let rule = format!("holds {text:?}, which is not NAME HOST:PORT URL");
             return refuse("deployment.regions", rule);
@@ -225,6 +244,11 @@ fn check_deployment(effective: &Effective) -> Result<(), ConfigError> {
 fn is_name(region: &str) -> bool {
     let of_name = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
     (1..=32).contains(&region.len()) && region.bytes().all(of_name)
+}
+
+fn is_address(text: &str) -> bool {
+    text.rsplit_once(':')
+        .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok())
 }
 
 fn zeros(effective: &Effective) -> Vec<String> {

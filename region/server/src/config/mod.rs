@@ -15,7 +15,7 @@ mod show;
 pub(crate) use deployment::{DurabilityName, PlacementSection};
 pub(crate) use load::{ConfigError, Effective, Sources, load};
 pub(crate) use reference::reference;
-pub(crate) use sections::{Config, LogFormat, StoreEngine, TelemetrySection};
+pub(crate) use sections::{Config, FIRST_NODE, LogFormat, StoreEngine, TelemetrySection, folder_name};
 pub(crate) use show::show;
 
 #[cfg(test)]

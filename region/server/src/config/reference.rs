@@ -51,7 +51,7 @@ Each key has a default. A value comes from the last of these that sets it:
 1. the default below;
 2. the file `antiphon.toml` in the working directory, or the one named by `--config`;
 3. the environment: `ANTIPHON_<SECTION>__<KEY>`, such as `ANTIPHON_SLOT__QUEUE_LEN_MAX=8192`;
-4. the command line: `--set section.key=value`, or a flag of its own (`--data`, `--base-port`, `--regions`, `--wan`,
+4. the command line: `--set section.key=value`, or a flag of its own (`--data`, `--base-port`, `--regions`, `--nodes`, `--wan`,
    `--store`, `--fdb-cluster-file`).
 
 An unknown key is an error. `antiphon config` prints what counts and what set it. Units are the last word of a key: `_ms`, `_s`,

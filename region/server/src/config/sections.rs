@@ -1,6 +1,6 @@
 use std::{
     fmt,
-    net::{IpAddr, Ipv4Addr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     path::PathBuf,
     time::Duration,
 };
@@ -15,6 +15,12 @@ use super::{
     identity::IdentitySection,
     services::{ConversationSection, DeliverySection, MessageSection, PresenceSection, SlotSection},
 };
+
+/// What a region's only node is called.
+pub(crate) const FIRST_NODE: &str = "1";
+
+/// After `node.base_port`: where a node listens for others.
+const RPC_OFFSET: u16 = 4;
 
 /// Everything that can be set.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
@@ -50,6 +56,41 @@ pub(crate) struct NodeSection {
     pub(crate) admin_host: IpAddr,
     /// Port of HTTP and WebSocket; what operators use is on the port after it.
     pub(crate) base_port: u16,
+    /// Names this node among those of its region, which share one store: 1 to 32 of a-z, 0-9 and dash.
+    pub(crate) id: String,
+    /// Whether the region's voter in the directory is here. One node of a region has it, and keeps the directory's store; the others
+    /// follow the voters that `deployment.regions` names, and store nothing of the directory.
+    pub(crate) voter: bool,
+    /// Where other nodes reach this one, `HOST:PORT`. Empty: `node.host` and the fourth port after `node.base_port`.
+    pub(crate) rpc_address: String,
+}
+
+impl NodeSection {
+    /// Where this node listens for others.
+    pub(crate) fn rpc(&self) -> SocketAddr {
+        SocketAddr::new(self.host, self.base_port.saturating_add(RPC_OFFSET))
+    }
+
+    /// Where others are told to reach it.
+    pub(crate) fn announced_rpc(&self) -> String {
+        if self.rpc_address.is_empty() {
+            return self.rpc().to_string();
+        }
+        self.rpc_address.clone()
+    }
+
+    /// Its folder in `data`.
+    pub(crate) fn folder_name(&self) -> String {
+        folder_name(&self.region, &self.id)
+    }
+}
+
+/// The folder of a region's node, which is also how its process is called: the first has the region's name.
+pub(crate) fn folder_name(region: &str, node: &str) -> String {
+    if node == FIRST_NODE {
+        return region.to_owned();
+    }
+    format!("{region}.{node}")
 }
 
 impl Default for NodeSection {
@@ -60,6 +101,9 @@ impl Default for NodeSection {
             host: IpAddr::V4(Ipv4Addr::LOCALHOST),
             admin_host: IpAddr::V4(Ipv4Addr::LOCALHOST),
             base_port: 7400,
+            id: FIRST_NODE.to_owned(),
+            voter: true,
+            rpc_address: String::new(),
         }
     }
 }
@@ -148,6 +192,9 @@ pub(crate) struct WorldSection {
     pub(crate) regions: Vec<String>,
     /// Whether links begin with the delays between the places that the regions' names stand for.
     pub(crate) wan: bool,
+    /// Processes of each region, 1 to 5, which share its store: more than one needs an engine that serves several processes. A world
+    /// that is started again without it has as many as before.
+    pub(crate) nodes: u16,
     /// A region that died is started again after a wait; its limit doubles with each failure in a row, up to this one.
     pub(crate) restart_wait_ms_max: u64,
 }
@@ -157,6 +204,7 @@ impl Default for WorldSection {
         Self {
             regions: ["us-east", "eu-central", "ap-northeast"].map(str::to_owned).to_vec(),
             wan: false,
+            nodes: 1,
             restart_wait_ms_max: 10_000,
         }
     }

@@ -129,6 +129,11 @@ fn a_value_out_of_its_limits_is_named_with_its_limit() {
         ("world.regions", "a,b,a"),
         ("world.regions", "a,b,c,d,e,f,g,h,i,j"),
         ("world.restart_wait_ms_max", "0"),
+        ("world.nodes", "0"),
+        ("world.nodes", "6"),
+        ("node.id", "no.dots"),
+        ("node.voter", "false"),
+        ("node.rpc_address", "nowhere"),
         ("message.text_bytes_max", "65536"),
         ("identity.key_publish_ahead_s", "60"),
         ("edge.presence_interval_ms", "60000"),
@@ -147,6 +152,7 @@ fn what_goes_with_several_regions_alone_and_with_one_alone_is_kept_apart() {
     for (regions, key, text, fits) in [
         ("", "world.wan", "true", false),
         ("a,b", "world.wan", "true", true),
+        ("", "world.nodes", "2", false),
         ("", "node.region", "a", true),
         ("a,b", "node.region", "a", false),
     ] {

@@ -3,7 +3,7 @@
 use std::sync::{Arc, OnceLock};
 
 use antiphon_directory::{
-    DirectoryError, DirectoryNode,
+    Directory, DirectoryError,
     domain::{Addresses, Command, RegionId, RegionStatus, State, plan_rebalance},
 };
 use antiphon_types::Slot;
@@ -26,7 +26,7 @@ use super::{
 const REBALANCED_AT_ONCE: usize = 256;
 
 /// The node's directory, once there is one.
-pub(crate) type Directory = Arc<OnceLock<DirectoryNode>>;
+pub(crate) type DirectoryCell = Arc<OnceLock<Directory>>;
 
 /// Which slots are shown.
 #[derive(Debug, Default, Deserialize)]
@@ -88,7 +88,7 @@ pub(crate) struct Added {
 }
 
 /// The routes.
-pub(crate) fn routes(directory: Directory) -> Router {
+pub(crate) fn routes(directory: DirectoryCell) -> Router {
     Router::new()
         .route("/directory", get(show))
         .route("/directory/slots", get(slots))
@@ -102,14 +102,14 @@ pub(crate) fn routes(directory: Directory) -> Router {
         .with_state(directory)
 }
 
-async fn show(Shared(directory): Shared<Directory>) -> Result<Json<View>, Refused> {
+async fn show(Shared(directory): Shared<DirectoryCell>) -> Result<Json<View>, Refused> {
     let directory = of(&directory)?;
     let state = directory.state_linearizable().await?;
     Ok(Json(View::of(&state, &directory.status())))
 }
 
 async fn slots(
-    Shared(directory): Shared<Directory>,
+    Shared(directory): Shared<DirectoryCell>,
     Query(shown): Query<Shown>,
 ) -> Result<Json<Vec<SlotView>>, Refused> {
     let state = of(&directory)?.state_linearizable().await?;
@@ -128,7 +128,7 @@ async fn slots(
 }
 
 async fn add(
-    Shared(directory): Shared<Directory>,
+    Shared(directory): Shared<DirectoryCell>,
     Path(name): Path<String>,
     Json(reached): Json<Reached>,
 ) -> Result<Json<Added>, Refused> {
@@ -141,7 +141,7 @@ async fn add(
 }
 
 async fn change_addresses(
-    Shared(directory): Shared<Directory>,
+    Shared(directory): Shared<DirectoryCell>,
     Path(name): Path<String>,
     Json(reached): Json<ReachedNow>,
 ) -> Result<Json<Done>, Refused> {
@@ -158,13 +158,13 @@ async fn change_addresses(
     propose(directory, Command::SetAddresses { region, addresses }).await
 }
 
-async fn policy(Shared(directory): Shared<Directory>) -> Result<Json<PolicyView>, Refused> {
+async fn policy(Shared(directory): Shared<DirectoryCell>) -> Result<Json<PolicyView>, Refused> {
     let state = of(&directory)?.state_linearizable().await?;
     Ok(Json(PolicyView::of(&state.policy)))
 }
 
 async fn change_policy(
-    Shared(directory): Shared<Directory>,
+    Shared(directory): Shared<DirectoryCell>,
     Json(change): Json<PolicyChange>,
 ) -> Result<Json<Done>, Refused> {
     let directory = of(&directory)?;
@@ -173,7 +173,7 @@ async fn change_policy(
     propose(directory, Command::SetPolicy { policy }).await
 }
 
-async fn remove(Shared(directory): Shared<Directory>, Path(name): Path<String>) -> Result<Json<Added>, Refused> {
+async fn remove(Shared(directory): Shared<DirectoryCell>, Path(name): Path<String>) -> Result<Json<Added>, Refused> {
     let directory = of(&directory)?;
     let state = directory.state_linearizable().await?;
     let region = region(&state, &name)?;
@@ -181,16 +181,16 @@ async fn remove(Shared(directory): Shared<Directory>, Path(name): Path<String>) 
     Ok(Json(Added { id: region.0 }))
 }
 
-async fn drain(directory: Shared<Directory>, name: Path<String>) -> Result<Json<Done>, Refused> {
+async fn drain(directory: Shared<DirectoryCell>, name: Path<String>) -> Result<Json<Done>, Refused> {
     set_status(directory, name, RegionStatus::Draining).await
 }
 
-async fn undrain(directory: Shared<Directory>, name: Path<String>) -> Result<Json<Done>, Refused> {
+async fn undrain(directory: Shared<DirectoryCell>, name: Path<String>) -> Result<Json<Done>, Refused> {
     set_status(directory, name, RegionStatus::Active).await
 }
 
 async fn set_status(
-    Shared(directory): Shared<Directory>,
+    Shared(directory): Shared<DirectoryCell>,
     Path(name): Path<String>,
     status: RegionStatus,
 ) -> Result<Json<Done>, Refused> {
@@ -204,7 +204,10 @@ async fn set_status(
     propose(directory, Command::SetStatus { region, status }).await
 }
 
-async fn fail_over(Shared(directory): Shared<Directory>, Json(asked): Json<FailOver>) -> Result<Json<Done>, Refused> {
+async fn fail_over(
+    Shared(directory): Shared<DirectoryCell>,
+    Json(asked): Json<FailOver>,
+) -> Result<Json<Done>, Refused> {
     let directory = of(&directory)?;
     let state = directory.state_linearizable().await?;
     let mut slots: Vec<Slot> = asked
@@ -229,7 +232,7 @@ async fn fail_over(Shared(directory): Shared<Directory>, Json(asked): Json<FailO
     propose(directory, command).await
 }
 
-async fn rebalance(Shared(directory): Shared<Directory>) -> Result<Json<Done>, Refused> {
+async fn rebalance(Shared(directory): Shared<DirectoryCell>) -> Result<Json<Done>, Refused> {
     let directory = of(&directory)?;
     let state = directory.state_linearizable().await?;
     let mut done = Done {
@@ -244,7 +247,7 @@ async fn rebalance(Shared(directory): Shared<Directory>) -> Result<Json<Done>, R
     Ok(Json(done))
 }
 
-async fn propose(directory: &DirectoryNode, command: Command) -> Result<Json<Done>, Refused> {
+async fn propose(directory: &Directory, command: Command) -> Result<Json<Done>, Refused> {
     let applied = directory.propose(command).await?;
     let refused = applied.refused.into_iter();
     Ok(Json(Done {
@@ -253,7 +256,7 @@ async fn propose(directory: &DirectoryNode, command: Command) -> Result<Json<Don
     }))
 }
 
-fn of(directory: &Directory) -> Result<&DirectoryNode, Refused> {
+fn of(directory: &DirectoryCell) -> Result<&Directory, Refused> {
     directory.get().ok_or_else(|| {
         let message = "this node is not part of several regions: there is no directory".to_owned();
         Refused(StatusCode::NOT_FOUND, message)

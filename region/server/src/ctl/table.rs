@@ -123,7 +123,7 @@ pub(crate) fn links(links: &[LinkView]) -> String {
 
 pub(crate) fn processes(world: &WorldView) -> String {
     let head = ["region", "process", "port", "state", "starts", "last end", "data"];
-    let rows = world.regions.iter().map(|region| {
+    let rows = world.processes().map(|region| {
         [
             region.name.clone(),
             region.pid.map_or_else(|| "-".to_owned(), |pid| pid.to_string()),

@@ -160,6 +160,7 @@ const fn role_name(role: Role) -> &'static str {
         Role::Follower => "follower",
         Role::Candidate => "candidate",
         Role::Learner => "learner",
+        Role::Outside => "outside",
         Role::Stopped => "stopped",
     }
 }

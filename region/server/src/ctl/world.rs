@@ -33,7 +33,7 @@ pub(super) struct LinkArgs {
 
 #[derive(Debug, Args)]
 pub(super) struct ProcessArgs {
-    /// The region whose process is meant; without it all are shown
+    /// The region whose process is meant, or REGION.NUMBER for a further node of it; without it all are shown
     #[arg(value_name = "REGION", requires = "action")]
     name: Option<String>,
     /// What happens to it

@@ -63,8 +63,10 @@ pub(super) fn paths(delays: &[Delay], world: &WorldView, links: &[LinkView]) -> 
 /// The region whose edge this is.
 fn name<'a>(world: &'a WorldView, edge: &'a str) -> &'a str {
     let port = edge.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok());
-    let found = world.regions.iter().find(|region| Some(region.http_port) == port);
-    found.map_or(edge, |region| region.name.as_str())
+    let region = world.regions.iter().find(|region| Some(region.http_port) == port);
+    let further = || world.nodes.iter().find(|node| Some(node.process.http_port) == port);
+    let found = region.map(|region| &region.name).or_else(|| Some(&further()?.region));
+    found.map_or(edge, String::as_str)
 }
 
 pub(super) fn in_words(paths: &[PathDelay]) -> String {

@@ -2,12 +2,14 @@
 //!
 //! | | |
 //! |---|---|
-//! | `GET /world` | the regions, their processes, ports and state |
+//! | `GET /world` | the regions, their processes, ports and state; of a region's further nodes under `nodes` |
 //! | `GET /links` | every link, as it is now |
 //! | `PUT /links/{from}/{to}` | changes what bytes from one region to the other meet: any of `delayMs`, `jitterMs`, `bitsPerS` (0: no limit) and `state` (`up`, `blackhole`, `reset`); what is not named stays |
 //! | `POST /regions/{name}` | takes a region into the directory and starts it; answered when its process is about to start |
 //! | `DELETE /regions/{name}` | ends a region that is in the directory no more |
 //! | `POST /regions/{name}/{action}` | `kill` (SIGKILL), `stop` (SIGSTOP), `cont` (SIGCONT), `restart` (drain and start); `{"downMs": 30000}` keeps a region away for so long after `kill` and `restart` |
+//!
+//! The process of a region's first node is called as the region, that of a further one `NAME.NUMBER`: so in `{name}/{action}`.
 //!
 //! A refusal is a line of text.
 
@@ -29,7 +31,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     link::{LinkChange, LinkError, LinkView, Links},
     members::Members,
-    plan::World,
+    plan::{NodePlan, World},
     region::{Action, NotRunning, RegionHandle, RegionState},
 };
 
@@ -40,10 +42,25 @@ pub(crate) struct WorldView {
     pub(crate) base_port: u16,
     /// Whether every region is ready.
     pub(crate) ready: bool,
+    /// As their first nodes are.
     pub(crate) regions: Vec<RegionView>,
+    /// The further nodes of the regions.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) nodes: Vec<NodeView>,
 }
 
-/// A region as it is now.
+/// A further node of a region as it is now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct NodeView {
+    pub(crate) region: String,
+    /// Names it among those of the region.
+    pub(crate) node: String,
+    #[serde(flatten)]
+    pub(crate) process: RegionView,
+}
+
+/// A region as it is now, or the process of one of its nodes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct RegionView {
@@ -74,7 +91,8 @@ pub(crate) struct Down {
 pub(crate) struct Shown {
     world: Arc<RwLock<World>>,
     data: Arc<PathBuf>,
-    regions: Arc<RwLock<BTreeMap<String, RegionHandle>>>,
+    /// By name of the process.
+    processes: Arc<RwLock<BTreeMap<String, RegionHandle>>>,
     pub(crate) links: Links,
     members: Members,
 }
@@ -83,14 +101,14 @@ impl Shown {
     pub(crate) fn new(
         world: World,
         data: PathBuf,
-        regions: BTreeMap<String, RegionHandle>,
+        processes: BTreeMap<String, RegionHandle>,
         links: Links,
         members: Members,
     ) -> Self {
         Self {
             world: Arc::new(RwLock::new(world)),
             data: Arc::new(data),
-            regions: Arc::new(RwLock::new(regions)),
+            processes: Arc::new(RwLock::new(processes)),
             links,
             members,
         }
@@ -105,44 +123,66 @@ impl Shown {
         *self.world.write() = world;
     }
 
-    pub(crate) fn handle(&self, region: &str) -> Option<RegionHandle> {
-        self.regions.read().get(region).cloned()
+    pub(crate) fn handle(&self, process: &str) -> Option<RegionHandle> {
+        self.processes.read().get(process).cloned()
     }
 
-    pub(crate) fn insert(&self, region: &str, handle: RegionHandle) {
-        self.regions.write().insert(region.to_owned(), handle);
+    pub(crate) fn insert(&self, process: &str, handle: RegionHandle) {
+        self.processes.write().insert(process.to_owned(), handle);
     }
 
-    pub(crate) fn remove(&self, region: &str) {
-        self.regions.write().remove(region);
+    pub(crate) fn remove(&self, process: &str) {
+        self.processes.write().remove(process);
     }
 
     /// The regions, in the order of their indexes.
     pub(crate) fn view(&self) -> WorldView {
         let world = self.world();
-        let plans = world.regions.iter();
-        let regions: Vec<RegionView> = plans
-            .filter_map(|plan| {
-                let status = self.handle(&plan.name)?.status();
-                Some(RegionView {
-                    name: plan.name.clone(),
-                    index: plan.index,
-                    state: status.state,
-                    pid: status.pid,
-                    starts: status.starts,
-                    last_end: status.last_end,
-                    http_port: plan.http_port,
-                    admin_port: plan.admin_port,
-                    rpc_port: plan.rpc_port,
-                    data: plan.folder(&self.data),
-                })
-            })
-            .collect();
-        WorldView {
+        let mut view = WorldView {
             base_port: world.base_port,
-            ready: regions.iter().all(|region| region.state == RegionState::Ready),
-            regions,
+            ready: true,
+            regions: Vec::new(),
+            nodes: Vec::new(),
+        };
+        for plan in world.regions.iter().flat_map(|region| world.nodes_of(region)) {
+            let Some(process) = self.process(&plan) else {
+                continue;
+            };
+            view.ready &= process.state == RegionState::Ready;
+            if plan.is_first() {
+                view.regions.push(process);
+                continue;
+            }
+            let (region, node) = (plan.region, plan.node);
+            view.nodes.push(NodeView { region, node, process });
         }
+        view
+    }
+
+    fn process(&self, plan: &NodePlan) -> Option<RegionView> {
+        let status = self.handle(&plan.name)?.status();
+        Some(RegionView {
+            name: plan.name.clone(),
+            index: plan.index,
+            state: status.state,
+            pid: status.pid,
+            starts: status.starts,
+            last_end: status.last_end,
+            http_port: plan.http_port,
+            admin_port: plan.admin_port,
+            rpc_port: plan.rpc_port,
+            data: plan.folder(&self.data),
+        })
+    }
+}
+
+impl WorldView {
+    /// Every process, each region's first node before its others.
+    pub(crate) fn processes(&self) -> impl Iterator<Item = &RegionView> {
+        self.regions.iter().flat_map(|region| {
+            let others = self.nodes.iter().filter(|node| node.region == region.name);
+            std::iter::once(region).chain(others.map(|node| &node.process))
+        })
     }
 }
 
@@ -247,7 +287,9 @@ async fn act(
 ) -> Result<Json<serde_json::Value>, Refused> {
     let unknown = |why: String| Refused(StatusCode::NOT_FOUND, why);
     let Some(region) = shown.handle(&name) else {
-        let known = shown.world().names().join(", ");
+        let world = shown.world();
+        let nodes = world.regions.iter().flat_map(|region| world.nodes_of(region));
+        let known = nodes.map(|node| node.name).collect::<Vec<_>>().join(", ");
         return Err(unknown(format!("there is no region {name}; the regions are {known}")));
     };
     let Ok(action) = serde_json::from_value::<Action>(action.clone().into()) else {

@@ -20,7 +20,7 @@ pub(crate) fn greeting(
     let mut text = String::from("\n");
     let http = |region: &RegionView| format!("http://{}", SocketAddr::new(reached.edge, region.http_port));
     let mut rows = vec![["region", "HTTP", "WebSocket", "admin", "data", "pid"].map(str::to_owned)];
-    rows.extend(view.regions.iter().map(|region| {
+    rows.extend(view.processes().map(|region| {
         [
             region.name.clone(),
             format!("{}/v1", http(region)),
@@ -106,6 +106,7 @@ mod tests {
             base_port: 9000,
             ready: true,
             regions: vec![region("us-east", 0), region("eu-central", 1)],
+            nodes: Vec::new(),
         }
     }
 

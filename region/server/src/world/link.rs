@@ -85,7 +85,7 @@ pub(crate) struct LinkChange {
 pub(crate) struct LinkView {
     pub(crate) from: String,
     pub(crate) to: String,
-    /// Where `from` dials to reach `to`.
+    /// Where `from` dials to reach the first node of `to`.
     pub(crate) listen: SocketAddr,
     #[serde(flatten)]
     pub(crate) settings: LinkSettings,
@@ -95,7 +95,7 @@ pub(crate) struct LinkView {
     pub(crate) connections: u64,
 }
 
-/// A link to make.
+/// A link to make, to one node of `to`; those to its other nodes are the same link.
 #[derive(Debug, Clone)]
 pub(crate) struct LinkPlan {
     pub(crate) from: String,
@@ -184,12 +184,14 @@ impl Links {
         let bound = bound.collect::<io::Result<Vec<_>>>()?;
         let shared = &self.0;
         for plan in &plans {
-            let link = Link {
+            let mut known = shared.known.write();
+            let pair = (plan.from.clone(), plan.to.clone());
+            // One link leads to every node of a region.
+            known.entry(pair).or_insert_with(|| Link {
                 listen: plan.listen,
                 path: Arc::new(Path::new(plan.settings)),
                 stop: shared.stop.child_token(),
-            };
-            shared.known.write().insert((plan.from.clone(), plan.to.clone()), link);
+            });
         }
         for (plan, listener) in plans.into_iter().zip(bound) {
             let road = connection::Road {

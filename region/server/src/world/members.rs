@@ -15,7 +15,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     api::Shown,
-    plan::{RegionPlan, WORLD_FILE, World, loopback},
+    plan::{NodePlan, RegionPlan, WORLD_FILE, World, loopback},
     process::Launch,
     reached::Reached,
     region::{Care, Region, RegionHandle},
@@ -86,7 +86,8 @@ pub(super) struct Starter {
 }
 
 impl Starter {
-    pub(super) fn region(&self, plan: &RegionPlan) -> (Region, RegionHandle) {
+    /// One node of a region.
+    pub(super) fn process(&self, plan: &NodePlan) -> (Region, RegionHandle) {
         Region::new(Care {
             name: plan.name.clone(),
             launch: Launch {
@@ -101,12 +102,15 @@ impl Starter {
         })
     }
 
-    fn arguments(&self, plan: &RegionPlan) -> Vec<OsString> {
-        let place = [
+    fn arguments(&self, plan: &NodePlan) -> Vec<OsString> {
+        let mut place = vec![
             ("--world", OsString::from(self.data.join(WORLD_FILE))),
-            ("--region", plan.name.clone().into()),
+            ("--region", plan.region.clone().into()),
             ("--index", plan.index.to_string().into()),
         ];
+        if !plan.is_first() {
+            place.push(("--node", plan.node.clone().into()));
+        }
         let place = place.into_iter().flat_map(|(flag, value)| [flag.into(), value]);
         self.passed
             .iter()
@@ -148,16 +152,19 @@ impl Membership {
         let world = self.shown.world();
         let grown = world.with(name)?;
         let plan = grown.region(name).context("a region that was just planned")?.clone();
-        let folder = plan.folder(&self.starter.data);
-        if folder.exists() {
-            bail!("the folder {} is there already; choose another name", folder.display());
-        }
-        for address in [
-            SocketAddr::new(self.starter.reached.edge, plan.http_port),
-            SocketAddr::new(self.starter.reached.admin, plan.admin_port),
-            loopback(plan.rpc_port),
-        ] {
-            std::net::TcpListener::bind(address).with_context(|| format!("port {} is needed", address.port()))?;
+        let nodes = grown.nodes_of(&plan);
+        for node in &nodes {
+            let folder = node.folder(&self.starter.data);
+            if folder.exists() {
+                bail!("the folder {} is there already; choose another name", folder.display());
+            }
+            for address in [
+                SocketAddr::new(self.starter.reached.edge, node.http_port),
+                SocketAddr::new(self.starter.reached.admin, node.admin_port),
+                loopback(node.rpc_port),
+            ] {
+                std::net::TcpListener::bind(address).with_context(|| format!("port {} is needed", address.port()))?;
+            }
         }
         let id = self.register(&world, &plan).await?;
         let grown = grown.joined(name, id);
@@ -168,17 +175,19 @@ impl Membership {
         grown.write(&self.starter.data.join(WORLD_FILE))?;
         self.shown.set_world(grown);
 
-        let (region, handle) = self.starter.region(&plan);
         let ends = self.world_ends.child_token();
         self.ends.insert(name.to_owned(), ends.clone());
-        self.shown.insert(name, handle);
-        let name = name.to_owned();
-        self.joined.spawn(async move {
-            // A region that came last is no reason to end those that were there.
-            if let Err(error) = region.run(ends).await {
-                tracing::error!(region = %name, %error, "the region is over");
-            }
-        });
+        for node in nodes {
+            let (process, handle) = self.starter.process(&node);
+            self.shown.insert(&node.name, handle);
+            let ends = ends.clone();
+            self.joined.spawn(async move {
+                // A region that came last is no reason to end those that were there.
+                if let Err(error) = process.run(ends).await {
+                    tracing::error!(region = %node.name, %error, "the region is over");
+                }
+            });
+        }
         Ok(())
     }
 
@@ -196,23 +205,29 @@ impl Membership {
         if let Some(ends) = self.ends.remove(name) {
             ends.cancel();
         }
-        if let Some(handle) = self.shown.handle(name) {
-            handle.ended().await;
+        let nodes = world.nodes_of(plan);
+        for node in &nodes {
+            if let Some(handle) = self.shown.handle(&node.name) {
+                handle.ended().await;
+            }
         }
         self.shown.links.close(name);
         let shrunk = world.without(name);
         shrunk.write(&self.starter.data.join(WORLD_FILE))?;
         self.shown.set_world(shrunk);
-        self.shown.remove(name);
-        // What it held is not thrown away, and not in the way of another of that name.
-        let folder = plan.folder(&self.starter.data);
-        let aside = folder.with_file_name(format!("{name}.removed-{}", plan.id()));
-        match fs::rename(&folder, &aside) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(error).with_context(|| format!("{} cannot be put aside", folder.display()))
+        for node in nodes {
+            self.shown.remove(&node.name);
+            // What it held is not thrown away, and not in the way of another of that name.
+            let folder = node.folder(&self.starter.data);
+            let aside = folder.with_file_name(format!("{}.removed-{}", node.name, plan.id()));
+            match fs::rename(&folder, &aside) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(error).with_context(|| format!("{} cannot be put aside", folder.display()));
+                }
+                _ => {}
             }
-            _ => Ok(()),
         }
+        Ok(())
     }
 
     /// Has the directory take a region in; its id. Asking again is answered with the same.
@@ -281,7 +296,7 @@ mod tests {
     #[test]
     fn a_region_gets_the_flags_of_the_world_and_its_place() {
         let names = ["a".to_owned(), "b".to_owned()];
-        let world = World::find(Path::new("/nowhere"), &names, 7400).unwrap();
+        let world = World::find(Path::new("/nowhere"), &names, 7400).unwrap().with_nodes(2);
         let starter = Starter {
             program: "antiphon".into(),
             passed: vec!["--set".into(), "slot.queue_len_max=1".into()],
@@ -290,11 +305,14 @@ mod tests {
             restart_wait_max: Duration::ZERO,
             drain_max: Duration::ZERO,
         };
-        let arguments = starter.arguments(&world.regions[1]);
-        let words: Vec<&str> = arguments.iter().filter_map(|word| word.to_str()).collect();
+        let nodes = world.nodes_of(&world.regions[1]);
+        let arguments = nodes.iter().map(|node| starter.arguments(node).join(" ".as_ref()));
         assert_eq!(
-            words.join(" "),
-            "--set slot.queue_len_max=1 node --world data/world.toml --region b --index 1"
+            arguments.collect::<Vec<_>>(),
+            [
+                "--set slot.queue_len_max=1 node --world data/world.toml --region b --index 1",
+                "--set slot.queue_len_max=1 node --world data/world.toml --region b --index 1 --node 2",
+            ]
         );
     }
 }

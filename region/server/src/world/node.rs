@@ -1,4 +1,5 @@
-//! One region of a world, as the process that the supervisor starts: `antiphon node --world FILE --region NAME --index I`.
+//! One node of a world, as the process that the supervisor starts: `antiphon node --world FILE --region NAME --index I`, and for those
+//! after the first of their region `--node NUMBER`.
 //!
 //! Its standard input is its lifeline: when it ends, the supervisor is gone, and the region drains.
 
@@ -8,9 +9,14 @@ use anyhow::{Context as _, Result, bail};
 use clap::Args;
 
 use super::plan::{self, World, loopback};
-use crate::{config::Config, deployment::Membership, shutdown::Shutdown, up};
+use crate::{
+    config::{Config, FIRST_NODE},
+    deployment::Membership,
+    shutdown::Shutdown,
+    up,
+};
 
-/// Which region of which world.
+/// Which node of which world.
 #[derive(Debug, Args)]
 pub(crate) struct ChildArgs {
     /// File of the world, in its data folder
@@ -22,12 +28,22 @@ pub(crate) struct ChildArgs {
     /// Its index in the world
     #[arg(long, value_name = "NUMBER")]
     pub(crate) index: u16,
+    /// Its number in the region
+    #[arg(long, value_name = "NUMBER", default_value = FIRST_NODE)]
+    pub(crate) node: String,
 }
 
-/// A region's place in its world.
+/// A node's place in its world.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Place {
+    /// Name of its region.
     pub(crate) name: String,
+    /// Names it among the nodes of its region.
+    pub(crate) node: String,
+    /// Where the region's voter listens, for a node that has none.
+    pub(crate) voter: Option<SocketAddr>,
+    /// First port of the world.
+    base_port: u16,
     /// 0 to 8, never given to another region of the world.
     pub(crate) index: u16,
     /// What the directory knows it by.
@@ -74,6 +90,16 @@ impl Place {
                 world.names().join(",")
             );
         };
+        let nodes = world.nodes_of(own);
+        let Some(node) = nodes.iter().find(|node| node.node == args.node) else {
+            bail!(
+                "the world file {} knows no node {} of region {}; it has {}",
+                args.world.display(),
+                args.node,
+                args.region,
+                world.nodes
+            );
+        };
         let peers = world.regions.iter().filter(|peer| peer.index != own.index);
         let peers = peers.map(|peer| Peer {
             name: peer.name.clone(),
@@ -88,17 +114,18 @@ impl Place {
             id: own.id(),
             joins: own.joined_as.is_some(),
             data: args.world.parent().map(PathBuf::from).unwrap_or_default(),
-            http_port: own.http_port,
-            rpc: loopback(own.rpc_port),
+            http_port: node.http_port,
+            rpc: loopback(node.rpc_port),
+            voter: (!node.is_first()).then(|| loopback(own.rpc_port)),
+            node: node.node.clone(),
+            base_port: world.base_port,
             peers: peers.collect(),
         })
     }
 
     /// What this region dials instead of an address between nodes: the link to that region.
     pub(crate) fn detour(&self) -> impl Fn(&str) -> Option<String> + Send + Sync + use<> {
-        let index = self.index;
-        // Region 0 has the first hundred of ports.
-        let base_port = self.http_port.saturating_sub(100_u16.saturating_mul(index));
+        let (index, base_port) = (self.index, self.base_port);
         move |address| plan::detour(base_port, index, address).map(|link| link.to_string())
     }
 
@@ -111,24 +138,26 @@ impl Place {
         let port = self.http_port.to_string();
         let settings = [
             ("node.region", self.name.as_str()),
+            ("node.id", self.node.as_str()),
             ("node.data", data),
             ("node.base_port", &port),
             ("world.regions", ""),
             ("deployment.regions", ""),
             ("world.wan", "false"),
+            ("world.nodes", "1"),
         ];
         let flag = |(key, text): (&str, &str)| (key.to_owned(), text.to_owned(), "of the world".to_owned());
         Ok(settings.map(flag).to_vec())
     }
 }
 
-/// Runs the region until it is asked to end or its supervisor is gone.
+/// Runs the node until it is asked to end or its supervisor is gone.
 ///
 /// # Errors
 /// What kept it from starting.
 pub(crate) async fn run(config: Config, place: Place) -> Result<()> {
     let shutdown = Shutdown::of_child()?;
-    let pid_file = place.data.join(&place.name).join("pid");
+    let pid_file = place.data.join(config.node.folder_name()).join("pid");
     let membership = Membership::in_world(&place, &config)?;
     let ended = Box::pin(up::run(config, shutdown, Some(membership))).await;
     // Without a supervisor nobody else would, and the number may be given to another process.
@@ -156,6 +185,7 @@ mod tests {
             world: world.to_owned(),
             region: region.to_owned(),
             index,
+            node: FIRST_NODE.to_owned(),
         })
     }
 
@@ -183,6 +213,28 @@ mod tests {
             dialled,
             [Some("127.0.0.1:7550".to_owned()), Some("127.0.0.1:7552".to_owned())]
         );
+    }
+
+    #[test]
+    fn a_further_node_has_ports_of_its_own_and_knows_where_the_voter_is() {
+        let (_folder, file) = world();
+        World::read(&file).unwrap().with_nodes(3).write(&file).unwrap();
+        let find = |node: &str| {
+            Place::find(&ChildArgs {
+                world: file.clone(),
+                region: "eu-central".to_owned(),
+                index: 1,
+                node: node.to_owned(),
+            })
+        };
+        let third = find("3").unwrap();
+        assert_eq!((third.http_port, third.rpc.port()), (7520, 7524));
+        assert_eq!(third.voter, Some(loopback(7504)));
+        assert_eq!(find("1").unwrap().voter, None);
+        let detour = third.detour();
+        assert_eq!(detour("127.0.0.1:7424"), Some("127.0.0.1:7568".to_owned()));
+        assert_eq!(detour("127.0.0.1:7504"), None);
+        assert!(find("4").unwrap_err().to_string().contains("it has 3"));
     }
 
     #[test]

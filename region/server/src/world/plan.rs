@@ -1,15 +1,18 @@
 //! Who is in a world and on which ports; written down at its first start.
 //!
-//! Region `i` (0 to 8) has the hundred of ports from `base_port + 100·i`:
+//! Region `i` (0 to 8) has the hundred of ports from `base_port + 100·i`, and node `k` of it (0 to 4) ten of those:
 //!
 //! | offset | |
 //! |---|---|
-//! | 0 | HTTP and WebSocket |
-//! | 1 | admin: metrics, health |
-//! | 2, 3 | kept for further transports of devices |
-//! | 4 | between nodes of any region (mTLS) |
-//! | 50 + j | what region `i` dials to reach region `j` |
+//! | 10·k | HTTP and WebSocket |
+//! | 10·k + 1 | admin: metrics, health |
+//! | 10·k + 2, 10·k + 3 | kept for further transports of devices |
+//! | 10·k + 4 | between nodes of any region (mTLS) |
+//! | 50 + 9·k + j | what region `i` dials to reach node `k` of region `j` |
 //! | 99 | of region 0 only: admin of the world |
+//!
+//! The first node of each region has the region's voter in the directory; the others store nothing of their own, so a world may be
+//! started with more or fewer of them than before.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -26,10 +29,16 @@ use super::{
     link::{LinkPlan, LinkSettings},
     places,
 };
+use crate::config::{FIRST_NODE, folder_name};
 
 /// Regions of one world.
 pub(crate) const REGIONS_MAX: usize = 9;
+/// Nodes of one region of a world.
+pub(crate) const NODES_MAX: u16 = 5;
 const PORTS_PER_REGION: u16 = 100;
+const PORTS_PER_NODE: u16 = 10;
+/// What a region dials to reach the first nodes of all regions, before what it dials to reach the second ones.
+const LINKS_PER_NODE: u16 = 9;
 const ADMIN: u16 = 1;
 const RPC: u16 = 4;
 const LINKS: u16 = 50;
@@ -52,6 +61,9 @@ pub(crate) struct World {
     /// The lowest index that was never given; 0 in a world to which no region has come and from which none has gone.
     #[serde(default)]
     next_index: u16,
+    /// Processes of each region.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub(crate) nodes: u16,
     /// In the order of their indexes.
     pub(crate) regions: Vec<RegionPlan>,
 }
@@ -71,8 +83,46 @@ pub(crate) struct RegionPlan {
     pub(crate) admin_port: u16,
     /// Between nodes.
     pub(crate) rpc_port: u16,
-    /// By name of another region: the port to dial to reach its nodes.
+    /// By name of another region: the port to dial to reach its first node.
     pub(crate) links: BTreeMap<String, u16>,
+}
+
+/// One node of a region: a process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct NodePlan {
+    pub(crate) region: String,
+    /// Index of the region.
+    pub(crate) index: u16,
+    /// Names it among those of the region: `1` for the first.
+    pub(crate) node: String,
+    /// How its process and its folder are called.
+    pub(crate) name: String,
+    /// HTTP and WebSocket.
+    pub(crate) http_port: u16,
+    pub(crate) admin_port: u16,
+    /// Between nodes.
+    pub(crate) rpc_port: u16,
+}
+
+impl NodePlan {
+    /// Its folder in the folder of the world.
+    pub(crate) fn folder(&self, data: &Path) -> PathBuf {
+        data.join(&self.name)
+    }
+
+    /// Whether the region's voter in the directory is here.
+    pub(crate) fn is_first(&self) -> bool {
+        self.node == FIRST_NODE
+    }
+}
+
+const fn one() -> u16 {
+    1
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+const fn is_one(nodes: &u16) -> bool {
+    *nodes == 1
 }
 
 /// The first port that a world of so many regions does not use.
@@ -92,10 +142,20 @@ pub(crate) fn loopback(port: u16) -> SocketAddr {
 pub(crate) fn detour(base_port: u16, from: u16, address: &str) -> Option<SocketAddr> {
     let address: SocketAddr = address.parse().ok()?;
     let offset = address.port().checked_sub(base_port)?.checked_sub(RPC)?;
-    let to = offset / PORTS_PER_REGION;
-    let is_rpc = offset.is_multiple_of(PORTS_PER_REGION) && usize::from(to) < REGIONS_MAX && to != from;
-    let first = base_port.checked_add(PORTS_PER_REGION.checked_mul(from)?)?;
-    (is_rpc && address.ip().is_loopback()).then(|| loopback(first.saturating_add(LINKS + to)))
+    let (to, within) = (offset / PORTS_PER_REGION, offset % PORTS_PER_REGION);
+    let node = within / PORTS_PER_NODE;
+    let is_rpc = within.is_multiple_of(PORTS_PER_NODE) && node < NODES_MAX && usize::from(to) < REGIONS_MAX;
+    // Nodes of one region have no link between them.
+    (is_rpc && to != from && address.ip().is_loopback()).then(|| loopback(link(base_port, from, (to, node))))
+}
+
+/// The port that region `from` dials to reach a node of another region, both by index.
+fn link(base_port: u16, from: u16, (to, node): (u16, u16)) -> u16 {
+    first_port(base_port, from).saturating_add(LINKS + LINKS_PER_NODE * node + to)
+}
+
+fn first_port(base_port: u16, region: u16) -> u16 {
+    base_port.saturating_add(PORTS_PER_REGION.saturating_mul(region))
 }
 
 /// Where the world's own admin port is.
@@ -113,6 +173,18 @@ pub(crate) fn names_in(data: &Path) -> Result<Option<Vec<String>>> {
         return Ok(None);
     }
     Ok(Some(World::read(&path)?.names()))
+}
+
+/// How many nodes each region of the world in `data` has; none when there is no world.
+///
+/// # Errors
+/// When its file cannot be read.
+pub(crate) fn nodes_in(data: &Path) -> Result<Option<u16>> {
+    let path = data.join(WORLD_FILE);
+    if !path.exists() {
+        return Ok(None);
+    }
+    Ok(Some(World::read(&path)?.nodes))
 }
 
 /// Refuses to let a region run alone on what depends on others.
@@ -138,6 +210,7 @@ impl World {
             base_port,
             admin_port: world_admin(base_port).port(),
             next_index: 0,
+            nodes: 1,
             regions: Vec::new(),
         };
         for (index, name) in (0..).zip(names) {
@@ -166,6 +239,29 @@ impl World {
         Ok(world)
     }
 
+    /// This world with so many nodes in each region.
+    pub(crate) fn with_nodes(mut self, nodes: u16) -> Self {
+        self.nodes = nodes.clamp(1, NODES_MAX);
+        self
+    }
+
+    /// The nodes of a region, the first with the voter.
+    pub(crate) fn nodes_of(&self, region: &RegionPlan) -> Vec<NodePlan> {
+        let node = |at: u16| {
+            let node = (at + 1).to_string();
+            NodePlan {
+                region: region.name.clone(),
+                index: region.index,
+                name: folder_name(&region.name, &node),
+                node,
+                http_port: region.http_port.saturating_add(PORTS_PER_NODE * at),
+                admin_port: region.admin_port.saturating_add(PORTS_PER_NODE * at),
+                rpc_port: region.rpc_port.saturating_add(PORTS_PER_NODE * at),
+            }
+        };
+        (0..self.nodes).map(node).collect()
+    }
+
     /// This world, in which the directory has given a region its id.
     pub(crate) fn joined(mut self, name: &str, id: u64) -> Self {
         for region in self.regions.iter_mut().filter(|region| region.name == name) {
@@ -188,8 +284,8 @@ impl World {
 
     /// Adds a region, and what it and the others dial to reach each other.
     fn insert(&mut self, name: &str, index: u16) {
-        let first_of = |index: u16| self.base_port.saturating_add(PORTS_PER_REGION.saturating_mul(index));
-        let link = |from: u16, to: u16| first_of(from).saturating_add(LINKS + to);
+        let first_of = |index: u16| first_port(self.base_port, index);
+        let link = |from: u16, to: u16| link(self.base_port, from, (to, 0));
         let others = self.regions.iter();
         let region = RegionPlan {
             name: name.to_owned(),
@@ -248,13 +344,13 @@ impl World {
         Ok(world)
     }
 
-    /// Writes the world down in `data`, if it is not there yet, and returns the file's path.
+    /// Writes the world down in `data`, if it is not there yet as it is, and returns the file's path.
     ///
     /// # Errors
     /// When the folder cannot be written.
     pub(crate) fn keep(&self, data: &Path) -> Result<PathBuf> {
         let path = data.join(WORLD_FILE);
-        if !path.exists() {
+        if !path.exists() || Self::read(&path)? != *self {
             self.write(&path).with_context(|| {
                 format!(
                     "{} cannot be written (setting `node.data`, flag --data)",
@@ -305,14 +401,24 @@ impl World {
             let ports = from.links.iter();
             ports.filter_map(move |(to, port)| Some((from, self.region(to)?, *port)))
         });
-        pairs
+        let roads = pairs.flat_map(|(from, to, first)| {
+            let nodes = (0..).zip(self.nodes_of(to));
+            nodes.map(move |(at, node)| {
+                let port = match at {
+                    0 => first,
+                    _ => link(self.base_port, from.index, (to.index, at)),
+                };
+                (from, node, port)
+            })
+        });
+        roads
             .map(|(from, to, port)| LinkPlan {
                 from: from.name.clone(),
-                to: to.name.clone(),
+                to: to.region.clone(),
                 listen: loopback(port),
                 target: loopback(to.rpc_port),
                 settings: if wan {
-                    far(&from.name, &to.name)
+                    far(&from.name, &to.region)
                 } else {
                     LinkSettings::default()
                 },
@@ -325,11 +431,6 @@ impl RegionPlan {
     /// What the directory knows it by. The regions that found a world are numbered from 1.
     pub(crate) fn id(&self) -> u64 {
         self.joined_as.unwrap_or_else(|| u64::from(self.index) + 1)
-    }
-
-    /// The region's folder in the folder of the world.
-    pub(crate) fn folder(&self, data: &Path) -> PathBuf {
-        data.join(&self.name)
     }
 }
 
@@ -351,155 +452,4 @@ fn far(from: &str, to: &str) -> LinkSettings {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn names(names: &[&str]) -> Vec<String> {
-        names.iter().map(|name| (*name).to_owned()).collect()
-    }
-
-    #[test]
-    fn no_two_ports_of_the_largest_world_are_the_same() {
-        let many: Vec<String> = (0..REGIONS_MAX).map(|at| format!("r{at}")).collect();
-        let world = World::new(&many, 7400);
-        let mut ports = vec![world.admin_port];
-        for region in &world.regions {
-            let first = 7400 + 100 * region.index;
-            assert_eq!((region.http_port, region.rpc_port), (first, first + 4));
-            // Offsets 0 to 4 are the region's own, whether it listens on them today or not.
-            ports.extend(first..=first + 4);
-            ports.extend(region.links.values());
-        }
-        let distinct: BTreeSet<u16> = ports.iter().copied().collect();
-        assert_eq!(distinct.len(), ports.len());
-        assert_eq!(ports.len(), 1 + 9 * 5 + 9 * 8);
-        let last = ports.iter().copied().max().unwrap();
-        assert!(u32::from(last) < ports_end(7400, REGIONS_MAX), "{last}");
-    }
-
-    #[test]
-    fn each_ordered_pair_has_a_link_to_the_port_between_nodes() {
-        let world = World::new(&names(&["us-east", "eu-central", "ap-northeast"]), 9000);
-        let near = world.links(false);
-        assert_eq!(near.len(), 6);
-        assert!(near.iter().all(|link| link.settings == LinkSettings::default()));
-        let far = world.links(true);
-        let link = far
-            .iter()
-            .find(|link| (link.from.as_str(), link.to.as_str()) == ("us-east", "ap-northeast"));
-        let link = link.unwrap();
-        assert_eq!((link.listen.port(), link.target.port()), (9052, 9204));
-        assert_eq!((link.settings.delay_ms, link.settings.jitter_ms), (75, 3));
-        assert!(
-            far.iter()
-                .all(|link| link.listen.ip().is_loopback() && link.target.ip().is_loopback())
-        );
-    }
-
-    #[test]
-    fn a_world_is_found_again_whatever_the_order_of_its_regions() {
-        let folder = tempfile::tempdir().unwrap();
-        let made = World::find(folder.path(), &names(&["a", "b", "c"]), 7400).unwrap();
-        made.keep(folder.path()).unwrap();
-        let again = World::find(folder.path(), &names(&["c", "a", "b"]), 7400).unwrap();
-        assert_eq!(made, again);
-        assert_eq!(again.region("c").unwrap().index, 2);
-    }
-
-    #[test]
-    fn another_world_than_the_one_that_is_there_is_refused_with_what_to_do() {
-        let folder = tempfile::tempdir().unwrap();
-        World::new(&names(&["a", "b"]), 7400).keep(folder.path()).unwrap();
-        for (asked, port, advice) in [
-            (&["a", "b", "c"][..], 7400, "--regions a,b,"),
-            (&["a"], 7400, "--regions a,b,"),
-            (&["a", "c"], 7400, "--regions a,b,"),
-            (&["a", "b"], 9000, "--base-port 7400,"),
-        ] {
-            let error = World::find(folder.path(), &names(asked), port).unwrap_err().to_string();
-            assert!(error.contains(advice) && error.contains("--data"), "{error}");
-            assert!(error.contains(folder.path().to_str().unwrap()), "{error}");
-        }
-    }
-
-    #[test]
-    fn a_folder_holds_a_world_or_a_region_alone() {
-        let folder = tempfile::tempdir().unwrap();
-        let data = folder.path();
-        assert!(none_in(data).is_ok());
-        assert_eq!(names_in(data).unwrap(), None);
-        fs::create_dir(data.join("local")).unwrap();
-        fs::write(data.join("local/lock"), "1").unwrap();
-        let error = World::find(data, &names(&["a", "b"]), 7400).unwrap_err().to_string();
-        assert!(
-            error.contains("--regions local,") && error.contains("--data"),
-            "{error}"
-        );
-
-        let folder = tempfile::tempdir().unwrap();
-        World::new(&names(&["a", "b"]), 7400).keep(folder.path()).unwrap();
-        assert_eq!(names_in(folder.path()).unwrap(), Some(names(&["a", "b"])));
-        let error = none_in(folder.path()).unwrap_err().to_string();
-        assert!(error.contains("--regions a,b,") && error.contains("--data"), "{error}");
-    }
-
-    #[test]
-    fn what_is_dialled_is_where_the_links_listen() {
-        let mut world = World::new(&names(&["a", "b", "c"]), 7400);
-        world = world.with("d").unwrap();
-        for link in world.links(false) {
-            let from = world.region(&link.from).unwrap().index;
-            assert_eq!(
-                detour(7400, from, &link.target.to_string()),
-                Some(link.listen),
-                "{link:?}"
-            );
-        }
-        for elsewhere in [
-            "127.0.0.1:7404",
-            "127.0.0.1:7505",
-            "127.0.0.1:80",
-            "10.0.0.1:7504",
-            "example.org:7504",
-        ] {
-            assert_eq!(detour(7400, 0, elsewhere), None, "{elsewhere}");
-        }
-    }
-
-    #[test]
-    fn regions_come_and_go_and_no_index_is_given_twice() {
-        let folder = tempfile::tempdir().unwrap();
-        let world = World::new(&names(&["a", "b", "c"]), 7400);
-        let grown = world.with("d").unwrap().joined("d", 4);
-        assert!(grown.with("d").is_err());
-        assert_eq!(grown.links(false).len(), 12);
-        let shrunk = grown.without("d");
-        assert_eq!(
-            (shrunk.links(false).len(), shrunk.names()),
-            (6, names(&["a", "b", "c"]))
-        );
-        let path = folder.path().join(WORLD_FILE);
-        shrunk.write(&path).unwrap();
-        let again = World::read(&path)
-            .unwrap()
-            .without("a")
-            .with("a")
-            .unwrap()
-            .joined("a", 5);
-        let a = again.region("a").unwrap();
-        assert_eq!((a.index, a.id(), again.region("b").unwrap().id()), (4, 5, 2));
-        let full = (0..4).fold(again, |world, at| world.with(&format!("r{at}")).unwrap());
-        assert!(full.with("one-more").unwrap_err().to_string().contains("room for 9"));
-    }
-
-    #[test]
-    fn a_world_file_that_cannot_be_read_is_named() {
-        let folder = tempfile::tempdir().unwrap();
-        fs::write(folder.path().join(WORLD_FILE), "base_port = 1\nbase").unwrap();
-        let error = format!(
-            "{:#}",
-            World::find(folder.path(), &names(&["a", "b"]), 7400).unwrap_err()
-        );
-        assert!(error.contains(WORLD_FILE), "{error}");
-    }
-}
+mod tests;

@@ -1,4 +1,4 @@
-//! Runs a world: the links between its regions, and a process for each region.
+//! Runs a world: the links between its regions, and a process for each node of a region.
 
 use std::{
     collections::BTreeMap, env, ffi::OsString, fs, future, io, net::SocketAddr, path::Path, pin::pin, time::Duration,
@@ -18,7 +18,12 @@ use super::{
     reached::Reached,
     region::RegionState,
 };
-use crate::{cli::print, config::Config, shutdown::Shutdown, telemetry::Telemetry};
+use crate::{
+    cli::print,
+    config::{Config, StoreEngine},
+    shutdown::Shutdown,
+    telemetry::Telemetry,
+};
 
 /// What a region may take to end beyond what it gives its connections.
 const DRAIN_SLACK: Duration = Duration::from_secs(10);
@@ -34,7 +39,8 @@ pub(crate) async fn run(config: Config, passed: Vec<OsString>) -> Result<()> {
     let telemetry = Telemetry::start(&config)?;
     let data = &config.node.data;
     let _held = hold(data)?;
-    let world = World::find(data, &config.world.regions, config.node.base_port)?;
+    let world = World::find(data, &config.world.regions, config.node.base_port)?.with_nodes(config.world.nodes);
+    check_engine(&config)?;
     let drain_max = Duration::from_millis(config.edge.drain_timeout_ms) + DRAIN_SLACK;
     let mut asked = pin!(shutdown.asked());
     tokio::select! {
@@ -58,13 +64,15 @@ pub(crate) async fn run(config: Config, passed: Vec<OsString>) -> Result<()> {
     let world_ends = CancellationToken::new();
     let mut tasks = JoinSet::new();
     let (mut handles, mut ends) = (BTreeMap::new(), BTreeMap::new());
-    for plan in &world.regions {
-        let (region, handle) = starter.region(plan);
+    for region in &world.regions {
         let own_end = world_ends.child_token();
-        handles.insert(plan.name.clone(), handle);
-        ends.insert(plan.name.clone(), own_end.clone());
-        let name = plan.name.clone();
-        tasks.spawn(async move { (name, region.run(own_end).await) });
+        ends.insert(region.name.clone(), own_end.clone());
+        for plan in world.nodes_of(region) {
+            let (process, handle) = starter.process(&plan);
+            handles.insert(plan.name.clone(), handle);
+            let own_end = own_end.clone();
+            tasks.spawn(async move { (plan.name, process.run(own_end).await) });
+        }
     }
     let (members, orders) = Members::new();
     let shown = Shown::new(world, data.clone(), handles, network.links(), members);
@@ -111,6 +119,18 @@ pub(crate) async fn run(config: Config, passed: Vec<OsString>) -> Result<()> {
     result
 }
 
+/// Refuses several nodes of a region on a store that serves one process.
+fn check_engine(config: &Config) -> Result<()> {
+    let nodes = config.world.nodes;
+    if nodes > 1 && config.store.engine == StoreEngine::Embedded {
+        bail!(
+            "{nodes} nodes of each region need a store that serves several processes, and the embedded engine serves one: give --nodes 1 \
+             (setting `world.nodes`), or another engine (setting `store.engine`)"
+        );
+    }
+    Ok(())
+}
+
 /// A region that was taken out may end as it likes; another that is over is the end of the world.
 fn told(shown: &Shown, name: &str, ended: Result<()>) -> Result<()> {
     match ended {
@@ -144,7 +164,7 @@ fn hold(data: &Path) -> Result<fs::File> {
 
 /// Waits for regions whose supervisor was killed: they drain and end by themselves.
 async fn folders_free(world: &World, data: &Path, patience: Duration) -> Result<()> {
-    for plan in &world.regions {
+    for plan in world.regions.iter().flat_map(|region| world.nodes_of(region)) {
         let folder = plan.folder(data);
         let held = || {
             let lock = fs::File::options().write(true).open(folder.join("lock"));
@@ -181,7 +201,7 @@ fn take_ports(config: &Config, world: &World) -> Result<std::net::TcpListener> {
             })
             .map_err(in_use)
     };
-    for plan in &world.regions {
+    for plan in world.regions.iter().flat_map(|region| world.nodes_of(region)) {
         bind(SocketAddr::new(config.node.host, plan.http_port))?;
         bind(SocketAddr::new(config.node.admin_host, plan.admin_port))?;
         bind(loopback(plan.rpc_port))?;
@@ -201,7 +221,7 @@ async fn tell(shown: &Shown, config: &Config) -> Result<()> {
     let mut before: BTreeMap<String, RegionState> = BTreeMap::new();
     loop {
         let view = shown.view();
-        for region in &view.regions {
+        for region in view.processes() {
             let is_news = before.insert(region.name.clone(), region.state) != Some(region.state);
             if !is_news || region.starts == 0 {
                 continue;
@@ -240,6 +260,18 @@ pub(crate) const fn in_words(state: RegionState) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn several_nodes_need_a_store_that_serves_several_processes() {
+        let mut config = Config::default();
+        check_engine(&config).unwrap();
+        config.world.nodes = 2;
+        let error = check_engine(&config).unwrap_err().to_string();
+        assert!(
+            error.contains("--nodes 1") && error.contains("`store.engine`"),
+            "{error}"
+        );
+    }
 
     #[test]
     fn a_world_is_run_once_at_a_time() {

@@ -1,18 +1,18 @@
 //! The admin port and what speaks to it.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, path::Path, time::Duration};
 
 use tokio::{net::TcpListener, task::JoinHandle, time::sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    api::{Api, Shown},
+    api::{Api, Shown, WorldView},
     control::Control,
     link::{LinkChange, LinkState, Network},
     members::Members,
     plan::World,
     process::Launch,
-    region::{Action, Care, Region, RegionState},
+    region::{Action, Care, Region, RegionHandle, RegionState},
 };
 
 /// A world of `a` and `b`, of which `a` is a shell and `b` is not there.
@@ -84,6 +84,58 @@ impl Run {
         self.network.stop().await;
         self.api.stop().await;
     }
+}
+
+fn idle(name: &str) -> RegionHandle {
+    let (_, handle) = Region::new(Care {
+        name: name.to_owned(),
+        launch: Launch {
+            program: "/bin/true".into(),
+            arguments: Vec::new(),
+            folder: "nowhere".into(),
+            log_bytes_max: 1,
+        },
+        ready_url: String::new(),
+        restart_wait_max: Duration::ZERO,
+        drain_max: Duration::ZERO,
+    });
+    handle
+}
+
+fn shown(nodes: u16, processes: &[&str]) -> Shown {
+    let names = ["a".to_owned(), "b".to_owned()];
+    let world = World::find(Path::new("/nowhere"), &names, 7400).unwrap();
+    let handles = processes.iter().map(|name| ((*name).to_owned(), idle(name)));
+    let network = Network::start(Vec::new()).unwrap();
+    let (members, _) = Members::new();
+    let (world, handles) = (world.with_nodes(nodes), handles.collect());
+    Shown::new(world, "data".into(), handles, network.links(), members)
+}
+
+#[tokio::test]
+async fn a_world_of_single_nodes_is_shown_as_ever() {
+    let view = serde_json::to_value(shown(1, &["a", "b"]).view()).unwrap();
+    let keys = |value: &serde_json::Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>().join(" ");
+    assert_eq!(keys(&view), "basePort ready regions");
+    assert_eq!(
+        keys(&view["regions"][1]),
+        "adminPort data httpPort index lastEnd name pid rpcPort starts state"
+    );
+}
+
+#[tokio::test]
+async fn further_nodes_are_shown_with_their_region() {
+    let view = shown(2, &["a", "b", "a.2", "b.2"]).view();
+    let processes: Vec<&str> = view.processes().map(|process| process.name.as_str()).collect();
+    assert_eq!(processes, ["a", "a.2", "b", "b.2"]);
+    let value = serde_json::to_value(&view).unwrap();
+    let node = &value["nodes"][1];
+    assert_eq!(
+        (&node["region"], &node["node"], &node["name"]),
+        (&"b".into(), &"2".into(), &"b.2".into())
+    );
+    assert_eq!((&node["httpPort"], &node["data"]), (&7510.into(), &"data/b.2".into()));
+    assert_eq!(serde_json::from_value::<WorldView>(value).unwrap(), view);
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use parking_lot::Mutex;
 
+use super::Asker;
 use crate::domain::{LeaseGrantor, LeaseTerms, RegionId, RegionStatus, State};
 
 /// What a leader knows of the leases; nothing while the node does not lead. Every `now_ms` is of one monotonic clock.
@@ -13,7 +14,8 @@ pub(crate) struct Grants {
 struct Granting {
     term: u64,
     grantor: LeaseGrantor,
-    incarnations: BTreeMap<RegionId, u64>,
+    /// The newest process of each node of each region.
+    incarnations: BTreeMap<RegionId, BTreeMap<String, u64>>,
     /// Whom the grantor grants leases.
     running: BTreeSet<RegionId>,
     /// Those whose end was decided and is not yet in the state.
@@ -58,37 +60,32 @@ impl Grants {
         *self.granting.lock() = None;
     }
 
-    /// A region's renewal has come. Returns the term in which leadership is to be confirmed.
-    pub(super) fn asked(&self, state: &State, region: RegionId, incarnation: u64, now_ms: u64) -> Result<u64, NoGrant> {
+    /// A renewal has come. Returns the term in which leadership is to be confirmed.
+    pub(super) fn asked(&self, state: &State, asker: &Asker, now_ms: u64) -> Result<u64, NoGrant> {
         let mut granting = self.granting.lock();
         let granting = granting.as_mut().ok_or(NoGrant::NotLeading)?;
         granting.follow(state, now_ms);
-        granting.check_incarnation(region, incarnation)?;
-        granting.grantor.asked(region, now_ms).map_err(|declared| {
-            granting.knocking.insert(region);
+        granting.check_incarnation(asker)?;
+        granting.grantor.asked(asker.region, now_ms).map_err(|declared| {
+            granting.knocking.insert(asker.region);
             NoGrant::Refused(declared.to_string())
         })?;
         Ok(granting.term)
     }
 
     /// Leadership was confirmed after the renewal had come: it is granted unless something has changed meanwhile.
-    pub(super) fn grant(
-        &self,
-        state: &State,
-        term: u64,
-        region: RegionId,
-        incarnation: u64,
-        now_ms: u64,
-    ) -> Result<(), NoGrant> {
+    pub(super) fn grant(&self, state: &State, term: u64, asker: &Asker, now_ms: u64) -> Result<(), NoGrant> {
         let mut granting = self.granting.lock();
         let granting = granting.as_mut().filter(|granting| granting.term == term);
         let granting = granting.ok_or(NoGrant::NotLeading)?;
         granting.follow(state, now_ms);
-        granting.check_incarnation(region, incarnation)?;
-        if !granting.running.contains(&region) {
-            return Err(NoGrant::Refused(format!("region {} has been declared down", region.0)));
+        granting.check_incarnation(asker)?;
+        if !granting.running.contains(&asker.region) {
+            let why = format!("region {} has been declared down", asker.region.0);
+            return Err(NoGrant::Refused(why));
         }
-        granting.incarnations.insert(region, incarnation);
+        let nodes = granting.incarnations.entry(asker.region).or_default();
+        nodes.insert(asker.node.clone(), asker.incarnation);
         Ok(())
     }
 
@@ -180,11 +177,12 @@ impl Granting {
         self.condemned.remove(&region);
     }
 
-    fn check_incarnation(&self, region: RegionId, incarnation: u64) -> Result<(), NoGrant> {
-        match self.incarnations.get(&region) {
-            Some(newer) if *newer > incarnation => Err(NoGrant::Refused(format!(
-                "a newer process of region {} (incarnation {newer}) holds its lease",
-                region.0
+    fn check_incarnation(&self, asker: &Asker) -> Result<(), NoGrant> {
+        let nodes = self.incarnations.get(&asker.region);
+        match nodes.and_then(|nodes| nodes.get(&asker.node)) {
+            Some(newer) if *newer > asker.incarnation => Err(NoGrant::Refused(format!(
+                "a newer process (incarnation {newer}) of node {} of region {} holds its lease",
+                asker.node, asker.region.0
             ))),
             Some(_) | None => Ok(()),
         }
@@ -211,6 +209,18 @@ mod tests {
             regions: BTreeMap::from([(R1, region)]),
             ..State::default()
         }
+    }
+
+    fn asker(node: &str, incarnation: u64) -> Asker {
+        Asker {
+            region: R1,
+            node: node.to_owned(),
+            incarnation,
+        }
+    }
+
+    fn first(incarnation: u64) -> Asker {
+        asker("1", incarnation)
     }
 
     fn active() -> State {
@@ -240,41 +250,44 @@ mod tests {
     #[test]
     fn a_lease_counts_from_when_its_renewal_has_come() {
         let grants = leading();
-        let term = grants.asked(&active(), R1, 1, 2_000).unwrap();
-        grants.grant(&active(), term, R1, 1, 2_700).unwrap();
+        let term = grants.asked(&active(), &first(1), 2_000).unwrap();
+        grants.grant(&active(), term, &first(1), 2_700).unwrap();
         assert_eq!(condemned_at(&grants, 0, 10_000), Some(6_500));
     }
 
     #[test]
     fn who_is_being_declared_down_is_not_renewed_until_it_is_active_again() {
         let grants = leading();
-        let term = grants.asked(&active(), R1, 1, 0).unwrap();
+        let term = grants.asked(&active(), &first(1), 0).unwrap();
         let at = condemned_at(&grants, 0, 6_000).unwrap();
         // Confirming took so long that the region was given up meanwhile.
         assert!(matches!(
-            grants.grant(&active(), term, R1, 1, at),
+            grants.grant(&active(), term, &first(1), at),
             Err(NoGrant::Refused(_))
         ));
-        assert!(matches!(grants.asked(&active(), R1, 1, at), Err(NoGrant::Refused(_))));
+        assert!(matches!(
+            grants.asked(&active(), &first(1), at),
+            Err(NoGrant::Refused(_))
+        ));
         // Not back before it is down: the declaration may still be under way.
         assert_eq!(grants.back(&active()), []);
         assert_eq!(grants.condemn(&active(), at), [R1], "it is tried until it is so");
 
         let down = state(2, RegionStatus::Down);
         assert_eq!(grants.condemn(&down, at), []);
-        assert!(matches!(grants.asked(&down, R1, 1, at), Err(NoGrant::Refused(_))));
+        assert!(matches!(grants.asked(&down, &first(1), at), Err(NoGrant::Refused(_))));
         assert_eq!(grants.back(&down), [R1]);
         let again = state(3, RegionStatus::Active);
-        let term = grants.asked(&again, R1, 1, at).unwrap();
-        grants.grant(&again, term, R1, 1, at).unwrap();
+        let term = grants.asked(&again, &first(1), at).unwrap();
+        grants.grant(&again, term, &first(1), at).unwrap();
     }
 
     #[test]
     fn an_older_state_revives_nobody() {
         let grants = leading();
         let down = state(2, RegionStatus::Down);
-        assert!(grants.asked(&down, R1, 1, 0).is_err());
-        assert!(grants.asked(&active(), R1, 1, 0).is_err());
+        assert!(grants.asked(&down, &first(1), 0).is_err());
+        assert!(grants.asked(&active(), &first(1), 0).is_err());
     }
 
     #[test]
@@ -288,19 +301,44 @@ mod tests {
     #[test]
     fn a_renewal_does_not_count_in_another_term() {
         let grants = leading();
-        let term = grants.asked(&active(), R1, 1, 0).unwrap();
+        let term = grants.asked(&active(), &first(1), 0).unwrap();
         grants.end();
-        assert_eq!(grants.grant(&active(), term, R1, 1, 0), Err(NoGrant::NotLeading));
+        assert_eq!(grants.grant(&active(), term, &first(1), 0), Err(NoGrant::NotLeading));
         grants.begin(9, LeaseTerms::default(), &active(), 0);
-        assert_eq!(grants.grant(&active(), term, R1, 1, 0), Err(NoGrant::NotLeading));
+        assert_eq!(grants.grant(&active(), term, &first(1), 0), Err(NoGrant::NotLeading));
     }
 
     #[test]
-    fn an_older_process_of_a_region_is_refused() {
+    fn a_region_lives_as_long_as_its_last_node() {
         let grants = leading();
-        grants.grant(&active(), 7, R1, 2, 0).unwrap();
-        assert!(matches!(grants.asked(&active(), R1, 1, 0), Err(NoGrant::Refused(_))));
-        grants.asked(&active(), R1, 3, 0).unwrap();
+        for (now_ms, node) in [(1_000, "1"), (1_200, "2"), (2_000, "2")] {
+            let term = grants.asked(&active(), &asker(node, 1), now_ms).unwrap();
+            grants.grant(&active(), term, &asker(node, 1), now_ms).unwrap();
+        }
+        assert_eq!(condemned_at(&grants, 0, 10_000), Some(6_500));
+    }
+
+    #[test]
+    fn processes_are_compared_with_those_of_the_same_node() {
+        let grants = leading();
+        grants.grant(&active(), 7, &asker("1", 9), 0).unwrap();
+        grants.grant(&active(), 7, &asker("2", 5), 0).unwrap();
+        grants.asked(&active(), &asker("1", 9), 0).unwrap();
+        for older in [asker("1", 8), asker("2", 4)] {
+            let refused = grants.asked(&active(), &older, 0);
+            assert!(matches!(refused, Err(NoGrant::Refused(_))), "{older:?}");
+        }
+    }
+
+    #[test]
+    fn an_older_process_of_a_node_is_refused() {
+        let grants = leading();
+        grants.grant(&active(), 7, &first(2), 0).unwrap();
+        assert!(matches!(
+            grants.asked(&active(), &first(1), 0),
+            Err(NoGrant::Refused(_))
+        ));
+        grants.asked(&active(), &first(3), 0).unwrap();
     }
 
     #[test]

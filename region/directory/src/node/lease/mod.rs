@@ -5,6 +5,13 @@
 //! anything away. The answer names a position in the log, and the lease counts only once the region has applied the log up to there:
 //! a region that was declared down and given away meanwhile knows so before it acts under the lease. A region that is about to be
 //! declared down gets no renewal until that is done.
+//!
+//! # Several nodes of one region
+//! Each renews for itself, and the leader notes for the region when the last of them has asked. So the region is declared down a whole
+//! lease and margin after the last question of any of its nodes, and by then each of them, who counts from before its own last question,
+//! has stopped. A node that is cut off stops alone: who takes over its share is the region's own affair. After the region was declared
+//! down, the first node that asks brings it back, and each of them holds a lease again only when it has itself applied the log past all
+//! of that.
 
 mod grants;
 mod keeper;
@@ -14,8 +21,26 @@ use std::time::Duration;
 
 pub(crate) use grants::Grants;
 pub use keeper::LeaseKeeper;
+pub(crate) use keeper::Tenure;
 
-use crate::domain::{LeaseTerms, LeaseTermsError};
+use crate::domain::{LeaseTerms, LeaseTermsError, RegionId};
+
+/// The name of a region's node that says no other.
+pub(crate) const FIRST_NODE: &str = "1";
+
+/// Bytes of a node's name.
+pub(crate) const NODE_BYTES_MAX: usize = 64;
+
+/// A process that asks for a lease.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Asker {
+    /// Whose lease.
+    pub(crate) region: RegionId,
+    /// Which of the region's nodes.
+    pub(crate) node: String,
+    /// Grows with each start of that node.
+    pub(crate) incarnation: u64,
+}
 
 /// The times of the leases; the same at every node of a deployment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -74,7 +74,7 @@ impl Machine {
 }
 
 /// Before the deployment is founded nobody is home: no region has an empty name.
-fn table_of(image: &Image) -> Table {
+pub(crate) fn table_of(image: &Image) -> Table {
     Table::from_state(&image.state).unwrap_or_else(|| Table::single(""))
 }
 

@@ -28,9 +28,9 @@ use bytes::Bytes;
 
 pub(crate) use identity::{Identity, known_peers, remember_peer};
 pub(crate) use log::LogStore;
-pub(crate) use machine::{Answer, Machine};
+pub(crate) use machine::{Answer, Machine, table_of};
 pub(crate) use starts::count_start;
-pub(crate) use state::Image;
+pub(crate) use state::{Changes, Image, changed};
 
 /// Bytes of the block cache: everything that is read again is in memory anyway.
 const CACHE_BYTES: u64 = 8 << 20;

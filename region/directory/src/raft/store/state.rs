@@ -8,7 +8,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    domain::State,
+    domain::{Placement, State},
     raft::{
         LogId, StoredMembership,
         codec::{CodecError, decode, encode},
@@ -63,36 +63,72 @@ pub(crate) async fn load(kv: &Kv) -> std::io::Result<Image> {
 
 /// Writes `new` over `old` in one transaction.
 pub(crate) async fn save(kv: &Kv, old: &Image, new: &Image) -> std::io::Result<()> {
-    let (sets, kept) = changes(old, new)?;
-    let (sets, kept) = (&sets, &kept);
+    let changes = Changes::between(old, new)?;
+    let changes = &changes;
     kv.transact(|txn| async move {
-        for (key, value) in sets {
-            txn.set(key.clone(), value.clone());
+        txn.set(HEAD, changes.head.clone());
+        for (number, chunk) in &changes.chunks {
+            txn.set(vec![CHUNK, *number], chunk.clone());
         }
-        txn.clear_range(kept.clone(), vec![CHUNK + 1]);
+        txn.clear_range(vec![CHUNK, changes.chunk_count], vec![CHUNK + 1]);
         Ok::<_, KvError>(())
     })
     .await
     .map_err(super::failed)
 }
 
-/// The pairs to set, and the key from which on there are no chunks.
-fn changes(old: &Image, new: &Image) -> Result<(Vec<(Bytes, Bytes)>, Bytes), CodecError> {
-    let head = Image {
-        last: new.last,
-        membership: new.membership.clone(),
-        state: Arc::new(without_placements(&new.state)),
-    };
-    let mut sets = vec![(Bytes::from_static(HEAD), encode("the state's head", &head)?)];
-    let mut old_chunks = old.state.placements.chunks(CHUNK_SLOTS);
-    let mut number = 0_u8;
-    for chunk in new.state.placements.chunks(CHUNK_SLOTS) {
-        if old_chunks.next() != Some(chunk) {
-            sets.push((vec![CHUNK, number].into(), encode("placements", &chunk)?));
+/// What leads from one image to another, encoded as it is stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Changes {
+    /// The image without its placements.
+    pub(crate) head: Bytes,
+    /// The chunks of placements that differ, by number.
+    pub(crate) chunks: Vec<(u8, Bytes)>,
+    /// From this number on there are no chunks.
+    chunk_count: u8,
+}
+
+impl Changes {
+    /// What makes `new` of `old`.
+    pub(crate) fn between(old: &Image, new: &Image) -> Result<Self, CodecError> {
+        let head = Image {
+            last: new.last,
+            membership: new.membership.clone(),
+            state: Arc::new(without_placements(&new.state)),
+        };
+        let mut changes = Self {
+            head: encode("the state's head", &head)?,
+            chunks: Vec::new(),
+            chunk_count: 0,
+        };
+        let mut old_chunks = old.state.placements.chunks(CHUNK_SLOTS);
+        for chunk in new.state.placements.chunks(CHUNK_SLOTS) {
+            if old_chunks.next() != Some(chunk) {
+                let encoded = encode("placements", &chunk)?;
+                changes.chunks.push((changes.chunk_count, encoded));
+            }
+            changes.chunk_count += 1;
         }
-        number += 1;
+        Ok(changes)
     }
-    Ok((sets, vec![CHUNK, number].into()))
+}
+
+/// The image that changes make of `old`: `head`, and chunks by number, those that follow on each other in order.
+pub(crate) fn changed<'a>(
+    old: &Image,
+    head: &[u8],
+    chunks: impl Iterator<Item = (usize, &'a Bytes)>,
+) -> Result<Image, CodecError> {
+    let mut image: Image = decode("the state's head", head)?;
+    let mut placements = old.state.placements.clone();
+    for (number, chunk) in chunks {
+        let chunk: Vec<Placement> = decode("placements", chunk)?;
+        let from = number.saturating_mul(CHUNK_SLOTS).min(placements.len());
+        let to = from.saturating_add(chunk.len()).min(placements.len());
+        placements.splice(from..to, chunk);
+    }
+    Arc::make_mut(&mut image.state).placements = placements;
+    Ok(image)
 }
 
 /// A copy that does not copy the placements first.
@@ -181,7 +217,27 @@ mod tests {
         Arc::make_mut(&mut image.state).apply(&founding()).unwrap();
         let mut next = image.clone();
         Arc::make_mut(&mut next.state).placements[1_000].epoch += 1;
-        let (sets, _) = changes(&image, &next).unwrap();
-        assert_eq!(sets.len(), 2);
+        let changes = Changes::between(&image, &next).unwrap();
+        let numbers: Vec<u8> = changes.chunks.iter().map(|(number, _)| *number).collect();
+        assert_eq!(numbers, [15]);
+    }
+
+    #[test]
+    fn changes_lead_from_one_image_to_another() {
+        let mut founded = Image::default();
+        Arc::make_mut(&mut founded.state).apply(&founding()).unwrap();
+        let mut next = founded.clone();
+        let state = Arc::make_mut(&mut next.state);
+        state.placements[1_000].epoch += 1;
+        state.placements[4_095].epoch += 1;
+        let none = Image::default();
+        for (old, new) in [(&none, &founded), (&founded, &next), (&none, &none), (&next, &founded)] {
+            let changes = Changes::between(old, new).unwrap();
+            let chunks = changes
+                .chunks
+                .iter()
+                .map(|(number, chunk)| (usize::from(*number), chunk));
+            assert_eq!(&changed(old, &changes.head, chunks).unwrap(), new);
+        }
     }
 }
