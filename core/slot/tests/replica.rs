@@ -203,11 +203,13 @@ async fn cut_off(log: &ReplicaLog) -> Vec<Entry> {
     let mut found = Vec::new();
     loop {
         let page = log.cut_entries(slot()).await.unwrap();
-        let Some(last) = page.last().map(|entry| entry.index) else {
+        if page.is_empty() {
             return found;
-        };
-        found.extend(page);
-        log.forget_cut(slot(), 3, last).await.unwrap();
+        }
+        for entry in page {
+            log.forget_cut(slot(), 3, entry.index).await.unwrap();
+            found.push(entry);
+        }
     }
 }
 
