@@ -1,4 +1,8 @@
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, hash_map},
+    sync::Arc,
+    time::Duration,
+};
 
 use antiphon_proto::log::Entry;
 use antiphon_slot::{ReplicaLog, SlotError};
@@ -20,8 +24,8 @@ const PAUSE_MAX: Duration = Duration::from_secs(5);
 pub(crate) struct Salvage {
     log: ReplicaLog,
     propose: Propose,
-    /// The slots that are seen to, each under the epoch that it was asked for last.
-    busy: Arc<Mutex<HashMap<Slot, Epoch>>>,
+    /// The slots that are seen to, each with the epoch under which it was asked for since that began, if it was.
+    busy: Arc<Mutex<HashMap<Slot, Option<Epoch>>>>,
     tasks: TaskTracker,
     closing: CancellationToken,
 }
@@ -37,11 +41,15 @@ impl Salvage {
         }
     }
 
-    /// Sees to what the slot has. One that is under way goes on under this epoch.
+    /// Sees to what the slot has. While that is under way already, it is seen to once more, under this epoch.
     pub(crate) fn begin(&self, slot: Slot, epoch: Epoch) {
-        if self.busy.lock().insert(slot, epoch).is_some() {
-            return;
-        }
+        match self.busy.lock().entry(slot) {
+            hash_map::Entry::Occupied(mut asked) => {
+                asked.insert(Some(epoch));
+                return;
+            }
+            hash_map::Entry::Vacant(busy) => busy.insert(None),
+        };
         let salvage = self.clone();
         self.tasks.spawn(async move {
             let mut epoch = epoch;
@@ -52,8 +60,8 @@ impl Salvage {
                     // Another epoch, most of the time: the next fetch begins again.
                     tracing::debug!(slot = slot.number(), %error, "what was cut is kept for now");
                 }
-                match salvage.asked_since(slot, epoch) {
-                    Some(newer) => epoch = newer,
+                match salvage.asked_since(slot) {
+                    Some(asked) => epoch = asked,
                     None => return,
                 }
             }
@@ -61,13 +69,13 @@ impl Salvage {
     }
 
     /// The epoch that was asked for meanwhile; without one the slot is left.
-    fn asked_since(&self, slot: Slot, epoch: Epoch) -> Option<Epoch> {
+    fn asked_since(&self, slot: Slot) -> Option<Epoch> {
         let mut busy = self.busy.lock();
-        let newer = busy.get(&slot).copied().filter(|asked| *asked > epoch);
-        if newer.is_none() {
+        let asked = busy.get_mut(&slot).and_then(Option::take);
+        if asked.is_none() {
             busy.remove(&slot);
         }
-        newer
+        asked
     }
 
     async fn work(&self, slot: Slot, epoch: Epoch) -> Result<(), SlotError> {
