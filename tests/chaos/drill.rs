@@ -24,6 +24,7 @@ use crate::{
     client::{Client, Counts, Load},
     disk::Disks,
     faults::{Cast, Fault, Role},
+    homes,
     kill9::read_all,
     operator::{Kept, command, directory_of_any, kept, missing, picture},
     rules::{Race, Removal, at, group, person, seq_of, surely},
@@ -75,7 +76,10 @@ impl Drill {
             "--set=edge.credential_rate_per_second=0",
             "--set=edge.address_rate_per_second=0",
             "--set=edge.handshake_rate_per_second=0",
-        ] {
+        ]
+        .into_iter()
+        .chain(homes::FLAGS)
+        {
             world.flag(flag);
         }
         let regions: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
@@ -240,8 +244,9 @@ impl Drill {
         self.read_everything().await;
         let history = self.recorder.history();
         let violations = check(&history);
+        let by_homes = self.acknowledged_by_homes();
         eprintln!(
-            "judged: {} rounds, {} records, {} sessions, {} acknowledged, {} violations; refused: {:?}",
+            "judged: {} rounds, {} records, {} sessions, {} acknowledged in {by_homes} entries, {} violations; refused: {:?}",
             self.rounds,
             history.records.len(),
             self.counts.sessions.load(Ordering::Relaxed),
@@ -258,6 +263,22 @@ impl Drill {
             eprintln!("{violation}");
         }
         self.failures.extend(violations.iter().take(5).map(ToString::to_string));
+    }
+
+    /// Judges I4; how many entries the homes have acknowledged.
+    fn acknowledged_by_homes(&mut self) -> usize {
+        let regions = self.regions.iter();
+        let acknowledged: Vec<_> = regions
+            .flat_map(|region| homes::acknowledged_by(region, &self.world.data().join(region)))
+            .collect();
+        let entries = acknowledged.len();
+        if entries == 0 {
+            self.failures
+                .push("no home has logged what it acknowledged: I4 was not judged".to_owned());
+        }
+        self.failures
+            .extend(homes::violations(acknowledged).into_iter().take(5));
+        entries
     }
 
     async fn read_everything(&self) {

@@ -5,6 +5,7 @@ mod client;
 mod disk;
 mod drill;
 mod faults;
+mod homes;
 mod kill9;
 mod operator;
 mod rules;

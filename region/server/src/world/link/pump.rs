@@ -6,8 +6,9 @@ use bytes::BytesMut;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::tcp::{ReadHalf, WriteHalf},
-    time::{Instant, sleep_until},
+    time::Instant,
 };
+use tokio_timerd::Delay;
 
 use super::{
     path::{Condition, Path},
@@ -40,6 +41,8 @@ pub(super) async fn pump(mut from: ReadHalf<'_>, mut to: WriteHalf<'_>, path: &P
     let mut buffer = BytesMut::new();
     // When the bottleneck takes the next piece: a sender that is not read from is a sender that slows down.
     let mut turn = Instant::now();
+    // The runtime's own timers count whole milliseconds and wake late: a message that crosses four links would be late by as many.
+    let mut alarm = Delay::new(turn.into_std())?;
     loop {
         if !condition.is_up() {
             if conditions.wait_for(Condition::is_up).await.is_err() {
@@ -54,6 +57,9 @@ pub(super) async fn pump(mut from: ReadHalf<'_>, mut to: WriteHalf<'_>, path: &P
         let reads = wire.has_room() && turn <= now;
         let arrived = wire.arrives().is_some_and(|arrives| arrives <= now);
         let next = wakes_at(&wire, turn, now);
+        if let Some(next) = next {
+            alarm.reset(next.into_std());
+        }
         tokio::select! {
             changed = conditions.changed() => {
                 if changed.is_err() {
@@ -86,7 +92,7 @@ pub(super) async fn pump(mut from: ReadHalf<'_>, mut to: WriteHalf<'_>, path: &P
                 }
                 wire.push(piece, turn.max(now) + condition.delay());
             }
-            () = sleep_until(next.unwrap_or(now)), if next.is_some() => {}
+            woken = &mut alarm, if next.is_some() => woken?,
         }
     }
 }
