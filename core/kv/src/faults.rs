@@ -20,6 +20,11 @@ pub struct Faults {
 }
 
 impl Faults {
+    /// Takes back those that no commit has met yet.
+    pub fn clear(&self) {
+        self.next.lock().clear();
+    }
+
     /// Lets one commit more fail. Commits that write nothing do not count.
     pub fn add(&self, fault: CommitFault) {
         self.next.lock().push_back(fault);

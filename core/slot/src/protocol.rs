@@ -80,6 +80,9 @@ pub struct InSync {
     pub min_in_sync: usize,
     /// When an entry is acknowledged.
     pub durability: Durability,
+    /// The opening of the slot that the directory has heard last in this epoch; it refuses what earlier ones ask for. See
+    /// [`Protocol::is_settled`].
+    pub opening: u64,
 }
 
 /// When an entry is acknowledged.
@@ -100,6 +103,7 @@ impl InSync {
             confirmed: 1,
             min_in_sync: 1,
             durability: Durability::Global,
+            opening: u64::MAX,
         }
     }
 
@@ -128,12 +132,18 @@ pub struct LogState {
     /// Those of [`InSync::others`] that hold everything which was ever acknowledged, and without whom nothing more is: only they may be
     /// confirmed as members (Kafka lets a follower into the set at the high watermark, KIP-497).
     pub level: BTreeSet<Replica>,
+    /// Which opening of the slot in this epoch it is.
+    pub opening: u64,
+    /// See [`Protocol::is_settled`].
+    pub is_settled: bool,
 }
 
 /// The state of one slot at its owner.
 #[derive(Debug, Clone)]
 pub struct Protocol {
     grant: Grant,
+    /// Counts the openings of the slot in this epoch.
+    opening: u64,
     last_index: LogIndex,
     last_batch_id: Bytes,
     first_index: LogIndex,
@@ -185,6 +195,11 @@ impl Protocol {
         }
         let mut protocol = Self {
             grant,
+            opening: if found.epoch < grant.epoch {
+                1
+            } else {
+                found.opening + 1
+            },
             last_index: found.last_index,
             last_batch_id: found.last_batch_id.clone(),
             first_index: found.first_index,
@@ -343,6 +358,14 @@ impl Protocol {
         self.in_sync.is_enough()
     }
 
+    /// Whether nobody but this opening can change the in-sync set. A process that had the slot before in this epoch may have asked the
+    /// directory for another set, and not have heard what became of that. Its question may be granted yet, and whom it names is not
+    /// waited for here. So nothing is committed before the directory has heard this opening, and refuses what earlier ones ask for.
+    #[must_use]
+    pub const fn is_settled(&self) -> bool {
+        self.opening == 1 || self.in_sync.opening >= self.opening
+    }
+
     /// The in-sync set as it counts now.
     #[must_use]
     pub const fn in_sync(&self) -> &InSync {
@@ -360,6 +383,8 @@ impl Protocol {
             high_watermark: self.high_watermark,
             epochs: self.epochs.clone(),
             level: self.level(),
+            opening: self.opening,
+            is_settled: self.is_settled(),
         }
     }
 
@@ -425,12 +450,14 @@ impl Protocol {
             copying: false,
             copy: 0,
             undo_first_index: self.undo_first_index,
+            opening: self.opening,
         }
     }
 
     /// Whether an entry that is stored now may have to be cut again: as long as another region may be made home that lacks it.
     fn may_be_cut(&self) -> bool {
-        !self.in_sync.others.is_empty() || !self.in_sync.is_enough() || self.high_watermark < self.last_index
+        let commits_alone = self.in_sync.others.is_empty() && self.in_sync.is_enough() && self.is_settled();
+        !commits_alone || self.high_watermark < self.last_index
     }
 
     /// The highest index that every member of the in-sync set holds.
@@ -460,7 +487,7 @@ impl Protocol {
             Durability::Global if sabotage::is_broken(Rule::InSyncSetsAreWaitedFor) => self.last_index,
             Durability::Global => self.held_by_all(),
         };
-        if held_by_all <= self.high_watermark || !self.in_sync.is_enough() {
+        if held_by_all <= self.high_watermark || !self.in_sync.is_enough() || !self.is_settled() {
             return None;
         }
         self.high_watermark = held_by_all;

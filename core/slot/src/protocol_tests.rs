@@ -17,6 +17,7 @@ fn with(others: &[Replica]) -> InSync {
         confirmed: others.len() + 1,
         min_in_sync: 1,
         durability: Durability::Global,
+        opening: u64::MAX,
     }
 }
 
@@ -487,4 +488,32 @@ fn regional_durability_waits_for_nobody() {
     let (mut protocol, _) = Protocol::open(None, grant, regional, KEPT).unwrap();
     protocol.propose([1; 16]);
     assert_eq!(protocol.committed(), Some(1));
+}
+
+#[test]
+fn a_slot_that_is_opened_again_in_its_epoch_commits_nothing_before_the_directory_has_heard_of_it() {
+    let grant = |owner| Grant {
+        epoch: 3,
+        owner: [owner; 16],
+    };
+    let heard = |opening| InSync { opening, ..with(&[9]) };
+    let (mut first, stored) = Protocol::open(None, grant(1), heard(0), KEPT).unwrap();
+    assert!(first.is_settled(), "nobody had it before in this epoch");
+    first.propose([1; 16]);
+    first.committed();
+
+    // The process dies, with a question open that it has asked.
+    let (mut second, header) = Protocol::open(Some(&stored), grant(2), heard(1), KEPT).unwrap();
+    assert_eq!((stored.opening, header.opening), (1, 2));
+    second.propose([2; 16]);
+    second.committed();
+    assert_eq!(second.replicated(9, 1), None, "who else has to hold it is not known");
+    assert_eq!((second.log_state().opening, second.log_state().is_settled), (2, false));
+    assert_eq!(second.set_in_sync(heard(2)), Some(1));
+
+    let (third, _) = Protocol::open(Some(&header), Grant { epoch: 4, ..grant(3) }, heard(0), KEPT).unwrap();
+    assert!(
+        third.is_settled(),
+        "another epoch: what was asked in the one before is refused"
+    );
 }

@@ -70,7 +70,7 @@ impl ReplicaLog {
                 return Err(promised_higher(slot, &header));
             }
             if header.epoch < epoch || !header.owner.is_empty() {
-                (header.epoch, header.owner) = (epoch, Bytes::new());
+                (header.epoch, header.owner, header.opening) = (epoch, Bytes::new(), 0);
                 txn.set(keys::header(slot), header.encode_to_vec());
             }
             Ok(header)

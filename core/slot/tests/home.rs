@@ -36,6 +36,7 @@ fn with_standby() -> InSync {
         confirmed: 2,
         min_in_sync: 2,
         durability: Durability::Global,
+        opening: u64::MAX,
     }
 }
 

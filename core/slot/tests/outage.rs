@@ -71,6 +71,8 @@ async fn a_slot_that_cannot_be_opened_refuses_and_opens_at_the_next_use() {
     let (slots, faults) = start(folder.path()).await;
     fails_once_for_good(&faults);
     assert_refused(timeout(SOON, count(&slots)).await.expect("no answer"));
+    // On a busy machine it was tried less often.
+    faults.clear();
     assert_eq!(count(&slots).await.unwrap(), 1);
 }
 
@@ -89,6 +91,7 @@ async fn a_batch_that_cannot_be_committed_is_refused_with_all_that_waits_behind_
         .expect("no answer");
     assert_refused(first);
     assert_refused(later);
+    faults.clear();
     assert_eq!(count(&slots).await.unwrap(), 2);
 }
 

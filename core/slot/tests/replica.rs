@@ -255,6 +255,7 @@ async fn a_home_that_returns_takes_back_what_was_never_committed() {
         confirmed: 2,
         min_in_sync: 2,
         durability: Durability::Global,
+        opening: u64::MAX,
     };
     slots.grant(slot(), 1, with_standby);
     let write = |number: u64| {

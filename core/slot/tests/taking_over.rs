@@ -35,6 +35,7 @@ fn with(others: &[Replica]) -> InSync {
         confirmed: others.len() + 1,
         min_in_sync: 1,
         durability: Durability::Global,
+        opening: u64::MAX,
     }
 }
 

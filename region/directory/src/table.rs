@@ -39,6 +39,8 @@ pub struct Placement {
     pub forced: bool,
     /// Grows with each change of the in-sync set.
     pub version: u64,
+    /// The opening of the slot at its home that the directory has heard last in this epoch.
+    pub opening: u64,
     /// The home is asked to hand the slot over to this region.
     pub moving_to: Option<Arc<TableRegion>>,
     /// Size of the in-sync set that is aimed at.
@@ -97,6 +99,7 @@ impl Table {
             epoch: 1,
             forced: false,
             version: 1,
+            opening: 0,
             moving_to: None,
             in_sync_copies: 1,
             min_in_sync: 1,
@@ -183,6 +186,7 @@ impl Placement {
             epoch: from.epoch,
             forced: from.forced,
             version: from.version,
+            opening: from.opening,
             moving_to: from.moving_to.as_ref().and_then(known),
             in_sync_copies: state.policy.in_sync_copies,
             min_in_sync: state.min_in_sync(),

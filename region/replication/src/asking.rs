@@ -2,7 +2,8 @@
 //!
 //! Who is to come in counts from the moment at which it is wanted: nothing is acknowledged without it. The directory is asked once it
 //! holds everything that was acknowledged before (Kafka's maximal in-sync set, KIP-497). Whether a question that was not answered will
-//! be granted yet is not known, so that whom it names goes on counting, until the set has another version.
+//! be granted yet is not known, so that whom it names goes on counting, until the set has another version. What an earlier opening of the
+//! slot has asked in the same epoch is not known here at all: such a slot commits nothing before the directory has heard of this one.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -39,7 +40,10 @@ pub(crate) struct Change {
     pub(crate) new: BTreeSet<u64>,
     /// As it is, without the home.
     present: Vec<RegionId>,
+    /// Whether an earlier question may still be granted.
     is_open: bool,
+    /// Who asks; known once it is allowed.
+    pub(crate) opening: u64,
 }
 
 impl Asking {
@@ -58,10 +62,10 @@ impl Asking {
     }
 
     /// Takes up what is wanted, if anything is: who is to come counts from now on, who is not to come after all no more. Returns
-    /// whether others count than before, and what may have to be asked.
+    /// whether others count than before, and what may have to be asked. A slot that is not settled has to ask in any case.
     pub(crate) fn want(
         &self,
-        slot: Slot,
+        (slot, is_settled): (Slot, bool),
         moment: Moment,
         present: Vec<RegionId>,
         wanted: Option<Vec<RegionId>>,
@@ -84,7 +88,7 @@ impl Asking {
             asked.adding.clear();
         }
         asked.adding.extend(&new);
-        let is_open = asked.is_open;
+        let is_open = asked.is_open || !is_settled;
         let change = Change {
             slot,
             moment,
@@ -92,6 +96,7 @@ impl Asking {
             new,
             present,
             is_open,
+            opening: 0,
         };
         (asked.adding != before, (is_wanted || is_open).then_some(change))
     }
@@ -124,6 +129,7 @@ impl Change {
         if log.epoch != self.moment.0 {
             return None;
         }
+        self.opening = log.opening;
         if self.new.is_subset(&log.level) {
             return Some(self);
         }
@@ -147,7 +153,7 @@ mod tests {
     }
 
     fn want(asking: &Asking, wanted: Option<&[u64]>) -> (bool, Option<Change>) {
-        asking.want(slot(), NOW, ids(&[2]), wanted.map(ids))
+        asking.want((slot(), true), NOW, ids(&[2]), wanted.map(ids))
     }
 
     fn adding(asking: &Asking) -> Vec<u64> {
@@ -202,6 +208,17 @@ mod tests {
         assert_eq!(adding(&asking), [3, 9], "the first may be on its way");
         assert!(asking.adding(slot(), (4, 8)).is_empty(), "another version: it is over");
         assert!(adding(&asking).is_empty());
+    }
+
+    #[test]
+    fn a_slot_that_is_not_settled_asks_for_what_it_may_have() {
+        let asking = Asking::default();
+        let unsettled = |wanted: Option<&[u64]>| asking.want((slot(), false), NOW, ids(&[2]), wanted.map(ids)).1;
+        assert_eq!(unsettled(None).unwrap().allowed(&log(4, &[])).unwrap().set, ids(&[2]));
+        let other = unsettled(Some(&[3])).unwrap();
+        assert_eq!(other.clone().allowed(&log(4, &[2])).unwrap().set, ids(&[2]));
+        assert_eq!(other.allowed(&log(4, &[2, 3])).unwrap().set, ids(&[3]));
+        assert_eq!(want(&asking, None).1, None, "settled, and nothing wanted");
     }
 
     #[test]

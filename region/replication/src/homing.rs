@@ -8,12 +8,12 @@ use std::{
 
 use antiphon_directory::{
     Directory, DirectoryError, Owner, Placement, Table, TableRegion,
-    domain::{Applied, Command, Durability, RegionId, RegionStatus, State, wanted_in_sync},
+    domain::{Applied, Command, Durability, InSyncChange, RegionId, RegionStatus, State, wanted_in_sync},
 };
 use antiphon_nodes::Share;
 use antiphon_slot::{
     Slots,
-    protocol::{self, InSync},
+    protocol::{self, InSync, LogState},
 };
 use antiphon_types::{Epoch, Slot};
 use futures_util::{StreamExt as _, stream};
@@ -218,6 +218,7 @@ impl Homing {
                 Durability::Global => protocol::Durability::Global,
                 Durability::Regional => protocol::Durability::Regional,
             },
+            opening: placement.opening,
         };
         self.slots.grant(slot, placement.epoch, in_sync);
     }
@@ -236,11 +237,18 @@ impl Homing {
         let mut changes = Vec::new();
         for &slot in &self.looked_after {
             let placement = table.placement(slot);
-            if placement.home_region.id != me || !self.share.is_mine(slot) || copies(placement).count() < 2 {
+            if placement.home_region.id != me || !self.share.is_mine(slot) {
                 continue;
             }
-            let wanted = self.wanted(&state, slot, placement, now);
-            changes.extend(self.want(slot, placement, wanted));
+            let log = self.slots.log_state(slot).ok().map(|log| log.borrow().clone());
+            let Some(log) = log.filter(|log| log.epoch == placement.epoch) else {
+                continue;
+            };
+            if copies(placement).count() < 2 && log.is_settled {
+                continue;
+            }
+            let wanted = self.wanted(&state, slot, placement, &log, now);
+            changes.extend(self.want((slot, log.is_settled), placement, wanted));
         }
         if changes.iter().any(|change| !change.new.is_empty()) {
             sleep(COUNTED_AFTER).await;
@@ -255,11 +263,16 @@ impl Homing {
     }
 
     /// Lets those count who are to come.
-    fn want(&self, slot: Slot, placement: &Placement, wanted: Option<Vec<RegionId>>) -> Option<Change> {
+    fn want(
+        &self,
+        (slot, is_settled): (Slot, bool),
+        placement: &Placement,
+        wanted: Option<Vec<RegionId>>,
+    ) -> Option<Change> {
         let known = placement.in_sync.iter().map(|region| region.id);
         let present = known.filter(|region| *region != self.me()).collect();
         let moment = (placement.epoch, placement.version);
-        let (is_news, change) = self.asking.want(slot, moment, present, wanted);
+        let (is_news, change) = self.asking.want((slot, is_settled), moment, present, wanted);
         if is_news {
             self.grant(slot, placement);
         }
@@ -275,9 +288,12 @@ impl Homing {
     async fn ask(&self, changes: &[Change]) {
         self.asking.opened(changes);
         let me = self.me();
-        let asked = changes.iter().map(|change| {
-            let set = std::iter::once(me).chain(change.set.iter().copied()).collect();
-            (change.slot, change.moment.0, change.moment.1, set)
+        let asked = changes.iter().map(|change| InSyncChange {
+            slot: change.slot,
+            epoch: change.moment.0,
+            version: change.moment.1,
+            opening: change.opening,
+            set: std::iter::once(me).chain(change.set.iter().copied()).collect(),
         });
         let command = Command::ChangeInSync {
             home: me,
@@ -298,11 +314,14 @@ impl Homing {
         }
     }
 
-    fn wanted(&self, state: &State, slot: Slot, placement: &Placement, now: Instant) -> Option<Vec<RegionId>> {
-        let log = self.slots.log_state(slot).ok()?.borrow().clone();
-        if log.epoch != placement.epoch {
-            return None;
-        }
+    fn wanted(
+        &self,
+        state: &State,
+        slot: Slot,
+        placement: &Placement,
+        log: &LogState,
+        now: Instant,
+    ) -> Option<Vec<RegionId>> {
         let copy = |region: &Arc<TableRegion>| {
             let progress = &self.home.inner.progress;
             let held = progress.look((slot, placement.epoch), region.id.0, log.last_index, now);

@@ -139,6 +139,7 @@ impl World {
             confirmed: 2,
             min_in_sync: 2,
             durability: Durability::Global,
+            opening: u64::MAX,
         };
         self.homes[home].grant(SLOT, EPOCH, in_sync);
     }

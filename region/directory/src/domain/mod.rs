@@ -10,5 +10,6 @@ pub use apply::Applied;
 pub use lease::{Ask, CLOCK_DRIFT_PERCENT, LeaseGrantor, LeaseHolder, LeaseTerms, LeaseTermsError, NotAdmitted};
 pub use planner::{plan, plan_rebalance, wanted_in_sync};
 pub use state::{
-    Addresses, Command, Durability, NodeAddress, Placement, Policy, Region, RegionId, RegionStatus, Rejection, State,
+    Addresses, Command, Durability, InSyncChange, NodeAddress, Placement, Policy, Region, RegionId, RegionStatus,
+    Rejection, State,
 };

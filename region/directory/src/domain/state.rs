@@ -119,6 +119,8 @@ pub struct Placement {
     pub forced: bool,
     /// Grows with each change of the in-sync set; a change names the one that it was decided on.
     pub version: u64,
+    /// The opening of the slot at its home that has asked for a change last in this epoch, or 0; what earlier ones ask for is refused.
+    pub opening: u64,
     /// Where the slot is to be when all is well. A hand-over that evens out the homes of active regions changes it; one that empties
     /// a region, or a fail-over, does not.
     pub preferred_home: RegionId,
@@ -205,8 +207,8 @@ pub enum Command {
     ChangeInSync {
         /// Who asks: the home.
         home: RegionId,
-        /// Slot, epoch and version that it was decided on, and the new set. Each is judged alone.
-        changes: Vec<(Slot, Epoch, u64, Vec<RegionId>)>,
+        /// Each is judged alone.
+        changes: Vec<InSyncChange>,
     },
     /// A home hands slots over that have nothing above the high watermark any more.
     MoveHome {
@@ -247,6 +249,21 @@ pub enum Command {
         /// All of them, each id once; none for a region of one process.
         nodes: Vec<NodeAddress>,
     },
+}
+
+/// Another in-sync set for a slot, or the present one once more.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InSyncChange {
+    /// Which.
+    pub slot: Slot,
+    /// The leader epoch that it was decided in.
+    pub epoch: Epoch,
+    /// The version of the set that it was decided on.
+    pub version: u64,
+    /// Who asks: the opening of the slot at its home, counted in the epoch.
+    pub opening: u64,
+    /// The set, the home first.
+    pub set: Vec<RegionId>,
 }
 
 /// Why a command, or one part of it, changed nothing.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use antiphon_directory::{
     DirectoryError,
-    domain::{Command, RegionId},
+    domain::{Command, InSyncChange, RegionId},
 };
 use antiphon_proto::rpc::{
     ProposeRequest, RaftEnvelope, RaftRequest, SnapshotHead, SnapshotPart, directory_client::DirectoryClient,
@@ -126,7 +126,13 @@ async fn a_command_about_all_slots_goes_through_and_a_larger_one_is_refused() {
     assert!(matches!(error, DirectoryError::TooLarge { .. }), "{error}");
 
     // All slots at once, each of them decided on a state that never was: the longest answer.
-    let changes = Slot::all().map(|slot| (slot, 1 << 40, 1 << 40, vec![RegionId(1 << 40); 5]));
+    let changes = Slot::all().map(|slot| InSyncChange {
+        slot,
+        epoch: 1 << 40,
+        version: 1 << 40,
+        opening: 1 << 40,
+        set: vec![RegionId(1 << 40); 5],
+    });
     let stale = Command::ChangeInSync {
         home: RegionId(1),
         changes: changes.collect(),

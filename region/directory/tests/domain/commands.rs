@@ -1,6 +1,6 @@
-use antiphon_directory::domain::{Command, Policy, RegionId, RegionStatus};
+use antiphon_directory::domain::{Command, InSyncChange, Policy, RegionId, RegionStatus};
 
-use crate::world::{World, add, addresses, found, ids, policy, set_nodes, slot};
+use crate::world::{World, add, addresses, change, found, ids, policy, set_nodes, slot};
 
 #[test]
 fn founding_spreads_homes_evenly_each_with_its_neighbour_in_sync() {
@@ -121,13 +121,37 @@ fn an_in_sync_set_holds_the_home_first_and_copies_that_are_up_once() {
 #[test]
 fn only_the_home_changes_the_in_sync_set_or_hands_over() {
     let mut world = World::of(3);
-    let change = vec![(slot(1), 1, 1, ids(&[2, 1]))];
+    let change = vec![change(slot(1), 1, 1, ids(&[2, 1]))];
     let home = RegionId(1);
     let refusal = world.refuse_slot(&Command::ChangeInSync { home, changes: change });
     assert_eq!(refusal, "the home of slot 1 is region 2 and not 1");
     let moves = vec![(slot(1), 1, RegionId(3))];
     let refusal = world.refuse_slot(&Command::MoveHome { home, moves });
     assert_eq!(refusal, "the home of slot 1 is region 2 and not 1");
+}
+
+#[test]
+fn what_an_earlier_opening_of_the_slot_has_asked_for_comes_too_late() {
+    let mut world = World::of(3);
+    let home = RegionId(1);
+    let asked = |opening, version, set: &[u64]| Command::ChangeInSync {
+        home,
+        changes: vec![InSyncChange {
+            opening,
+            ..change(slot(0), 1, version, ids(set))
+        }],
+    };
+    world.apply(&asked(2, 1, &[1, 2]));
+    assert_eq!((world.slot(0).opening, world.slot(0).version), (2, 2));
+    // It may well know the version: it follows the same table.
+    let refusal = world.refuse_slot(&asked(1, 2, &[1, 2, 3]));
+    assert_eq!(
+        refusal,
+        "the home's opening of slot 0 is at 2 and the command was decided at 1"
+    );
+    assert_eq!(world.slot(0).in_sync, ids(&[1, 2]));
+    world.apply(&world.move_of(0, 2));
+    assert_eq!(world.slot(0).opening, 0, "openings are counted in each epoch");
 }
 
 #[test]
@@ -150,7 +174,7 @@ fn one_stale_slot_does_not_hold_up_the_others_of_its_batch() {
     let mut world = World::of(3);
     world.apply(&world.in_sync_change(3, &[1]));
     let home = RegionId(1);
-    let change = |number, version| (slot(number), 1, version, ids(&[1, 2, 3]));
+    let change = |number, version| change(slot(number), 1, version, ids(&[1, 2, 3]));
     let changes = vec![change(0, 1), change(3, 1), change(1, 1), change(6, 1)];
     let applied = world.apply(&Command::ChangeInSync { home, changes });
     assert_eq!(applied.slots_changed, 2);

@@ -96,6 +96,10 @@ fn check_step(before: &State, command: &Command, after: &State, slot: Slot, old:
     {
         assert_eq!(old.home, *home, "{slot:?}: changed by one who is not its home");
     }
+    assert!(
+        new.epoch > old.epoch || new.opening >= old.opening,
+        "{slot:?}: an earlier opening was heard: {old:?} to {new:?}"
+    );
     let same_set = old.in_sync == new.in_sync;
     // The present set can be asked for, to be sure that nothing else which was asked for comes after it.
     let settled = same_set && matches!(command, Command::ChangeInSync { .. }) && new.version == old.version + 1;

@@ -1,7 +1,7 @@
 use antiphon_directory::domain::{Command, Policy, RegionId, RegionStatus};
 use antiphon_types::Slot;
 
-use crate::world::{World, add, ids, policy};
+use crate::world::{World, add, change, ids, policy};
 
 #[test]
 fn a_deployment_of_one_region_can_be_written() {
@@ -47,7 +47,7 @@ fn a_second_region_asks_for_two_copies_only_when_every_slot_has_them() {
     let mut world = World::of(1);
     world.apply(&add("r2"));
     assert_eq!(world.state.min_in_sync(), 1, "writes go on while it fills up");
-    let change = |number| (Slot::new(number).unwrap(), 1, 1, ids(&[1, 2]));
+    let change = |number| change(Slot::new(number).unwrap(), 1, 1, ids(&[1, 2]));
     let home = RegionId(1);
     world.apply(&Command::ChangeInSync {
         home,

@@ -7,7 +7,7 @@ use proptest::{collection::vec, prelude::*, sample::subsequence};
 
 use crate::{
     invariants::{allowed, check},
-    world::{add, addresses, found, policy, set_nodes, slot},
+    world::{add, addresses, change, found, policy, set_nodes, slot},
 };
 
 /// What somebody does next. Numbers pick among what there is when it is their turn.
@@ -142,7 +142,7 @@ fn check_wanted(state: &State) {
                 None => copies,
             };
             assert_eq!(wanted.len(), (could + 1).min(copies));
-            changes.push((slot, epoch, version, wanted));
+            changes.push(change(slot, epoch, version, wanted));
         }
         if !state.is(home, RegionStatus::Down) {
             let applied = state.clone().apply(&Command::ChangeInSync { home, changes }).unwrap();
@@ -192,27 +192,27 @@ fn commands(state: &State, step: &Step) -> Vec<Command> {
         } => {
             let set: Vec<RegionId> = set.iter().map(|region| pick(state, *region)).collect();
             let by_home = by_home(state, *span, *off);
-            let change = |(slot, home, epoch, version): (Slot, RegionId, Epoch, u64)| {
+            let asked = |(slot, home, epoch, version): (Slot, RegionId, Epoch, u64)| {
                 let others = set.iter().copied().filter(|member| !home_first || *member != home);
                 let first = home_first.then_some(home);
-                (slot, epoch, version, first.into_iter().chain(others).collect())
+                change(slot, epoch, version, first.into_iter().chain(others).collect())
             };
             by_home
                 .into_iter()
                 .map(|(home, slots)| Command::ChangeInSync {
                     home,
-                    changes: slots.into_iter().map(change).collect(),
+                    changes: slots.into_iter().map(asked).collect(),
                 })
                 .collect()
         }
         Step::Wanted(nearest) => {
             let nearest: Vec<RegionId> = nearest.iter().map(|region| pick(state, *region)).collect();
             let all = by_home(state, ALL, Off::Nothing);
-            let change = |(slot, _, epoch, version)| (slot, epoch, version, wanted_in_sync(state, slot, &nearest));
+            let asked = |(slot, _, epoch, version)| change(slot, epoch, version, wanted_in_sync(state, slot, &nearest));
             all.into_iter()
                 .map(|(home, slots)| Command::ChangeInSync {
                     home,
-                    changes: slots.into_iter().map(change).collect(),
+                    changes: slots.into_iter().map(asked).collect(),
                 })
                 .collect()
         }

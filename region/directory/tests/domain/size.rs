@@ -1,7 +1,7 @@
 use antiphon_directory::domain::{Addresses, Command, Region, RegionId, RegionStatus, State};
 use antiphon_types::Slot;
 
-use crate::world::{World, ids, policy};
+use crate::world::{World, change, ids, policy};
 
 #[test]
 fn the_whole_state_is_below_a_megabyte_and_reads_back() {
@@ -60,15 +60,15 @@ fn a_batch_of_every_slot_is_applied_whole() {
     for number in 2..=5 {
         founded.apply(&crate::world::add(&format!("r{number}"))).unwrap();
     }
-    let change = |slot| (slot, 1, 1, ids(&[1, 2, 3, 4, 5]));
+    let grown = |slot| change(slot, 1, 1, ids(&[1, 2, 3, 4, 5]));
     let home = RegionId(1);
     let grow = Command::ChangeInSync {
         home,
-        changes: Slot::all().map(change).collect(),
+        changes: Slot::all().map(grown).collect(),
     };
     let stale = Command::ChangeInSync {
         home,
-        changes: Slot::all().map(|slot| (slot, 1, 9, ids(&[1]))).collect(),
+        changes: Slot::all().map(|slot| change(slot, 1, 9, ids(&[1]))).collect(),
     };
     let moves = Command::MoveHome {
         home,

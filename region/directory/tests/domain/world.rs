@@ -1,5 +1,6 @@
 use antiphon_directory::domain::{
-    Addresses, Applied, Command, NodeAddress, Placement, Policy, RegionId, RegionStatus, State, wanted_in_sync,
+    Addresses, Applied, Command, InSyncChange, NodeAddress, Placement, Policy, RegionId, RegionStatus, State,
+    wanted_in_sync,
 };
 use antiphon_nodes::NodeId;
 use antiphon_types::{Epoch, Slot};
@@ -69,7 +70,7 @@ impl World {
         let placement = self.slot(number);
         Command::ChangeInSync {
             home: placement.home,
-            changes: vec![(slot(number), placement.epoch, placement.version, ids(set))],
+            changes: vec![change(slot(number), placement.epoch, placement.version, ids(set))],
         }
     }
 
@@ -101,8 +102,8 @@ impl World {
         for home in up(self) {
             let wanted = |slot| wanted_in_sync(&self.state, slot, &nearest(home));
             let own = self.state.slots().filter(|(_, placement)| placement.home == home);
-            let changes: Vec<(Slot, Epoch, u64, Vec<RegionId>)> = own
-                .map(|(slot, placement)| (slot, placement.epoch, placement.version, wanted(slot)))
+            let changes: Vec<InSyncChange> = own
+                .map(|(slot, placement)| change(slot, placement.epoch, placement.version, wanted(slot)))
                 .collect();
             let applied = self.apply(&Command::ChangeInSync { home, changes });
             assert_eq!(applied.refused, [], "what is wanted is refused");
@@ -174,4 +175,15 @@ pub(crate) fn slot(number: u16) -> Slot {
 
 pub(crate) fn ids(regions: &[u64]) -> Vec<RegionId> {
     regions.iter().copied().map(RegionId).collect()
+}
+
+/// A change that the first opening of the slot asks for.
+pub(crate) fn change(slot: Slot, epoch: Epoch, version: u64, set: Vec<RegionId>) -> InSyncChange {
+    InSyncChange {
+        slot,
+        epoch,
+        version,
+        opening: 1,
+        set,
+    }
 }

@@ -73,6 +73,7 @@ fn first_placements(regions: &BTreeMap<RegionId, Region>, policy: &Policy) -> Ve
             in_sync,
             epoch: 1,
             version: 1,
+            opening: 0,
             forced: false,
             preferred_home: home,
             moving_to: None,

@@ -1,14 +1,10 @@
-use antiphon_types::{Epoch, Slot};
+use antiphon_types::Slot;
 
 use super::{Applied, check_epoch, check_home, each_slot, homes::check_up};
-use crate::domain::{Placement, RegionId, RegionStatus, Rejection, State, rules::Rules};
+use crate::domain::{InSyncChange, Placement, RegionId, RegionStatus, Rejection, State, rules::Rules};
 
 impl State {
-    pub(super) fn change_in_sync(
-        &mut self,
-        home: RegionId,
-        changes: &[(Slot, Epoch, u64, Vec<RegionId>)],
-    ) -> Result<Applied, Rejection> {
+    pub(super) fn change_in_sync(&mut self, home: RegionId, changes: &[InSyncChange]) -> Result<Applied, Rejection> {
         check_up(&self.regions, home)?;
         let rules = Rules::new(&self.regions, &self.policy);
         let down = self
@@ -17,30 +13,39 @@ impl State {
             .filter(|(_, region)| region.status == RegionStatus::Down);
         let down: Vec<RegionId> = down.map(|(id, _)| *id).collect();
 
-        let parts = changes
-            .iter()
-            .map(|(slot, epoch, version, set)| (*slot, (*epoch, *version, set)));
-        Ok(each_slot(
-            &mut self.placements,
-            parts,
-            |slot, placement, (epoch, version, set)| {
-                check_epoch(slot, placement, epoch)?;
-                check_home(slot, placement, home)?;
-                check_version(slot, placement, version)?;
-                check_set(slot, placement, set, &down)?;
-                // The present set under the next version: what was asked for on this one, and is still on its way, is refused then.
-                if placement.in_sync == *set {
-                    placement.version += 1;
-                    return Ok(true);
-                }
-                // The home drops one that has fallen behind: no wish holds against that. The planner looks again.
-                let dropped = |to: &RegionId| placement.in_sync.contains(to) && !set.contains(to);
-                placement.moving_to = placement.moving_to.filter(|to| !dropped(to));
-                placement.set_in_sync(set.clone(), &rules);
-                Ok(true)
-            },
-        ))
+        let parts = changes.iter().map(|change| (change.slot, change));
+        Ok(each_slot(&mut self.placements, parts, |slot, placement, change| {
+            let set = &change.set;
+            check_epoch(slot, placement, change.epoch)?;
+            check_home(slot, placement, home)?;
+            check_opening(slot, placement, change.opening)?;
+            check_version(slot, placement, change.version)?;
+            check_set(slot, placement, set, &down)?;
+            placement.opening = change.opening;
+            // The present set under the next version: what was asked for on this one, and is still on its way, is refused then.
+            if placement.in_sync == *set {
+                placement.version += 1;
+                return Ok(true);
+            }
+            // The home drops one that has fallen behind: no wish holds against that. The planner looks again.
+            let dropped = |to: &RegionId| placement.in_sync.contains(to) && !set.contains(to);
+            placement.moving_to = placement.moving_to.filter(|to| !dropped(to));
+            placement.set_in_sync(set.clone(), &rules);
+            Ok(true)
+        }))
     }
+}
+
+/// A process that had the slot before, in this epoch, does not know any more who has to hold what.
+fn check_opening(slot: Slot, placement: &Placement, asks: u64) -> Result<(), Rejection> {
+    if placement.opening <= asks {
+        return Ok(());
+    }
+    Err(Rejection::Stale {
+        what: format!("the home's opening of slot {slot}"),
+        expected: asks,
+        found: placement.opening,
+    })
 }
 
 fn check_version(slot: Slot, placement: &Placement, expected: u64) -> Result<(), Rejection> {

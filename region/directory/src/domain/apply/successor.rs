@@ -58,6 +58,7 @@ impl Placement {
             self.home = *home;
         }
         self.epoch += 1;
+        self.opening = 0;
         self.moving_to = None;
         self.set_in_sync(in_sync, rules);
     }
