@@ -8,12 +8,12 @@ use std::{
 
 use antiphon_directory::{
     Directory, DirectoryError, Owner, Placement, Table, TableRegion,
-    domain::{Applied, Command, Durability, InSyncChange, RegionId, RegionStatus, State, wanted_in_sync},
+    domain::{Applied, Command, Durability, RegionId},
 };
 use antiphon_nodes::Share;
 use antiphon_slot::{
     Slots,
-    protocol::{self, InSync, LogState},
+    protocol::{self, InSync},
 };
 use antiphon_types::{Epoch, Slot};
 use futures_util::{StreamExt as _, stream};
@@ -22,21 +22,12 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, tim
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use crate::{
-    Followers, ReplicationHome, ReplicationOptions,
-    asking::{Asking, Change},
-    keeping::{Copy, Rules, nearest, wanted},
-    sharing::Departures,
-};
+use crate::{Followers, ReplicationHome, ReplicationOptions, asking::Asking, sharing::Departures};
 
 /// Slots that are handed over at once.
 const HAND_OVERS_AT_ONCE: usize = 64;
-/// Changes of in-sync sets in one command.
-const CHANGES_AT_ONCE: usize = 512;
 /// How long a slot may take to finish what it began before it goes on here.
 const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long the writers get to count those who are to come, before it is looked who of them is level.
-const COUNTED_AFTER: Duration = Duration::from_millis(20);
 /// How long to wait before a proposal is made again whose outcome is not known.
 const PROPOSE_PAUSE: Duration = Duration::from_millis(200);
 
@@ -44,13 +35,13 @@ const PROPOSE_PAUSE: Duration = Duration::from_millis(200);
 pub struct Homing {
     pub(crate) directory: Directory,
     pub(crate) slots: Slots,
-    home: ReplicationHome,
+    pub(crate) home: ReplicationHome,
     followers: Followers,
     pub(crate) options: ReplicationOptions,
     pub(crate) looked_after: Vec<Slot>,
     pub(crate) share: Share,
     pub(crate) departures: Departures,
-    asking: Asking,
+    pub(crate) asking: Asking,
     /// Slots that were given here by force: under which epoch, and until when another may hold a lease for them.
     waiting: Mutex<HashMap<Slot, (Epoch, Instant)>>,
 }
@@ -223,129 +214,6 @@ impl Homing {
         self.slots.grant(slot, placement.epoch, in_sync);
     }
 
-    /// Asks the directory for other in-sync sets where members lag, are missing, or are not the ones wanted.
-    async fn keep(&self) {
-        let (me, now) = (self.me(), Instant::now());
-        let (state, table) = (self.directory.state(), self.directory.table().load());
-        for (region, round_trip) in self.home.inner.progress.round_trips() {
-            if let Some(region) = table.region(RegionId(region)) {
-                let gauge =
-                    metrics::gauge!("antiphon_replication_round_trip_seconds", "region" => region.name.to_string());
-                gauge.set(round_trip.as_secs_f64());
-            }
-        }
-        let mut changes = Vec::new();
-        for &slot in &self.looked_after {
-            let placement = table.placement(slot);
-            if placement.home_region.id != me || !self.share.is_mine(slot) {
-                continue;
-            }
-            let log = self.slots.log_state(slot).ok().map(|log| log.borrow().clone());
-            let Some(log) = log.filter(|log| log.epoch == placement.epoch) else {
-                continue;
-            };
-            if copies(placement).count() < 2 && log.is_settled {
-                continue;
-            }
-            let wanted = self.wanted(&state, slot, placement, &log, now);
-            changes.extend(self.want((slot, log.is_settled), placement, wanted));
-        }
-        if changes.iter().any(|change| !change.new.is_empty()) {
-            sleep(COUNTED_AFTER).await;
-        }
-        let changes: Vec<Change> = changes.into_iter().filter_map(|change| self.allowed(change)).collect();
-        if !changes.is_empty() {
-            debug!(slots = changes.len(), "asking for other in-sync sets");
-        }
-        for changes in changes.chunks(CHANGES_AT_ONCE) {
-            self.ask(changes).await;
-        }
-    }
-
-    /// Lets those count who are to come.
-    fn want(
-        &self,
-        (slot, is_settled): (Slot, bool),
-        placement: &Placement,
-        wanted: Option<Vec<RegionId>>,
-    ) -> Option<Change> {
-        let known = placement.in_sync.iter().map(|region| region.id);
-        let present = known.filter(|region| *region != self.me()).collect();
-        let moment = (placement.epoch, placement.version);
-        let (is_news, change) = self.asking.want((slot, is_settled), moment, present, wanted);
-        if is_news {
-            self.grant(slot, placement);
-        }
-        change
-    }
-
-    fn allowed(&self, change: Change) -> Option<Change> {
-        let log = self.slots.log_state(change.slot).ok()?;
-        let log = log.borrow();
-        change.allowed(&log)
-    }
-
-    async fn ask(&self, changes: &[Change]) {
-        self.asking.opened(changes);
-        let me = self.me();
-        let asked = changes.iter().map(|change| InSyncChange {
-            slot: change.slot,
-            epoch: change.moment.0,
-            version: change.moment.1,
-            opening: change.opening,
-            set: std::iter::once(me).chain(change.set.iter().copied()).collect(),
-        });
-        let command = Command::ChangeInSync {
-            home: me,
-            changes: asked.collect(),
-        };
-        match self.directory.propose(command).await {
-            Ok(applied) => {
-                log_refused("in-sync sets", &applied);
-                let refused: BTreeSet<Slot> = applied.refused.iter().map(|(slot, _)| *slot).collect();
-                let of_refused = |change: &&Change| refused.contains(&change.slot);
-                self.asking.refused(changes.iter().filter(of_refused));
-            }
-            Err(DirectoryError::Rejected(rejection)) => {
-                debug!(%rejection, "no in-sync set is changed");
-                self.asking.refused(changes);
-            }
-            Err(error) => debug!(%error, "whether the directory was told of other in-sync sets is not known"),
-        }
-    }
-
-    fn wanted(
-        &self,
-        state: &State,
-        slot: Slot,
-        placement: &Placement,
-        log: &LogState,
-        now: Instant,
-    ) -> Option<Vec<RegionId>> {
-        let copy = |region: &Arc<TableRegion>| {
-            let progress = &self.home.inner.progress;
-            let held = progress.look((slot, placement.epoch), region.id.0, log.last_index, now);
-            Copy {
-                region: region.id,
-                level_at: held.level_at,
-                is_level: held.is_level(now) && region.status != RegionStatus::Down,
-            }
-        };
-        let others = placement.in_sync.iter().filter(|region| region.id != self.me());
-        let members: Vec<Copy> = others.map(copy).collect();
-        let observers: Vec<Copy> = placement.observers.iter().map(copy).collect();
-        let rules = Rules {
-            in_sync_copies: placement.in_sync_copies.into(),
-            min_in_sync: placement.min_in_sync.into(),
-            lag_max: self.options.lag_max,
-        };
-        let present: Vec<RegionId> = members.iter().map(|copy| copy.region).collect();
-        let nearest = nearest(&self.home.inner.progress.round_trips(), &present);
-        let mut target = wanted_in_sync(state, slot, &nearest);
-        target.retain(|region| *region != self.me());
-        wanted(&members, &observers, &target, rules, now)
-    }
-
     /// Hands over what the directory asks for.
     async fn hand_over(&self) {
         let (me, table, state) = (self.me(), self.directory.table().load(), self.directory.state());
@@ -418,11 +286,11 @@ impl Homing {
     }
 }
 
-fn copies(placement: &Placement) -> impl Iterator<Item = &Arc<TableRegion>> {
+pub(crate) fn copies(placement: &Placement) -> impl Iterator<Item = &Arc<TableRegion>> {
     placement.in_sync.iter().chain(&placement.observers)
 }
 
-fn log_refused(what: &str, applied: &Applied) {
+pub(crate) fn log_refused(what: &str, applied: &Applied) {
     if let Some((slot, rejection)) = applied.refused.first() {
         debug!(what, refused = applied.refused.len(), %slot, %rejection, "the directory refuses some");
     }

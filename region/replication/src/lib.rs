@@ -12,6 +12,7 @@ mod asking;
 mod follower;
 mod home;
 mod homing;
+mod in_sync;
 mod keeping;
 mod options;
 mod parting;
