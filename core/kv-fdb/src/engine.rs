@@ -1,4 +1,9 @@
-use std::{fmt, fs, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt, fs,
+    sync::Arc,
+    time::Duration,
+};
 
 use antiphon_kv::{
     KvError, Watch,
@@ -11,6 +16,7 @@ use foundationdb::{
 };
 use futures_util::{FutureExt as _, future::BoxFuture, future::ready};
 use parking_lot::{Mutex, RwLock};
+use serde::Deserialize;
 use tokio::{task::JoinHandle, time::timeout};
 use tokio_util::{
     sync::CancellationToken,
@@ -29,6 +35,28 @@ use crate::{
 
 /// Most watches that the client takes.
 const WATCHES_MAX: usize = 1_000_000;
+
+/// Where the cluster tells of itself, in JSON (FoundationDB, "Special keys").
+const STATUS: &[u8] = b"\xff\xff/status/json";
+
+/// What is read of that.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Status {
+    cluster: ClusterStatus,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct ClusterStatus {
+    processes: BTreeMap<String, ProcessStatus>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct ProcessStatus {
+    version: String,
+}
 
 /// A store on a cluster.
 pub(crate) struct Fdb {
@@ -132,6 +160,23 @@ impl Engine for Fdb {
         self.shut().boxed()
     }
 
+    fn version(&self) -> BoxFuture<'_, Result<String, KvError>> {
+        async move { self.shared.versions().await }.boxed()
+    }
+
+    fn estimate(&self, start: Bytes, end: Bytes) -> BoxFuture<'_, Result<Option<u64>, KvError>> {
+        async move {
+            let transaction = self.shared.transaction()?;
+            let (start, end) = (self.shared.prefix.outer(&start), self.shared.prefix.outer(&end));
+            let bytes = self
+                .shared
+                .step(transaction.get_estimated_range_size_bytes(&start, &end))
+                .await?;
+            Ok(u64::try_from(bytes).ok())
+        }
+        .boxed()
+    }
+
     fn name(&self) -> &'static str {
         "fdb"
     }
@@ -164,6 +209,24 @@ impl Shared {
     pub(crate) async fn version(&self) -> Result<i64, KvError> {
         let transaction = self.transaction()?;
         self.step(transaction.get_read_version()).await
+    }
+
+    /// The versions of the cluster's servers.
+    async fn versions(&self) -> Result<String, KvError> {
+        self.closed()?;
+        let transaction = self.database.create_trx().map_err(failed)?;
+        let status = self.step(transaction.get(STATUS, true)).await?;
+        let status: Status = status
+            .and_then(|status| serde_json::from_slice(&status).ok())
+            .unwrap_or_default();
+        let versions: BTreeSet<String> = status
+            .cluster
+            .processes
+            .into_values()
+            .map(|process| process.version)
+            .collect();
+        let versions: Vec<String> = versions.into_iter().collect();
+        Ok(format!("FoundationDB {}", versions.join(", ")))
     }
 
     /// A transaction that is as plain as can be: the port reads its own writes.

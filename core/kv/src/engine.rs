@@ -5,7 +5,10 @@
 use std::{collections::BTreeSet, fmt};
 
 use bytes::Bytes;
-use futures_util::future::BoxFuture;
+use futures_util::{
+    FutureExt as _,
+    future::{BoxFuture, ready},
+};
 
 use crate::{KvError, Page, RangeRead, Watch};
 pub use crate::{
@@ -23,6 +26,15 @@ pub trait Engine: fmt::Debug + Send + Sync + 'static {
     fn health(&self) -> BoxFuture<'_, Result<(), KvError>>;
     /// Waits for the commits in flight and releases everything.
     fn close(&self) -> BoxFuture<'_, Result<(), KvError>>;
+    /// Which version of which software stores, for who looks after it.
+    fn version(&self) -> BoxFuture<'_, Result<String, KvError>> {
+        ready(Ok(self.name().to_owned())).boxed()
+    }
+    /// About how many bytes the keys from `start` up to `end` take, where the engine knows that without reading them.
+    fn estimate(&self, start: Bytes, end: Bytes) -> BoxFuture<'_, Result<Option<u64>, KvError>> {
+        let _ = (start, end);
+        ready(Ok(None)).boxed()
+    }
     /// What metrics call it.
     fn name(&self) -> &'static str {
         "other"

@@ -4,7 +4,10 @@ use bytes::Bytes;
 use futures_util::{FutureExt as _, future::BoxFuture};
 use tokio::time::Instant;
 
-use crate::{CommitFault, EmbeddedOptions, Faults, KvError, Limits, Txn, embedded, engine::Engine, meters::Meters};
+use crate::{
+    CommitFault, EmbeddedOptions, Faults, KvError, Limits, Page, RangeRead, Txn, embedded, engine::Engine,
+    meters::Meters,
+};
 
 /// The store. Cheap to clone; the engine is erased inside.
 #[derive(Debug, Clone)]
@@ -20,6 +23,9 @@ const ATTEMPTS_MAX: u32 = 64;
 
 /// How long a transaction is tried.
 const RETRY_TIME_MAX: Duration = Duration::from_secs(5);
+
+/// Pairs that are read at once to be added up.
+const SIZED_PAGE_LEN: usize = 1_000;
 
 /// The longest wait between two attempts.
 const BACKOFF_US_MAX: u64 = 64_000;
@@ -151,6 +157,48 @@ impl Kv {
     /// Why it cannot.
     pub async fn health(&self) -> Result<(), KvError> {
         self.engine.health().await
+    }
+
+    /// What metrics call the engine.
+    #[must_use]
+    pub fn engine(&self) -> &'static str {
+        self.engine.name()
+    }
+
+    /// Which version of which software stores.
+    ///
+    /// # Errors
+    /// [`KvError::Unavailable`] when that has to be asked and is not answered.
+    pub async fn version(&self) -> Result<String, KvError> {
+        self.engine.version().await
+    }
+
+    /// How many bytes the keys from `start` up to `end` take, with their values: about, from an engine that estimates; else they are
+    /// read.
+    ///
+    /// # Errors
+    /// What reading fails with.
+    pub async fn size(&self, start: Bytes, end: Bytes) -> Result<u64, KvError> {
+        if let Some(bytes) = self.engine.estimate(start.clone(), end.clone()).await? {
+            return Ok(bytes);
+        }
+        let (mut from, mut bytes) = (start, 0);
+        loop {
+            let range = &RangeRead {
+                start: from.clone(),
+                end: end.clone(),
+                limit: SIZED_PAGE_LEN,
+                reverse: false,
+            };
+            let page = self.transact(|txn| async move { txn.snapshot_range(range.clone()).await });
+            let page: Page = page.await?;
+            let sizes = page.pairs.iter().map(|pair| (pair.key.len() + pair.value.len()) as u64);
+            bytes += sizes.sum::<u64>();
+            match page.pairs.last().filter(|_| page.more) {
+                Some(last) => from = [last.key.as_ref(), &[0]].concat().into(),
+                None => return Ok(bytes),
+            }
+        }
     }
 
     /// Waits for what is in flight and shuts the store: later transactions fail with [`KvError::Closed`].

@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc, OnceLock,
+        Arc,
         atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant},
@@ -23,7 +23,10 @@ use tokio::{net::TcpListener, task::JoinHandle, time};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    ctl::{self, api::DirectoryCell},
+    ctl::{
+        api::{self, DirectoryCell},
+        store::{self, StoreCell},
+    },
     metrics::{observe_directory, observe_process},
 };
 
@@ -43,7 +46,7 @@ pub(crate) struct Readiness {
 #[derive(Default)]
 struct ReadinessState {
     directory: DirectoryCell,
-    store: OnceLock<Kv>,
+    store: StoreCell,
     slots_granted: AtomicBool,
     gateway_listens: AtomicBool,
     draining: AtomicBool,
@@ -150,7 +153,7 @@ impl Admin {
     /// Serves `/metrics`, `/healthz` and `/readyz` on `listener`.
     pub(crate) fn start(listener: TcpListener, readiness: Readiness, metrics: PrometheusHandle) -> Self {
         let stop = CancellationToken::new();
-        let directory = readiness.state.directory.clone();
+        let (directory, store) = (readiness.state.directory.clone(), readiness.state.store.clone());
         let shared = Shared {
             readiness,
             metrics: metrics.clone(),
@@ -161,7 +164,8 @@ impl Admin {
             .route("/healthz", get(health))
             .route("/readyz", get(ready))
             .with_state(shared)
-            .merge(ctl::api::routes(directory));
+            .merge(api::routes(directory))
+            .merge(store::routes(store));
         let token = stop.clone();
         let task = tokio::spawn(async move {
             let server = axum::serve(listener, router).with_graceful_shutdown(token.clone().cancelled_owned());

@@ -29,7 +29,7 @@ Examples:
   antiphon chat --username alice --with bob    talk to bob
   antiphon config                              print the settings that count, and where each came from";
 
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 struct CommonArgs {
     /// Configuration file [default: antiphon.toml, if it is there]
     #[arg(long, global = true, value_name = "FILE", env = "ANTIPHON_CONFIG")]
@@ -82,6 +82,8 @@ Examples:
   antiphon ctl region address us-east --rpc rpc.example.org:7404
   antiphon ctl link us-east eu-central --both --state blackhole
   antiphon ctl process us-east kill --down-ms 30000
+  antiphon ctl store
+  antiphon ctl store copy --region us-east --folder data/us-east --set store.fdb_cluster_file=/etc/foundationdb/fdb.cluster
   antiphon ctl --admin http://127.0.0.1:7501 rebalance";
 
 const PROBE_EXAMPLES: &str = "\
@@ -178,7 +180,17 @@ impl Cli {
                 Box::pin(world::node::run(config::load(&sources)?.config, place)).await
             }
             Command::Chat(args) => chat::run(args).await,
-            Command::Ctl(args) => ctl::run(args).await,
+            Command::Ctl(args) => {
+                let common = self.common;
+                let load = |over: &[(&str, &str)]| {
+                    let mut common = common.clone();
+                    common
+                        .set
+                        .extend(over.iter().map(|(key, value)| format!("{key}={value}")));
+                    Ok(config::load(&sources(common, NodeArgs::default())?)?.config)
+                };
+                ctl::run(args, load).await
+            }
             Command::Probe(args) => probe::run(args).await,
             Command::Config(args) if args.reference => print(&config::reference()),
             Command::Config(args) => print(&config::show(&config::load(&sources(self.common, args.node)?)?)),

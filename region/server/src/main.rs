@@ -16,7 +16,6 @@ mod regions;
 mod shutdown;
 mod stamp;
 mod store;
-#[cfg_attr(not(test), expect(dead_code, reason = "the command comes with the second engine"))]
 mod store_copy;
 mod telemetry;
 mod up;

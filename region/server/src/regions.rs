@@ -12,8 +12,9 @@ use antiphon_directory::{
     domain::{Addresses, Policy, RegionId},
     serve_nodes,
 };
+use antiphon_kv::Kv;
 use antiphon_message::Salvager;
-use antiphon_nodes::Share;
+use antiphon_nodes::{NodeId, NodeRow, Registry, RegistryOptions, Share};
 use antiphon_replication::{Followers, Homing, Propose, ReplicationHome, ReplicationOptions};
 use antiphon_slot::{Lease, ReplicaLog, Slots};
 use antiphon_types::Clock;
@@ -30,6 +31,21 @@ use crate::{
 /// How long the directory may take to hand its leadership over when this node ends.
 const LEADERSHIP_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// The directory and the port between nodes: what a node of several regions has before it knows whether its store is the right one.
+pub(crate) struct Opened {
+    pub(crate) directory: Directory,
+    name: String,
+    announces: String,
+    node: NodeId,
+    started_at_ms: u64,
+    dialer: Dialer,
+    keeper: LeaseKeeper,
+    tls: NodeTls,
+    listener: TcpListener,
+    start: Start,
+    policy: Policy,
+}
+
 /// The parts that a node of several regions has besides those that every node has.
 pub(crate) struct Regions {
     pub(crate) directory: Directory,
@@ -37,7 +53,7 @@ pub(crate) struct Regions {
     pub(crate) home: ReplicationHome,
     pub(crate) lease: Lease,
     followers: Followers,
-    log: ReplicaLog,
+    registry: Option<Registry>,
     keeper: LeaseKeeper,
     tls: NodeTls,
     listener: TcpListener,
@@ -52,30 +68,26 @@ pub(crate) struct RegionsRunning {
     _keeper: LeaseKeeper,
     home: ReplicationHome,
     followers: Followers,
+    registry: Option<Registry>,
     stop_homing: CancellationToken,
     homing: JoinHandle<()>,
     stop_serving: CancellationToken,
     serving: JoinHandle<()>,
 }
 
-impl Regions {
+impl Opened {
     /// Opens the port between nodes, and the directory: its store in `folder`, at the node that has the region's voter.
     ///
     /// # Errors
     /// What could not be opened.
-    pub(crate) async fn open(
-        membership: Membership,
-        folder: &Path,
-        (log, share): (ReplicaLog, Share),
-        clock: &Clock,
-    ) -> Result<Self> {
+    pub(crate) async fn open(membership: Membership, folder: &Path, clock: &Clock) -> Result<Self> {
         let Membership {
             deployment,
             name,
             id,
             node,
             listens,
-            announces: _,
+            announces,
             tls,
             detour,
             names,
@@ -108,28 +120,21 @@ impl Regions {
         };
         let _ = table.set(directory.table());
         // A node without a voter keeps nothing to count its starts in.
-        let starts = directory.voter().map_or_else(|| clock.now_ms(), DirectoryNode::starts);
+        let started_at_ms = clock.now_ms();
+        let starts = directory.voter().map_or(started_at_ms, DirectoryNode::starts);
         let keeper = directory.keep_lease(&node, starts);
-        let lease = {
-            let keeper = keeper.clone();
-            let changes = keeper.watch();
-            Lease::new(move || keeper.is_valid(), changes)
-        };
-        let route = Route::of_node(&name, directory.table(), dialer, share);
-        let options = ReplicationOptions::default();
         Ok(Self {
-            home: ReplicationHome::new(log.clone(), &options),
-            followers: Followers::new(id.0, route.clone(), log.clone(), propose(&route), options.clone()),
-            start,
-            policy,
+            node: NodeId::try_from(node).context("the setting `node.id`")?,
             directory,
-            route,
-            lease,
-            log,
+            name,
+            announces,
+            started_at_ms,
+            dialer,
             keeper,
             tls,
             listener,
-            options,
+            start,
+            policy,
         })
     }
 
@@ -149,6 +154,51 @@ impl Regions {
         })
     }
 
+    /// Takes the node's place in its region, whose store `kv` is. In a store that several nodes can open it announces itself.
+    ///
+    /// # Errors
+    /// When the store cannot be reached.
+    pub(crate) async fn join(self, kv: &Kv, is_shared: bool) -> Result<Regions> {
+        let (registry, share) = if is_shared {
+            let own = NodeRow {
+                id: self.node,
+                rpc: self.announces,
+                started_at_ms: self.started_at_ms,
+            };
+            let (registry, share) = Registry::start(kv.clone(), own, RegistryOptions::default())
+                .await
+                .context("the node cannot announce itself in the store")?;
+            (Some(registry), share)
+        } else {
+            (None, Share::alone())
+        };
+        let lease = {
+            let keeper = self.keeper.clone();
+            let changes = keeper.watch();
+            Lease::new(move || keeper.is_valid(), changes)
+        };
+        let log = ReplicaLog::new(kv.clone());
+        let route = Route::of_node(&self.name, self.directory.table(), self.dialer, share);
+        let options = ReplicationOptions::default();
+        let id = self.directory.region().0;
+        Ok(Regions {
+            home: ReplicationHome::new(log.clone(), &options),
+            followers: Followers::new(id, route.clone(), log, propose(&route), options.clone()),
+            directory: self.directory,
+            route,
+            lease,
+            registry,
+            keeper: self.keeper,
+            tls: self.tls,
+            listener: self.listener,
+            start: self.start,
+            policy: self.policy,
+            options,
+        })
+    }
+}
+
+impl Regions {
     /// Serves the other nodes, founds the deployment or finds it, and takes up what the directory gives this region.
     ///
     /// # Errors
@@ -189,12 +239,12 @@ impl Regions {
         // Without a lease nothing that is homed here is answered.
         let mut lease = self.keeper.watch();
         let _ = lease.wait_for(|valid| *valid).await;
-        drop(self.log);
         Ok(RegionsRunning {
             directory: self.directory,
             _keeper: self.keeper,
             home: self.home,
             followers: self.followers,
+            registry: self.registry,
             stop_homing,
             homing,
             stop_serving,
@@ -204,8 +254,12 @@ impl Regions {
 }
 
 impl RegionsRunning {
-    /// Ends what takes part in other regions' work. The slots are closed after it.
-    pub(crate) async fn stop(self) {
+    /// Ends what takes part in other regions' work, after the region's other nodes have taken over what is this one's. The slots are
+    /// closed after it, and then what is returned.
+    pub(crate) async fn stop(self) -> Option<Registry> {
+        if let Some(registry) = &self.registry {
+            registry.leave().await;
+        }
         if let Some(voter) = self.directory.voter() {
             let mut handing_over = pin!(voter.hand_over(None));
             let _ = tokio::time::timeout(LEADERSHIP_TIMEOUT, &mut handing_over).await;
@@ -220,6 +274,7 @@ impl RegionsRunning {
         if tokio::time::timeout(LEADERSHIP_TIMEOUT, self.serving).await.is_err() {
             abort.abort();
         }
+        self.registry
     }
 }
 

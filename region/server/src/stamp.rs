@@ -10,8 +10,13 @@ use anyhow::{Context as _, Result, bail};
 use bytes::Bytes;
 use tokio::time::{Instant, sleep};
 
+use crate::store_copy;
+
 /// The tuple of one byte string: it comes before every key of a slot, which begins with a number.
 const STAMP: &[u8] = b"\x01stamp\0";
+
+/// Where the keys of slots are, which begin with a number; nodes that announce themselves write before.
+const SLOTS: (&[u8], &[u8]) = (b"\x02", b"\xff");
 
 /// The name of the deployment, in a store that is one of several in a cluster.
 const NAME: &[u8] = b"\x01deployment\0";
@@ -59,14 +64,17 @@ async fn check_within(kv: &Kv, opener: Opener, patience: Duration) -> Result<()>
     }
 }
 
-/// The stamp, and whether there is nothing else.
+/// The stamp, and whether no slot holds anything.
 async fn read(kv: &Kv, opener: Opener) -> Result<(Option<Bytes>, bool)> {
     let found = kv.transact(|txn| async move {
         let stamp = txn.get(STAMP).await?;
+        if txn.get(store_copy::MARK).await?.is_some() {
+            return Err(Unread::Copying);
+        }
         let any = txn
             .range(RangeRead {
-                start: vec![0].into(),
-                end: vec![0xff].into(),
+                start: SLOTS.0.to_vec().into(),
+                end: SLOTS.1.to_vec().into(),
                 limit: 1,
                 reverse: false,
             })
@@ -74,9 +82,21 @@ async fn read(kv: &Kv, opener: Opener) -> Result<(Option<Bytes>, bool)> {
         if let (None, Opener::Member { directory, .. }, true) = (&stamp, opener, any.pairs.is_empty()) {
             txn.set(STAMP.to_vec(), directory.to_be_bytes().to_vec());
         }
-        Ok::<_, KvError>((stamp, any.pairs.is_empty()))
+        Ok((stamp, any.pairs.is_empty()))
     });
-    found.await.context("the store's stamp cannot be read")
+    Ok(found.await?)
+}
+
+/// Why a stamp does not say whose the store is.
+#[derive(Debug, thiserror::Error)]
+enum Unread {
+    #[error("the store's stamp cannot be read: {0}")]
+    Store(#[from] KvError),
+    #[error(
+        "a copy into the store was begun and has not ended: end it (`antiphon ctl store copy` once more, with the same settings), or \
+         empty the store"
+    )]
+    Copying,
 }
 
 fn judge(opener: Opener, stamp: Option<&[u8]>, is_empty: bool) -> Result<()> {
@@ -191,6 +211,20 @@ mod tests {
             refused.contains("\"one\"") && refused.contains("store.fdb_prefix"),
             "{refused}"
         );
+    }
+
+    #[tokio::test]
+    async fn a_store_that_is_being_copied_into_is_opened_by_nobody() {
+        let (_folder, kv) = store().await;
+        kv.transact(|txn| async move {
+            txn.set(store_copy::MARK.to_vec(), Vec::new());
+            Ok::<_, KvError>(())
+        })
+        .await
+        .unwrap();
+        for opener in [NEW, FOUNDED, Opener::Alone] {
+            assert!(refused(&kv, opener).await.contains("ctl store copy"));
+        }
     }
 
     #[tokio::test]

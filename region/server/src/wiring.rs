@@ -10,10 +10,9 @@ use antiphon_gateway::Gateway;
 use antiphon_identity::{Identity, TokenVerifier};
 use antiphon_kv::Kv;
 use antiphon_message::{FeedHome, MessageService};
-use antiphon_nodes::Share;
 use antiphon_presence::{MaySee, PresenceService};
 use antiphon_proto::rpc::{PairExistsRequest, conversation_client::ConversationClient};
-use antiphon_slot::{CommitObserver, Hooks, Lease, ReplicaLog, SlotOptions, Slots, protocol::InSync};
+use antiphon_slot::{CommitObserver, Hooks, Lease, SlotOptions, Slots, protocol::InSync};
 use antiphon_types::{Clock, Slot};
 use anyhow::{Context as _, Result};
 use rand::random;
@@ -25,7 +24,7 @@ use crate::{
     admin::Readiness,
     config::Config,
     deployment::Membership,
-    regions::{Regions, RegionsRunning},
+    regions::{Opened, RegionsRunning},
     stamp::{self, Opener},
     store,
 };
@@ -63,18 +62,15 @@ impl Node {
         let clock = Clock::system();
         let kv = store::open(config, folder).await?;
         readiness.store_opened(kv.clone());
-        let regions = match membership {
-            Some(membership) => {
-                let log = ReplicaLog::new(kv.clone());
-                Some(Regions::open(membership, folder, (log, Share::alone()), &clock).await?)
-            }
+        let opened = match membership {
+            Some(membership) => Some(Opened::open(membership, folder, &clock).await?),
             None => None,
         };
-        if let Some(regions) = &regions {
-            readiness.directory_opened(regions.directory.clone());
+        if let Some(opened) = &opened {
+            readiness.directory_opened(opened.directory.clone());
         }
-        let opener = match &regions {
-            Some(regions) => regions.opener().await?,
+        let opener = match &opened {
+            Some(opened) => opened.opener().await?,
             None => Opener::Alone,
         };
         stamp::check(&kv, opener)
@@ -85,6 +81,10 @@ impl Node {
                 .await
                 .with_context(|| store::place(config, folder))?;
         }
+        let regions = match opened {
+            Some(opened) => Some(opened.join(&kv, store::is_shared(config)).await?),
+            None => None,
+        };
         let route = match &regions {
             Some(regions) => regions.route.clone(),
             None => Route::new(region, TableWatch::new(Table::single(region))),
@@ -190,10 +190,14 @@ impl Node {
         }
         self.delivery.close().await;
         self.presence.close().await;
-        if let Some(regions) = self.regions {
-            regions.stop().await;
-        }
+        let registry = match self.regions {
+            Some(regions) => regions.stop().await,
+            None => None,
+        };
         self.slots.close().await;
+        if let Some(registry) = registry {
+            registry.close().await;
+        }
         self.kv.close().await.context("the store could not be closed")
     }
 }

@@ -191,6 +191,10 @@ impl Engine for Embedded {
         self.shut().boxed()
     }
 
+    fn version(&self) -> BoxFuture<'_, Result<String, KvError>> {
+        ready(Ok("fjall 3".to_owned())).boxed()
+    }
+
     fn name(&self) -> &'static str {
         "embedded"
     }

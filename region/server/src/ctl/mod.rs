@@ -4,6 +4,7 @@ pub(crate) mod api;
 mod homes;
 mod members;
 mod policy;
+pub(crate) mod store;
 pub(crate) mod table;
 mod view;
 mod world;
@@ -24,10 +25,11 @@ use self::{
     api::{Done, FailOver},
     members::RegionCommand,
     policy::PolicyArgs,
+    store::StoreArgs,
     view::{SlotView, View},
     world::{LinkArgs, ProcessArgs},
 };
-use crate::cli::print;
+use crate::{cli::print, config::Config};
 
 /// How often progress is looked at.
 const LOOK: Duration = Duration::from_millis(500);
@@ -124,17 +126,19 @@ enum CtlCommand {
     /// Take regions in, and take them out
     #[command(subcommand)]
     Region(RegionCommand),
+    /// Show what a node stores in, how that does and how large the slots are; or copy a region's store into another engine
+    Store(StoreArgs),
     /// See, slow down and cut the links between the regions of a world on this machine
     Link(LinkArgs),
     /// See, kill, freeze and restart the processes of a world on this machine
     Process(ProcessArgs),
 }
 
-/// Does what the command says.
+/// Does what the command says. `load` reads the settings, with these over them, for what is done here and not by a node.
 ///
 /// # Errors
 /// What the node refuses, or that it cannot be reached.
-pub(crate) async fn run(args: CtlArgs) -> Result<()> {
+pub(crate) async fn run(args: CtlArgs, load: impl Fn(&[(&str, &str)]) -> Result<Config>) -> Result<()> {
     let ctl = Ctl {
         http: reqwest::Client::builder().timeout(ANSWER).build()?,
         admin: args.admin.trim_end_matches('/').to_owned(),
@@ -186,6 +190,7 @@ pub(crate) async fn run(args: CtlArgs) -> Result<()> {
         },
         CtlCommand::Wait { seconds } => ctl.wait(Duration::from_secs(seconds)).await,
         CtlCommand::Region(command) => ctl.region(command).await,
+        CtlCommand::Store(args) => ctl.store(args, load).await,
         CtlCommand::Link(args) => ctl.link(args).await,
         CtlCommand::Process(args) => ctl.process(args).await,
     }
@@ -271,8 +276,12 @@ impl Ctl {
     }
 
     async fn ask<T: DeserializeOwned>(&self, method: Method, path: &str, body: Option<&Value>) -> Result<T> {
-        let url = format!("{}{path}", self.admin);
-        let mut request = self.http.request(method, &url);
+        let text = self.answer(method, path, body).await?;
+        serde_json::from_str(&text).with_context(|| format!("what {}{path} answers is not understood", self.admin))
+    }
+
+    async fn answer(&self, method: Method, path: &str, body: Option<&Value>) -> Result<String> {
+        let mut request = self.http.request(method, format!("{}{path}", self.admin));
         if let Some(body) = body {
             request = request.json(body);
         }
@@ -288,6 +297,6 @@ impl Ctl {
                 .unwrap_or(&text);
             bail!("{error}");
         }
-        serde_json::from_str(&text).with_context(|| format!("what {url} answers is not understood"))
+        Ok(text)
     }
 }
