@@ -28,7 +28,7 @@ use crate::{
     kill9::read_all,
     operator::{Kept, command, directory_of_any, kept, missing, picture},
     rules::{Race, Removal, at, group, person, seq_of, surely},
-    support::{Http, Person, world::World},
+    support::{Http, Person, store, world::World},
 };
 
 const NAMES: [&str; 5] = ["us-east", "eu-central", "ap-northeast", "eu-west", "us-west"];
@@ -67,10 +67,20 @@ struct Talk {
 }
 
 impl Drill {
-    /// Starts a world of so many regions and its load; None when it needs disks that this process may not mount.
-    pub(crate) async fn start(regions: usize, talks_of_each: usize, disks: bool, seed: u64) -> Option<Self> {
+    /// Starts a world of so many regions, of so many nodes each, and its load; None when it needs disks that this process may not
+    /// mount, or FoundationDB.
+    pub(crate) async fn start(
+        (regions, nodes): (usize, u16),
+        talks_of_each: usize,
+        disks: bool,
+        seed: u64,
+    ) -> Option<Self> {
         let names = &NAMES[..regions];
         let mut world = World::stopped(names);
+        if nodes > 1 {
+            store::cluster()?;
+            world.flag(&format!("--nodes={nodes}"));
+        }
         for flag in [
             "--wan",
             "--set=edge.credential_rate_per_second=0",

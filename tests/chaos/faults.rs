@@ -2,6 +2,9 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
+use reqwest::Method;
+use tokio::time::sleep;
+
 use crate::{
     disk::Disks,
     operator::{act, command, link},
@@ -37,6 +40,8 @@ pub(crate) enum Blow {
     Isolate(Role),
     FillDisk(Role),
     Drain(Role),
+    /// kill -9 of one node of the region after the other, each when the ones before are back.
+    KillNodes(Role),
     /// SIGTERM and a new start of each region, one after the other.
     RollingRestart,
 }
@@ -47,15 +52,36 @@ pub(crate) struct Fault {
     pub(crate) name: &'static str,
     /// How many regions the world has.
     pub(crate) regions: usize,
+    /// How many nodes each region has: with more than one they share a store, which takes FoundationDB.
+    pub(crate) nodes: u16,
     pub(crate) blow: Blow,
 }
 
 const fn three(name: &'static str, blow: Blow) -> Fault {
-    Fault { name, regions: 3, blow }
+    Fault {
+        name,
+        regions: 3,
+        nodes: 1,
+        blow,
+    }
 }
 
 const fn five(name: &'static str, blow: Blow) -> Fault {
-    Fault { name, regions: 5, blow }
+    Fault {
+        name,
+        regions: 5,
+        nodes: 1,
+        blow,
+    }
+}
+
+const fn two_nodes(name: &'static str, blow: Blow) -> Fault {
+    Fault {
+        name,
+        regions: 3,
+        nodes: 2,
+        blow,
+    }
 }
 
 pub(crate) const FAULTS: &[Fault] = &[
@@ -76,6 +102,9 @@ pub(crate) const FAULTS: &[Fault] = &[
     three("fill-disk-of-home", Blow::FillDisk(Home)),
     three("drain-home", Blow::Drain(Home)),
     three("rolling-restart", Blow::RollingRestart),
+    two_nodes("kill-nodes-of-home", Blow::KillNodes(Home)),
+    two_nodes("drain-home-of-two-nodes", Blow::Drain(Home)),
+    two_nodes("kill-home-of-two-nodes", Blow::Kill(&[Home])),
     five("five-kill-home", Blow::Kill(&[Home])),
     five("five-isolate-home", Blow::Isolate(Home)),
     five("five-lose-home-and-leader", Blow::Kill(&[Home, Leader])),
@@ -95,11 +124,21 @@ impl Fault {
     pub(crate) fn roles(&self) -> BTreeSet<Role> {
         match self.blow {
             Blow::Kill(roles) => roles.iter().copied().collect(),
-            Blow::Sleep(role) | Blow::Isolate(role) | Blow::FillDisk(role) | Blow::Drain(role) => {
-                BTreeSet::from([role])
-            }
+            Blow::Sleep(role)
+            | Blow::Isolate(role)
+            | Blow::FillDisk(role)
+            | Blow::Drain(role)
+            | Blow::KillNodes(role) => BTreeSet::from([role]),
             Blow::Cut(from, to, ..) => BTreeSet::from([from, to]),
             Blow::RollingRestart => BTreeSet::from([Home]),
+        }
+    }
+
+    /// What has to be there for it.
+    pub(crate) const fn takes(&self) -> &'static str {
+        match self.nodes {
+            1 => "a process that may mount",
+            _ => "FoundationDB (ANTIPHON_TEST_STORE=fdb)",
         }
     }
 
@@ -117,7 +156,9 @@ impl Fault {
         match self.blow {
             Blow::Kill(roles) => {
                 for role in roles {
-                    act(world, cast.region(*role), "kill", lasting).await;
+                    for at in 0..self.nodes {
+                        act(world, &process(cast.region(*role), at), "kill", lasting).await;
+                    }
                 }
             }
             Blow::Sleep(role) => act(world, cast.region(role), "stop", lasting).await,
@@ -142,6 +183,14 @@ impl Fault {
                 let path = format!("/regions/{}/drain", cast.region(role));
                 command(world, &cast.regions, &path, lasting).await;
             }
+            Blow::KillNodes(role) => {
+                let region = cast.region(role);
+                for at in 0..self.nodes {
+                    act(world, &process(region, at), "kill", lasting).await;
+                    sleep(lasting).await;
+                    until_all_run(world).await;
+                }
+            }
             Blow::RollingRestart => {
                 for region in &cast.regions {
                     let before = world.pid(region);
@@ -160,7 +209,7 @@ impl Fault {
     pub(crate) async fn heal(&self, world: &World, disks: &Disks, cast: &Cast) {
         match self.blow {
             // They come back by themselves.
-            Blow::Kill(_) | Blow::RollingRestart => {}
+            Blow::Kill(_) | Blow::KillNodes(_) | Blow::RollingRestart => {}
             Blow::Sleep(role) => act(world, cast.region(role), "cont", Duration::ZERO).await,
             Blow::Cut(..) | Blow::Isolate(_) => {
                 for from in &cast.regions {
@@ -176,6 +225,22 @@ impl Fault {
             }
         }
     }
+}
+
+/// What the process of a region's node is called, counted from 0.
+fn process(region: &str, node: u16) -> String {
+    match node {
+        0 => region.to_owned(),
+        further => format!("{region}.{}", further + 1),
+    }
+}
+
+async fn until_all_run(world: &World) {
+    until("every process runs", || async {
+        let (_, view) = world.admin(Method::GET, "/world", "").await;
+        (view["ready"] == true).then_some(())
+    })
+    .await;
 }
 
 /// Who plays which role in a round.

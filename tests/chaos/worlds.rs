@@ -22,7 +22,7 @@ const SHORT: [&str; 4] = [
 #[tokio::test(flavor = "multi_thread")]
 async fn three_regions_keep_their_word_while_homes_die_sleep_and_are_cut_off() {
     let _turn = TURN.acquire().await.unwrap();
-    let mut drill = Drill::start(3, 1, false, seed()).await.unwrap();
+    let mut drill = Drill::start((3, 1), 1, false, seed()).await.unwrap();
     for name in SHORT {
         if !drill.round(&fault(name)).await {
             break;
@@ -54,7 +54,7 @@ async fn every_fault() {
             Ok(None) => {
                 skipped += 1;
                 (
-                    vec![format!("{}: skipped, as this process may not mount", fault.name)],
+                    vec![format!("{}: skipped, as it takes {}", fault.name, fault.takes())],
                     Vec::new(),
                 )
             }
@@ -77,7 +77,8 @@ async fn every_fault() {
 async fn drill(fault: Fault, rounds: u32) -> Option<(Vec<String>, Vec<String>)> {
     // Where there are five, each talk has a client in each of them.
     let talks_of_each = if fault.regions > 3 { 1 } else { 2 };
-    let mut drill = Drill::start(fault.regions, talks_of_each, fault.fills_disks(), seed()).await?;
+    let size = (fault.regions, fault.nodes);
+    let mut drill = Drill::start(size, talks_of_each, fault.fills_disks(), seed()).await?;
     let mut is_whole = true;
     for _ in 0..rounds {
         is_whole = is_whole && drill.round(&fault).await;

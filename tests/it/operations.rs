@@ -2,7 +2,11 @@
 
 use std::net::TcpStream;
 
-use crate::support::{Server, number, until};
+use antiphon_types::ConversationId;
+use serde_json::Value;
+use tokio::process::Command;
+
+use crate::support::{Server, forget_what_steers_tests, number, until};
 
 async fn status(server: &Server, path: &str) -> u16 {
     reqwest::get(format!("{}{path}", server.admin_url()))
@@ -125,4 +129,49 @@ async fn a_node_that_was_ended_or_killed_starts_again_on_its_data() {
         server.restart().await;
         assert_eq!(bob.page(&talk, "afterSeq=0").await.len() as u64, round);
     }
+}
+
+#[tokio::test]
+async fn ctl_shows_the_store_its_commits_and_the_size_of_each_slot() {
+    let server = Server::start().await;
+    let (alice, bob) = (server.person("alice").await, server.person("bob").await);
+    let talk = alice.direct(&bob).await;
+    let ask = async |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_antiphon"));
+        forget_what_steers_tests(&mut command);
+        let asked = command.args(["ctl", "--admin", &server.admin_url()]).args(arguments);
+        asked.output().await.unwrap()
+    };
+    let size_of = async |slot: &str| {
+        let shown = ask(&["store", "--json"]).await;
+        let shown: Value = serde_json::from_slice(&shown.stdout).unwrap();
+        assert!(
+            shown["commits"].as_u64() > Some(0) && shown["commitP99Ms"].as_f64() > Some(0.0),
+            "{shown}"
+        );
+        shown["slots"][slot].as_u64().unwrap_or_default()
+    };
+    let slot = talk.parse::<ConversationId>().unwrap().slot().number().to_string();
+    let before = size_of(&slot).await;
+    alice.send(&talk, &"long".repeat(1_000)).await;
+    let after = size_of(&slot).await;
+    assert!(before > 0 && after >= before + 4_000, "{before} and then {after}");
+
+    let table = ask(&["store"]).await.stdout;
+    let table = String::from_utf8(table).unwrap();
+    assert!(
+        table.contains("99 of 100 within") && table.contains(&after.to_string()),
+        "{table}"
+    );
+
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().to_str().unwrap();
+    let copied = ask(&["store", "copy", "--region", "local", "--folder", path, "--yes"]).await;
+    let said = String::from_utf8(copied.stderr).unwrap();
+    let why = if cfg!(feature = "fdb") {
+        "there is no store in"
+    } else {
+        "--features antiphon/fdb"
+    };
+    assert!(!copied.status.success() && said.contains(why), "{said}");
 }
