@@ -33,6 +33,7 @@ mod owners;
 pub mod protocol;
 mod read;
 mod replica;
+mod replica_copy;
 mod runtime;
 mod signals;
 mod slots;

@@ -1,26 +1,25 @@
 //! A slot's log as a region keeps it that is not the slot's home: stored at once, applied up to the high watermark.
 
 use antiphon_kv::{Kv, KvError, KvPair, RangeRead, Txn};
-use antiphon_proto::log::{Entry, EpochStart, Header, Undo, Write};
+use antiphon_proto::log::{Entry, Header, Undo, Write};
 use antiphon_types::{
     Epoch, LogIndex, Slot,
     sabotage::{self, Rule},
 };
 use bytes::Bytes;
 use prost::Message as _;
-use rand::random;
 
 use crate::{
     SlotError,
     batch::{BatchError, read_header},
     keys,
-    protocol::{forget_epochs, undo_first_index, wrote_from},
+    protocol::{forget_epochs, wrote_from},
 };
 
 /// Entries of one transaction: with the write sets that they hold they stay below the port's limit.
-const TRANSACTION_BYTES_MAX: usize = 400_000;
+pub(crate) const TRANSACTION_BYTES_MAX: usize = 400_000;
 /// Entries read at once.
-const PAGE_LEN: usize = 64;
+pub(crate) const PAGE_LEN: usize = 64;
 /// Entries are trimmed in runs, so that trimming costs little per append.
 const TRIM_RUN: u64 = 64;
 
@@ -236,35 +235,6 @@ impl ReplicaLog {
         page.await
     }
 
-    /// Stores a page of the copy that [`ReplicaLog::begin_copy`] has named so.
-    ///
-    /// # Errors
-    /// As [`ReplicaLog::append`]; [`SlotError::Stale`] when another copy was begun since; [`SlotError::ForeignKey`] for a key that is not
-    /// the slot's.
-    pub async fn put(&self, slot: Slot, epoch: Epoch, copy: u64, pairs: &[Write]) -> Result<(), SlotError> {
-        let mut rest = pairs;
-        while !rest.is_empty() {
-            let mut bytes = 0;
-            let fitting = rest.iter().take_while(|write| {
-                bytes += write.encoded_len();
-                bytes <= TRANSACTION_BYTES_MAX
-            });
-            let (chunk, more) = rest.split_at(fitting.count().max(1));
-            let put = self.transact(slot, |txn, header| async move {
-                expect_epoch(slot, epoch, &header)?;
-                if !chunk.iter().all(|write| keys::is_service_key(slot, &write.key)) {
-                    return Err(SlotError::ForeignKey { slot });
-                }
-                expect_copy(slot, copy, &header)?;
-                apply(&txn, chunk);
-                Ok(())
-            });
-            put.await?;
-            rest = more;
-        }
-        Ok(())
-    }
-
     /// Forgets the cut entry at `index`: its messages were proposed again.
     ///
     /// # Errors
@@ -276,98 +246,6 @@ impl ReplicaLog {
             Ok(())
         });
         cleared.await
-    }
-
-    /// Begins a copy of the whole slot: what is stored is dropped, and counts as nothing until [`ReplicaLog::copied`]. Entries that are
-    /// not known to be with others are kept aside as those of a cut are. The header names the copy.
-    ///
-    /// # Errors
-    /// As [`ReplicaLog::append`]; [`SlotError::Stale`] when the log is not `known` any more.
-    pub async fn begin_copy(&self, slot: Slot, epoch: Epoch, known: &Header) -> Result<Header, SlotError> {
-        let copy = random();
-        let known = &self.put_aside(slot, epoch, known.clone(), copy).await?;
-        let begun = self.transact(slot, |txn, header| async move {
-            expect_epoch(slot, epoch, &header)?;
-            expect_log(slot, known, &header)?;
-            let (start, end) = keys::services(slot);
-            txn.clear_range(start, end);
-            txn.clear_range(keys::log(slot, 0), keys::log(slot, LogIndex::MAX));
-            txn.clear_range(keys::undo(slot, 0), keys::undo(slot, LogIndex::MAX));
-            let header = Header {
-                epoch,
-                first_index: 1,
-                copying: true,
-                copy,
-                ..Header::default()
-            };
-            txn.set(keys::header(slot), header.encode_to_vec());
-            Ok(header)
-        });
-        begun.await
-    }
-
-    /// Moves the end of the log that is not known to be with others among the cut entries. From the first on the slot counts as
-    /// nothing: its log has a hole. Returns the header then.
-    async fn put_aside(&self, slot: Slot, epoch: Epoch, mut known: Header, copy: u64) -> Result<Header, SlotError> {
-        loop {
-            let expected = &known;
-            let moved = self.transact(slot, |txn, mut header| async move {
-                expect_epoch(slot, epoch, &header)?;
-                expect_log(slot, expected, &header)?;
-                let from = undo_first_index(&header);
-                let range = between(keys::log(slot, from), keys::log(slot, LogIndex::MAX), PAGE_LEN);
-                let page = decoded(slot, txn.snapshot_range(range).await?.pairs)?;
-                if page.is_empty() {
-                    return Ok((header, true));
-                }
-                for entry in &page {
-                    txn.set(keys::cut(slot, entry.index), entry.encode_to_vec());
-                    txn.clear(keys::log(slot, entry.index));
-                }
-                (header.copying, header.copy) = (true, copy);
-                txn.set(keys::header(slot), header.encode_to_vec());
-                Ok((header, false))
-            });
-            let (header, is_done) = moved.await?;
-            if is_done {
-                return Ok(header);
-            }
-            known = header;
-        }
-    }
-
-    /// Ends a copy that began when the home's log ended at `last_index`: entries after it are to be applied on top.
-    ///
-    /// # Errors
-    /// As [`ReplicaLog::append`]; [`SlotError::Stale`] when another copy was begun since.
-    pub async fn copied(
-        &self,
-        slot: Slot,
-        epoch: Epoch,
-        copy: u64,
-        (last_index, carried_index): (LogIndex, LogIndex),
-        epochs: Vec<EpochStart>,
-    ) -> Result<Header, SlotError> {
-        let copied = self.transact(slot, |txn, header| {
-            let epochs = epochs.clone();
-            async move {
-                expect_epoch(slot, epoch, &header)?;
-                expect_copy(slot, copy, &header)?;
-                let header = Header {
-                    epoch,
-                    last_index,
-                    first_index: last_index + 1,
-                    carried_index,
-                    epochs,
-                    applied_index: last_index,
-                    high_watermark: last_index,
-                    ..Header::default()
-                };
-                txn.set(keys::header(slot), header.encode_to_vec());
-                Ok(header)
-            }
-        });
-        copied.await
     }
 
     /// Entries of the log from `from` to `to`, encoded as they are stored, up to about `bytes_max`; at least one that is there.
@@ -404,7 +282,7 @@ impl ReplicaLog {
     }
 
     /// Reads the header in a transaction and hands both to `body`.
-    async fn transact<T, Fut>(
+    pub(crate) async fn transact<T, Fut>(
         &self,
         slot: Slot,
         body: impl Fn(Txn, Header) -> Fut + Send + Sync,
@@ -437,7 +315,7 @@ fn unfenced(error: BatchError) -> SlotError {
     }
 }
 
-fn expect_epoch(slot: Slot, epoch: Epoch, header: &Header) -> Result<(), SlotError> {
+pub(crate) fn expect_epoch(slot: Slot, epoch: Epoch, header: &Header) -> Result<(), SlotError> {
     let is_newer = header.epoch > epoch && sabotage::is_broken(Rule::OlderEpochsAreRefused);
     if header.epoch == epoch && header.owner.is_empty() || is_newer {
         return Ok(());
@@ -446,7 +324,7 @@ fn expect_epoch(slot: Slot, epoch: Epoch, header: &Header) -> Result<(), SlotErr
 }
 
 /// Whether the log is the one that the caller knows: by its end, whose batch nobody else has written.
-fn expect_log(slot: Slot, known: &Header, header: &Header) -> Result<(), SlotError> {
+pub(crate) fn expect_log(slot: Slot, known: &Header, header: &Header) -> Result<(), SlotError> {
     let is_known = header.last_index == known.last_index
         && header.last_batch_id == known.last_batch_id
         && (header.copying, header.copy) == (known.copying, known.copy);
@@ -454,14 +332,6 @@ fn expect_log(slot: Slot, known: &Header, header: &Header) -> Result<(), SlotErr
         return Ok(());
     }
     let (expected, found) = (known.last_index, header.last_index);
-    Err(SlotError::Stale { slot, expected, found })
-}
-
-const fn expect_copy(slot: Slot, copy: u64, header: &Header) -> Result<(), SlotError> {
-    if header.copying && header.copy == copy {
-        return Ok(());
-    }
-    let (expected, found) = (0, header.last_index);
     Err(SlotError::Stale { slot, expected, found })
 }
 
@@ -498,7 +368,7 @@ pub(crate) fn write_set(txn: &Txn, entry: &Entry) {
     apply(txn, &entry.writes);
 }
 
-fn apply(txn: &Txn, writes: &[Write]) {
+pub(crate) fn apply(txn: &Txn, writes: &[Write]) {
     for write in writes {
         match &write.value {
             Some(value) => txn.set(write.key.clone(), value.clone()),
@@ -547,7 +417,7 @@ async fn entries(txn: &Txn, slot: Slot, from: LogIndex, to: LogIndex, limit: usi
     decoded(slot, txn.snapshot_range(range).await?.pairs)
 }
 
-fn between(start: Bytes, end: Bytes, limit: usize) -> RangeRead {
+pub(crate) fn between(start: Bytes, end: Bytes, limit: usize) -> RangeRead {
     RangeRead {
         start,
         end,
@@ -556,7 +426,7 @@ fn between(start: Bytes, end: Bytes, limit: usize) -> RangeRead {
     }
 }
 
-fn decoded(slot: Slot, pairs: Vec<KvPair>) -> Result<Vec<Entry>, SlotError> {
+pub(crate) fn decoded(slot: Slot, pairs: Vec<KvPair>) -> Result<Vec<Entry>, SlotError> {
     let decode =
         |value| Entry::decode(value).map_err(|error| SlotError::corrupt(format!("the log of {slot:?}"), &error));
     pairs.into_iter().map(|pair| decode(pair.value)).collect()
