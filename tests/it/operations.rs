@@ -6,7 +6,7 @@ use antiphon_types::ConversationId;
 use serde_json::Value;
 use tokio::process::Command;
 
-use crate::support::{Server, forget_what_steers_tests, number, until};
+use crate::support::{Server, forget_what_steers_tests, number, store, until};
 
 async fn status(server: &Server, path: &str) -> u16 {
     reqwest::get(format!("{}{path}", server.admin_url()))
@@ -27,11 +27,14 @@ async fn metrics_follow_a_message_from_the_write_to_the_push() {
     }
     b.messages(&talk, 3).await;
     alice.http.get("/v1/nothing").await.expect_problem(404, "NOT_FOUND");
-    for (name, least) in [
+    // A cluster syncs for itself.
+    let synced = store::cluster()
+        .is_none()
+        .then_some(("antiphon_fsync_seconds_count", 1.0));
+    for (name, least) in synced.into_iter().chain([
         ("antiphon_messages_total", 3.0),
         ("antiphon_write_seconds_count", 3.0),
         ("antiphon_commit_batch_messages_count", 1.0),
-        ("antiphon_fsync_seconds_count", 1.0),
         ("antiphon_kv_commit_seconds_count", 1.0),
         ("antiphon_kv_read_bytes_total", 1.0),
         ("antiphon_kv_written_bytes_total", 1.0),
@@ -39,7 +42,7 @@ async fn metrics_follow_a_message_from_the_write_to_the_push() {
         ("antiphon_push_total", 3.0),
         ("antiphon_sessions", 1.0),
         ("antiphon_rejections_total", 1.0),
-    ] {
+    ]) {
         until(&format!("{name} of at least {least}"), || async {
             server.metric(name).await.filter(|value| *value >= least)
         })
@@ -155,12 +158,15 @@ async fn ctl_shows_the_store_its_commits_and_the_size_of_each_slot() {
     let before = size_of(&slot).await;
     alice.send(&talk, &"long".repeat(1_000)).await;
     let after = size_of(&slot).await;
-    assert!(before > 0 && after >= before + 4_000, "{before} and then {after}");
+    // A cluster estimates, and takes small ranges for empty ones.
+    if store::cluster().is_none() {
+        assert!(before > 0 && after >= before + 4_000, "{before} and then {after}");
+    }
 
     let table = ask(&["store"]).await.stdout;
     let table = String::from_utf8(table).unwrap();
     assert!(
-        table.contains("99 of 100 within") && table.contains(&after.to_string()),
+        table.contains("99 of 100 within") && (after == 0 || table.contains(&after.to_string())),
         "{table}"
     );
 
