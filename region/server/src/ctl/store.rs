@@ -170,7 +170,10 @@ impl Ctl {
         match args.command {
             None => self.show_store().await,
             Some(StoreCommand::Copy(args)) => {
-                let of = |engine: &str| load(&[("node.region", args.region.as_str()), ("store.engine", engine)]);
+                let of = |engine: &str| {
+                    let alone = ("world.regions", "");
+                    load(&[("node.region", args.region.as_str()), alone, ("store.engine", engine)])
+                };
                 self.copy_store(&args, &of("embedded")?, &of("fdb")?).await
             }
         }
