@@ -188,7 +188,8 @@ impl Slots {
     pub async fn recover(&self) -> Result<usize, SlotError> {
         let is_granted = |slot: &Slot| matches!(&*self.inner.place(*slot).lock(), Place::Granted { .. });
         let granted: Vec<Slot> = Slot::all().filter(is_granted).collect();
-        let mut opened = 0;
+        // All are looked at before one is opened: what that one carries at once would be found again in others.
+        let mut unfinished = Vec::new();
         for slots in granted.chunks(RECOVERED_AT_ONCE) {
             // At once: where the store is far, each read of its own would be a round trip.
             let stored = self.inner.node.kv.transact(|txn| async move {
@@ -202,12 +203,14 @@ impl Slots {
                 let Some(value) = value else { continue };
                 let header = decode_header(*slot, &value)?;
                 if header.carried_index < header.last_index {
-                    self.runtime(*slot)?;
-                    opened += 1;
+                    unfinished.push(*slot);
                 }
             }
         }
-        Ok(opened)
+        for slot in &unfinished {
+            self.runtime(*slot)?;
+        }
+        Ok(unfinished.len())
     }
 
     /// Runs `body` as one command of the slot's writer. An error leaves no trace of the command. The answer comes when the
