@@ -39,7 +39,9 @@ async fn a_fail_over_that_moves_nothing_fails_and_says_why() {
         "{said}"
     );
     let still = slot_of(&world, "us-east").await;
-    assert_eq!((&still["slot"], &still["epoch"]), (&slot["slot"], &slot["epoch"]));
+    for what in ["slot", "home", "epoch", "movingTo"] {
+        assert_eq!(still[what], slot[what], "{what}");
+    }
 
     let (ok, said) = try_ctl(&world, "us-east", &["failover", "--slot", &number]).await;
     assert!(ok && said.contains("1 slots have another home"), "{said}");

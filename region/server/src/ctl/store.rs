@@ -203,6 +203,8 @@ impl Ctl {
         let from = store::open(from, &args.folder)
             .await
             .context("does the region still run?")?;
+        // Which may take as long as the cluster is away.
+        self.progress(&format!("opening {new}"))?;
         let to = store::open(to, &args.folder).await?;
         let mut told = Instant::now();
         let copied = store_copy::copy(&from, &to, |copied| {
@@ -213,7 +215,6 @@ impl Ctl {
         });
         let copied = copied.await;
         let closed = from.close().await.and(to.close().await);
-        store::stop();
         let copied = copied?;
         closed.context("the stores could not be closed")?;
         self.show(&copied, || {
