@@ -194,8 +194,8 @@ impl Kv {
             let page: Page = page.await?;
             let sizes = page.pairs.iter().map(|pair| (pair.key.len() + pair.value.len()) as u64);
             bytes += sizes.sum::<u64>();
-            match page.pairs.last().filter(|_| page.more) {
-                Some(last) => from = [last.key.as_ref(), &[0]].concat().into(),
+            match page.next_start() {
+                Some(next) => from = next,
                 None => return Ok(bytes),
             }
         }

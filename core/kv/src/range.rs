@@ -35,6 +35,15 @@ pub struct Page {
     pub more: bool,
 }
 
+impl Page {
+    /// Where a range that is read forwards goes on after this page; none when this was its last.
+    #[must_use]
+    pub fn next_start(&self) -> Option<Bytes> {
+        let last = self.pairs.last().filter(|_| self.more)?;
+        Some(after(&last.key))
+    }
+}
+
 /// Bytes of keys and values after which a page ends.
 pub const PAGE_BYTES_MAX: usize = 256 * 1_024;
 

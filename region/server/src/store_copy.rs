@@ -110,7 +110,7 @@ async fn pages_into(from: &Kv, to: &Kv, keys: &Range<Bytes>, unmark: bool) -> Re
         let page = page(from, start.clone()..keys.end.clone())
             .await
             .context("the old store")?;
-        let next = page.pairs.last().map(|last| after(&last.key)).filter(|_| page.more);
+        let next = page.next_start();
         // Up to where this page speaks for the old store: what the new one holds of that goes.
         let end = next.clone().unwrap_or_else(|| keys.end.clone());
         let replaced = to.transact(|txn| {
@@ -182,8 +182,8 @@ async fn sum(kv: &Kv, keys: &Range<Bytes>) -> Result<Sum, KvError> {
     loop {
         let page = page(kv, start.clone()..keys.end.clone()).await?;
         sum.add(&page);
-        match page.pairs.last().filter(|_| page.more) {
-            Some(last) => start = after(&last.key),
+        match page.next_start() {
+            Some(next) => start = next,
             None => return Ok(sum.ended()),
         }
     }
@@ -206,11 +206,6 @@ fn range(keys: Range<Bytes>, limit: usize) -> RangeRead {
 
 fn outside() -> Range<Bytes> {
     Bytes::from_static(OUTSIDE.0)..Bytes::from_static(OUTSIDE.1)
-}
-
-/// The smallest key above.
-fn after(key: &Bytes) -> Bytes {
-    [key.as_ref(), &[0]].concat().into()
 }
 
 #[cfg(test)]

@@ -55,10 +55,10 @@ pub(crate) async fn families(txn: &SlotTxn, user_id: UserId) -> Result<Vec<(Fami
                 log::RefreshFamily::decode(pair.value.clone()).map_err(|error| corrupt("a refresh family", &error))?;
             families.push((family_id, read_family(&stored)?));
         }
-        let Some(last) = page.pairs.last().filter(|_| page.more) else {
-            return Ok(families);
-        };
-        start = [last.key.as_ref(), &[0]].concat().into();
+        match page.next_start() {
+            Some(next) => start = next,
+            None => return Ok(families),
+        }
     }
 }
 

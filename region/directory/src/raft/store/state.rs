@@ -54,10 +54,10 @@ pub(crate) async fn load(kv: &Kv) -> std::io::Result<Image> {
             let mut placements = decode("placements", &pair.value)?;
             Arc::make_mut(&mut image.state).placements.append(&mut placements);
         }
-        let Some(last) = page.pairs.last().filter(|_| page.more) else {
-            return Ok(image);
-        };
-        start = [last.key.as_ref(), &[0]].concat().into();
+        match page.next_start() {
+            Some(next) => start = next,
+            None => return Ok(image),
+        }
     }
 }
 
