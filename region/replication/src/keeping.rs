@@ -64,8 +64,12 @@ pub(crate) fn wanted(
 }
 
 /// The regions by their distance, nearest first. Who is in the set is taken for nearer than measured, so that two that are about as far
-/// do not take turns.
+/// do not take turns; and as long as the distance of one of the set is not known, nobody is nearer.
 pub(crate) fn nearest(round_trips: &[(u64, Duration)], present: &[RegionId]) -> Vec<RegionId> {
+    let is_measured = |region: &RegionId| round_trips.iter().any(|(measured, _)| *measured == region.0);
+    if !present.iter().all(is_measured) {
+        return Vec::new();
+    }
     let mut ranked: Vec<(Duration, RegionId)> = round_trips
         .iter()
         .map(|(region, round_trip)| {
@@ -172,5 +176,6 @@ mod tests {
         assert_eq!(order(&[(2, 80), (3, 70)], 3), [3, 2]);
         assert_eq!(order(&[(2, 200), (3, 70)], 2), [3, 2]);
         assert_eq!(order(&[(2, 4), (3, 1)], 2), [2, 3]);
+        assert_eq!(order(&[(3, 1)], 2), [0; 0], "how far the present one is, is not known");
     }
 }

@@ -11,6 +11,9 @@ use tokio::time::Instant;
 /// Round trips that are remembered of each follower: the least of them is the distance, as the others have waited for something else.
 const ROUND_TRIPS: usize = 16;
 
+/// Fewer say nothing: the first ones are taken while everything starts.
+const ROUND_TRIPS_MIN: usize = 3;
+
 /// What followers have said that they hold, when they were last level with their home, and how far away they are.
 #[derive(Default)]
 pub(crate) struct Progress {
@@ -112,11 +115,13 @@ impl Progress {
         of_replica.push_front(round_trip);
     }
 
-    /// How far away each follower is that has answered.
+    /// How far away each follower is that has answered often enough.
     pub(crate) fn round_trips(&self) -> Vec<(Replica, Duration)> {
         let all = self.round_trips.lock();
-        let least = |(replica, measured): (&Replica, &VecDeque<Duration>)| Some((*replica, *measured.iter().min()?));
-        all.iter().filter_map(least).collect()
+        let measured = all.iter().filter(|(_, of_replica)| of_replica.len() >= ROUND_TRIPS_MIN);
+        let least =
+            |(replica, of_replica): (&Replica, &VecDeque<Duration>)| Some((*replica, *of_replica.iter().min()?));
+        measured.filter_map(least).collect()
     }
 
     /// A stream has ended. Returns the slots that were followed by it, and what their follower has said counts on.
@@ -206,6 +211,7 @@ mod tests {
         let progress = Progress::default();
         let ms = Duration::from_millis;
         for round_trip in [90, 71, 300] {
+            assert_eq!(progress.round_trips(), [], "too few to go by");
             progress.answered(2, ms(round_trip));
         }
         assert_eq!(progress.round_trips(), [(2, ms(71))]);
