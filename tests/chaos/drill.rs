@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     client::{Client, Counts, Load},
     disk::Disks,
-    faults::{Cast, Fault, Role},
+    faults::{Cast, Fault, Role, process},
     homes,
     kill9::read_all,
     operator::{Kept, command, directory_of_any, kept, missing, picture},
@@ -47,6 +47,8 @@ pub(crate) struct Drill {
     disks: Disks,
     world: World,
     regions: Vec<String>,
+    /// Of each region.
+    nodes: u16,
     talks: Vec<Talk>,
     recorder: Recorder,
     counts: Arc<Counts>,
@@ -102,6 +104,7 @@ impl Drill {
             disks,
             world,
             regions,
+            nodes,
             talks: Vec::new(),
             recorder: Recorder::new(),
             counts: Arc::default(),
@@ -173,7 +176,7 @@ impl Drill {
         let edges: Vec<Http> = self.regions.iter().map(|region| self.world.http(region)).collect();
         let inflicting = async {
             fault.inflict(&self.world, &self.disks, &cast, LASTS).await;
-            match fault.is_smooth() {
+            match fault.drains() {
                 true => self.drained(&cast, deadline).await,
                 false => Ok(()),
             }
@@ -279,7 +282,8 @@ impl Drill {
     fn acknowledged_by_homes(&mut self) -> usize {
         let regions = self.regions.iter();
         let acknowledged: Vec<_> = regions
-            .flat_map(|region| homes::acknowledged_by(region, &self.world.data().join(region)))
+            .flat_map(|region| (0..self.nodes).map(move |at| (region, process(region, at))))
+            .flat_map(|(region, process)| homes::acknowledged_by(region, &self.world.data().join(process)))
             .collect();
         let entries = acknowledged.len();
         if entries == 0 {
@@ -308,7 +312,9 @@ impl Drill {
         let folder = kept_in().join(name);
         fs::create_dir_all(&folder).unwrap();
         for region in &self.regions {
-            let _ = fs::copy(self.world.data().join(region).join("log"), folder.join(region));
+            for process in (0..self.nodes).map(|at| process(region, at)) {
+                let _ = fs::copy(self.world.data().join(&process).join("log"), folder.join(process));
+            }
         }
         fs::write(folder.join("world"), self.world.log()).unwrap();
         eprintln!("the logs are in {}", folder.display());

@@ -42,6 +42,8 @@ pub(crate) enum Blow {
     Drain(Role),
     /// kill -9 of one node of the region after the other, each when the ones before are back.
     KillNodes(Role),
+    /// SIGTERM and a new start of each node of the region that ends no sessions.
+    RestartFurtherNodes(Role),
     /// SIGTERM and a new start of each region, one after the other.
     RollingRestart,
 }
@@ -103,6 +105,7 @@ pub(crate) const FAULTS: &[Fault] = &[
     three("drain-home", Blow::Drain(Home)),
     three("rolling-restart", Blow::RollingRestart),
     two_nodes("kill-nodes-of-home", Blow::KillNodes(Home)),
+    two_nodes("restart-further-node-of-home", Blow::RestartFurtherNodes(Home)),
     two_nodes("drain-home-of-two-nodes", Blow::Drain(Home)),
     two_nodes("kill-home-of-two-nodes", Blow::Kill(&[Home])),
     five("five-kill-home", Blow::Kill(&[Home])),
@@ -128,7 +131,8 @@ impl Fault {
             | Blow::Isolate(role)
             | Blow::FillDisk(role)
             | Blow::Drain(role)
-            | Blow::KillNodes(role) => BTreeSet::from([role]),
+            | Blow::KillNodes(role)
+            | Blow::RestartFurtherNodes(role) => BTreeSet::from([role]),
             Blow::Cut(from, to, ..) => BTreeSet::from([from, to]),
             Blow::RollingRestart => BTreeSet::from([Home]),
         }
@@ -148,6 +152,11 @@ impl Fault {
 
     /// Whether no send may fail.
     pub(crate) const fn is_smooth(&self) -> bool {
+        matches!(self.blow, Blow::Drain(_) | Blow::RestartFurtherNodes(_))
+    }
+
+    /// Whether it leaves the home with no slot.
+    pub(crate) const fn drains(&self) -> bool {
         matches!(self.blow, Blow::Drain(_))
     }
 
@@ -191,15 +200,14 @@ impl Fault {
                     until_all_run(world).await;
                 }
             }
+            Blow::RestartFurtherNodes(role) => {
+                for at in 1..self.nodes {
+                    restart(world, &process(cast.region(role), at)).await;
+                }
+            }
             Blow::RollingRestart => {
                 for region in &cast.regions {
-                    let before = world.pid(region);
-                    act(world, region, "restart", Duration::ZERO).await;
-                    until(&format!("a new process of {region}"), || async {
-                        world.pid(region).filter(|pid| Some(*pid) != before)
-                    })
-                    .await;
-                    world.ready(region).await;
+                    restart(world, region).await;
                 }
             }
         }
@@ -209,7 +217,7 @@ impl Fault {
     pub(crate) async fn heal(&self, world: &World, disks: &Disks, cast: &Cast) {
         match self.blow {
             // They come back by themselves.
-            Blow::Kill(_) | Blow::KillNodes(_) | Blow::RollingRestart => {}
+            Blow::Kill(_) | Blow::KillNodes(_) | Blow::RestartFurtherNodes(_) | Blow::RollingRestart => {}
             Blow::Sleep(role) => act(world, cast.region(role), "cont", Duration::ZERO).await,
             Blow::Cut(..) | Blow::Isolate(_) => {
                 for from in &cast.regions {
@@ -228,11 +236,22 @@ impl Fault {
 }
 
 /// What the process of a region's node is called, counted from 0.
-fn process(region: &str, node: u16) -> String {
+pub(crate) fn process(region: &str, node: u16) -> String {
     match node {
         0 => region.to_owned(),
         further => format!("{region}.{}", further + 1),
     }
+}
+
+/// Ends a process, and waits for the next one to be ready.
+async fn restart(world: &World, process: &str) {
+    let before = world.pid(process);
+    act(world, process, "restart", Duration::ZERO).await;
+    until(&format!("a new process of {process}"), || async {
+        world.pid(process).filter(|pid| Some(*pid) != before)
+    })
+    .await;
+    until_all_run(world).await;
 }
 
 async fn until_all_run(world: &World) {

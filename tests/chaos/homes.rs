@@ -28,7 +28,7 @@ pub(crate) struct Acknowledged {
     index: u64,
 }
 
-/// What the logs in the folder of a region tell, the one that was put aside too.
+/// What the logs in the folder of a process of a region tell, the one that was put aside too.
 pub(crate) fn acknowledged_by(region: &str, folder: &Path) -> Vec<Acknowledged> {
     let logs = ["log.1", "log"].map(|name| fs::read_to_string(folder.join(name)).unwrap_or_default());
     let lines = logs.iter().flat_map(|log| log.lines());

@@ -202,6 +202,7 @@ impl Shared {
             transaction,
             version,
             shared,
+            found: Mutex::default(),
         }))
     }
 

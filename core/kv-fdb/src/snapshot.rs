@@ -1,4 +1,4 @@
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use antiphon_kv::{
     KvError, KvPair, Page, RangeRead,
@@ -10,7 +10,8 @@ use foundationdb::{
     options::{ConflictRangeType, MutationType, StreamingMode},
 };
 use futures_util::{FutureExt as _, future::BoxFuture};
-use tokio::time::timeout;
+use parking_lot::Mutex;
+use tokio::{sync::OnceCell, time::timeout};
 
 use crate::{
     engine::Shared,
@@ -23,14 +24,22 @@ pub(crate) struct FdbSnapshot {
     pub(crate) transaction: Transaction,
     pub(crate) version: i64,
     pub(crate) shared: Arc<Shared>,
+    /// Keys that were read. At one version they hold one value.
+    pub(crate) found: Mutex<HashMap<Bytes, Arc<OnceCell<Option<Bytes>>>>>,
 }
 
 impl Snapshot for FdbSnapshot {
     fn get<'a>(&'a self, key: &'a [u8]) -> BoxFuture<'a, Result<Option<Bytes>, KvError>> {
-        let key = self.shared.prefix.outer(key);
+        let found = {
+            let mut found = self.found.lock();
+            match found.get(key) {
+                Some(value) => value.clone(),
+                None => found.entry(Bytes::copy_from_slice(key)).or_default().clone(),
+            }
+        };
         async move {
-            let value = self.shared.step(self.transaction.get(&key, true)).await?;
-            Ok(value.map(|value| Bytes::copy_from_slice(&value)))
+            let value = found.get_or_try_init(|| self.read(key)).await?;
+            Ok(value.clone())
         }
         .boxed()
     }
@@ -42,9 +51,19 @@ impl Snapshot for FdbSnapshot {
     fn commit(&self, reads: Reads, writes: WriteSet) -> BoxFuture<'_, Result<(), KvError>> {
         async move { self.commit(&reads, &writes).await }.boxed()
     }
+
+    fn is_remote(&self) -> bool {
+        true
+    }
 }
 
 impl FdbSnapshot {
+    async fn read(&self, key: &[u8]) -> Result<Option<Bytes>, KvError> {
+        let key = self.shared.prefix.outer(key);
+        let value = self.shared.step(self.transaction.get(&key, true)).await?;
+        Ok(value.map(|value| Bytes::copy_from_slice(&value)))
+    }
+
     async fn page(&self, range: &RangeRead) -> Result<Page, KvError> {
         let prefix = &self.shared.prefix;
         let (start, end) = prefix.outer_range(range);

@@ -51,6 +51,10 @@ pub trait Snapshot: Send + Sync + 'static {
     /// Commits `writes` if nothing of `reads` has changed since the snapshot. Never called with an empty write set.
     /// [`KvError::CommitUnknown`] when it may or may not have happened, or may still happen.
     fn commit(&self, reads: Reads, writes: WriteSet) -> BoxFuture<'_, Result<(), KvError>>;
+    /// See [`Txn::is_remote`](crate::Txn::is_remote).
+    fn is_remote(&self) -> bool {
+        false
+    }
 }
 
 /// What a transaction has read and must not have changed.

@@ -90,6 +90,13 @@ impl Txn {
         self.noted(self.read_range(range, Isolation::Snapshot).await)
     }
 
+    /// Whether a key costs a round trip over a network the first time that it is read, and nothing after that: what will be
+    /// read is better asked for at once then.
+    #[must_use]
+    pub fn is_remote(&self) -> bool {
+        self.shared.snapshot.is_remote()
+    }
+
     /// Writes a key.
     pub fn set(&self, key: impl Into<Bytes>, value: impl Into<Bytes>) {
         let (key, value) = (key.into(), value.into());

@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use antiphon_kv::{KvError, Txn};
 use antiphon_proto::log::{Entry, Header};
-use antiphon_types::Slot;
+use antiphon_types::{LogIndex, Slot};
 use bytes::Bytes;
+use futures_util::future::{join, join_all};
 use prost::Message as _;
 
 use crate::{
@@ -57,6 +58,15 @@ pub(crate) fn decode_header(slot: Slot, value: &[u8]) -> Result<Header, SlotErro
     Header::decode(value).map_err(|error| SlotError::corrupt(format!("the header of {slot:?}"), &error))
 }
 
+/// Has the store read what the commands will read, all of it at once: each runs on the snapshot alone, and what it does is forgotten.
+/// When they run in their turn, the most of that is at hand.
+async fn rehearse(slot: Slot, index: LogIndex, txn: &Txn, commands: &[Arc<dyn Command>]) {
+    let rehearsals = commands
+        .iter()
+        .map(|command| command.run(SlotTxn::new(slot, index, txn.clone())));
+    join_all(rehearsals).await;
+}
+
 /// Runs one attempt of a batch inside `txn`.
 pub(crate) async fn attempt(
     slot: Slot,
@@ -66,7 +76,14 @@ pub(crate) async fn attempt(
     commands: &[Arc<dyn Command>],
     entry_bytes_max: usize,
 ) -> Result<Outcome, BatchError> {
-    match protocol.verdict(read_header(&txn, slot).await?.as_ref()) {
+    let header = if txn.is_remote() {
+        join(read_header(&txn, slot), rehearse(slot, proposal.index, &txn, commands))
+            .await
+            .0
+    } else {
+        read_header(&txn, slot).await
+    };
+    match protocol.verdict(header?.as_ref()) {
         Verdict::Proceed => {}
         Verdict::AlreadyCommitted => return Ok(Outcome::AlreadyCommitted),
         Verdict::Fenced(fenced) => return Err(BatchError::Fenced(fenced)),

@@ -7,6 +7,7 @@ use antiphon_types::{
     sabotage::{self, Rule},
 };
 use bytes::Bytes;
+use futures_util::future::try_join_all;
 use prost::Message as _;
 
 use crate::{
@@ -354,14 +355,13 @@ fn fitting(entries: &[Entry]) -> usize {
 
 /// What the keys of an entry hold, to be put back should the entry be cut.
 pub(crate) async fn before(txn: &Txn, entry: &Entry) -> Result<Undo, KvError> {
-    let mut before = Vec::with_capacity(entry.writes.len());
-    for write in &entry.writes {
-        before.push(Write {
-            key: write.key.clone(),
-            value: txn.snapshot_get(&write.key).await?,
-        });
-    }
-    Ok(Undo { before })
+    let held = entry.writes.iter().map(|write| async {
+        let (key, value) = (write.key.clone(), txn.snapshot_get(&write.key).await?);
+        Ok::<_, KvError>(Write { key, value })
+    });
+    Ok(Undo {
+        before: try_join_all(held).await?,
+    })
 }
 
 pub(crate) fn write_set(txn: &Txn, entry: &Entry) {

@@ -5,6 +5,7 @@ use antiphon_proto::log::{Inbox, MessageSent, StoredMessage, event};
 use antiphon_slot::{SlotTxn, Slots};
 use antiphon_types::{ClientMsgId, ConversationId, Seq, TimestampMs, UserId};
 use bytes::Bytes;
+use futures_util::join;
 
 use crate::{
     MessageError,
@@ -50,8 +51,14 @@ async fn write(txn: SlotTxn, sending: Arc<Sending>) -> Result<Sent, MessageError
         now_ms,
     } = &*sending;
     let idempotency_key = keys::idempotency(*conversation, *sender, client_msg_id.as_str());
+    let tail_key = keys::tail(*conversation);
+    let (found, member, tail) = join!(
+        txn.get(&idempotency_key),
+        membership::member_in(&txn, *conversation, *sender),
+        txn.get(&tail_key)
+    );
     // Before the question of membership: what was acknowledged stays acknowledged (I5).
-    if let Some(found) = store::decoded("an idempotency key", txn.get(&idempotency_key).await?)? {
+    if let Some(found) = store::decoded("an idempotency key", found?)? {
         let (seq, sent_at_ms) = domain::sent_before(&found, client_msg_id.as_str(), text_hash)?;
         return Ok(Sent {
             seq,
@@ -59,11 +66,9 @@ async fn write(txn: SlotTxn, sending: Arc<Sending>) -> Result<Sent, MessageError
             is_duplicate: true,
         });
     }
-    membership::member_in(&txn, *conversation, *sender).await?;
+    member?;
 
-    let tail_key = keys::tail(*conversation);
-    let tail = store::decoded("a tail", txn.get(&tail_key).await?)?;
-    let tail = domain::appended(tail, txn.index());
+    let tail = domain::appended(store::decoded("a tail", tail?)?, txn.index());
     let seq = tail.last_seq;
     let stored = StoredMessage {
         sender_id: sender.to_bytes(),
