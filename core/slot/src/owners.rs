@@ -1,20 +1,30 @@
 //! Whether a slot is still this node's, when several nodes share a store.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use antiphon_types::Slot;
 use futures_util::{TryStreamExt as _, stream};
+use tokio::time::sleep;
 
 use crate::{SlotError, Slots, batch::decode_header, keys, runtime::Runtime, slots::Place};
 
 /// Headers that are read at once.
 const READS_AT_ONCE: usize = 32;
+/// How often it is looked whether the last slot is gone.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 impl Slots {
     /// Whether this node has been granted the slot, and knows of no other owner.
     #[must_use]
     pub fn is_granted(&self, slot: Slot) -> bool {
         !matches!(&*self.inner.place(slot).lock(), Place::Elsewhere { .. })
+    }
+
+    /// Waits until this node owns no slot.
+    pub async fn vacated(&self) {
+        while Slot::all().any(|slot| self.is_granted(slot)) {
+            sleep(LOOK_AGAIN).await;
+        }
     }
 
     /// Whether the slot's writer runs.

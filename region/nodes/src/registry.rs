@@ -7,7 +7,10 @@ use tokio::{sync::watch, task::JoinHandle, time::timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::{debug, warn};
 
-use crate::{Announcement, NodeRow, Nodes, RegistryOptions, Share, watcher::Watcher};
+use crate::{
+    Announcement, NodeRow, Nodes, RegistryOptions, Share,
+    watcher::{End, Watcher},
+};
 
 /// Announces this node in the region's store, and sees who else is alive. Dropped without an orderly end, it is as if the process died:
 /// the others notice that it counts no more.
@@ -16,7 +19,7 @@ pub struct Registry {
     announcement: Announcement,
     options: RegistryOptions,
     nodes: watch::Receiver<Arc<Nodes>>,
-    leaving: CancellationToken,
+    end: End,
     watching: JoinHandle<()>,
     closing: DropGuard,
 }
@@ -33,8 +36,8 @@ impl Registry {
         let (sender, nodes) = watch::channel(Arc::new(Nodes::none(own.id.clone())));
         let announcement = Announcement::new(kv, own);
         let found = announcement.announce().await?;
-        let (leaving, closing) = (CancellationToken::new(), CancellationToken::new());
-        let watcher = Watcher::new(announcement.clone(), options.clone(), sender, leaving.clone(), &found);
+        let (end, closing) = (End::default(), CancellationToken::new());
+        let watcher = Watcher::new(announcement.clone(), options.clone(), sender, end.clone(), &found);
         let stop = closing.clone();
         let watching = tokio::spawn(async move {
             stop.run_until_cancelled(watcher.run()).await;
@@ -43,21 +46,37 @@ impl Registry {
             announcement,
             options,
             nodes: nodes.clone(),
-            leaving,
+            end,
             watching,
             closing: closing.drop_guard(),
         };
         Ok((registry, Share::of(nodes)))
     }
 
-    /// Tells the others that this node ends, and gives its share up once they have had the time to see that: what it still serves then
+    /// Whether no other node of the region is known to live.
+    #[must_use]
+    pub fn is_alone(&self) -> bool {
+        let nodes = self.nodes.borrow();
+        nodes.live().all(|node| node.id == *nodes.own())
+    }
+
+    /// Ends the share of this node. The others do not take it yet: first it finishes what it has begun.
+    pub async fn let_go(&self) {
+        self.end.let_go.cancel();
+        let mut nodes = self.nodes.clone();
+        // Whoever watches has ended otherwise, and claims nothing either.
+        let _ = nodes.wait_for(|nodes| nodes.node(nodes.own()).is_none()).await;
+    }
+
+    /// Tells the others that this node ends, after [`Registry::let_go`], and waits until they have had the time to see that: what it had
     /// is theirs.
     pub async fn leave(&self) {
-        self.leaving.cancel();
-        let mut nodes = self.nodes.clone();
-        let left = nodes.wait_for(|nodes| nodes.node(nodes.own()).is_none());
+        self.end.leave.cancel();
         // Two heartbeats, when the store answers.
-        if timeout(self.options.dead_after * 2, left).await.is_err() {
+        if timeout(self.options.dead_after * 2, self.end.left.cancelled())
+            .await
+            .is_err()
+        {
             warn!("the others could not be told that this node ends; they will notice");
         }
     }

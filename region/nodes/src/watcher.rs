@@ -21,18 +21,31 @@ enum Stage {
     /// Its row is there; its share begins after so many heartbeats.
     Joining(u32),
     Serving,
-    /// Its row says that it ends; its share ends after so many heartbeats.
+    /// It claims nothing any more, and finishes what it has begun; the others do not know yet, and leave it what it had.
+    LettingGo,
+    /// Its row says that it ends; the others have seen that after so many heartbeats.
     Leaving(u32),
     Left,
     /// Another process has taken its place.
     Replaced,
 }
 
+/// The steps in which a node ends: it is asked to, and says that it has.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct End {
+    /// Its share is to end.
+    pub(crate) let_go: CancellationToken,
+    /// What it had begun is finished: the others are to know.
+    pub(crate) leave: CancellationToken,
+    /// They do.
+    pub(crate) left: CancellationToken,
+}
+
 pub(crate) struct Watcher {
     announcement: Announcement,
     options: RegistryOptions,
     nodes: watch::Sender<Arc<Nodes>>,
-    leaving: CancellationToken,
+    end: End,
     liveness: Liveness,
     stage: Stage,
     heartbeat: u64,
@@ -46,7 +59,7 @@ impl Watcher {
         announcement: Announcement,
         options: RegistryOptions,
         nodes: watch::Sender<Arc<Nodes>>,
-        leaving: CancellationToken,
+        end: End,
         found: &[Row],
     ) -> Self {
         let mut watcher = Self {
@@ -54,7 +67,7 @@ impl Watcher {
             announcement,
             options,
             nodes,
-            leaving,
+            end,
             stage: Stage::Joining(BEATS_UNTIL_SEEN),
             heartbeat: 0,
             reached_at: Instant::now(),
@@ -71,7 +84,13 @@ impl Watcher {
         while self.stage != Stage::Replaced {
             tokio::select! {
                 _ = ticks.tick() => {}
-                () = self.leaving.cancelled(), if self.may_leave() => {
+                () = self.end.let_go.cancelled(), if matches!(self.stage, Stage::Joining(_) | Stage::Serving) => {
+                    self.stage = Stage::LettingGo;
+                    let others = self.nodes.borrow().live().filter(|node| node.id != self.announcement.own.id).cloned().collect();
+                    self.publish(others);
+                    continue;
+                }
+                () = self.end.leave.cancelled(), if self.stage == Stage::LettingGo => {
                     self.stage = Stage::Leaving(BEATS_UNTIL_SEEN);
                     ticks.reset();
                 }
@@ -93,8 +112,11 @@ impl Watcher {
             Stage::Joining(_) | Stage::Serving if was_missed => Stage::Joining(BEATS_UNTIL_SEEN),
             Stage::Leaving(0) => Stage::Left,
             Stage::Leaving(beats) => Stage::Leaving(beats - 1),
-            stage @ (Stage::Joining(_) | Stage::Serving | Stage::Left | Stage::Replaced) => stage,
+            stage @ (Stage::Joining(_) | Stage::Serving | Stage::LettingGo | Stage::Left | Stage::Replaced) => stage,
         };
+        if self.stage == Stage::Left {
+            self.end.left.cancel();
+        }
         match beaten {
             Ok(Ok(Beat::Rows(rows))) => {
                 self.reached_at = Instant::now();
@@ -135,14 +157,10 @@ impl Watcher {
         if matches!(self.stage, Stage::Joining(0)) || is_only && matches!(self.stage, Stage::Joining(_)) {
             self.stage = Stage::Serving;
         }
-        if matches!(self.stage, Stage::Serving | Stage::Leaving(_)) {
+        if self.stage == Stage::Serving {
             live.push(own.clone());
         }
         self.publish(live);
-    }
-
-    fn may_leave(&self) -> bool {
-        matches!(self.stage, Stage::Joining(_) | Stage::Serving)
     }
 
     /// Removes the rows of the long dead.
@@ -162,7 +180,7 @@ impl Watcher {
     fn publish(&self, live: Vec<Arc<NodeRow>>) {
         let before = self.nodes.borrow().clone();
         let next = match self.stage {
-            Stage::Leaving(_) | Stage::Left => before.leaving(live),
+            Stage::LettingGo | Stage::Leaving(_) | Stage::Left => before.leaving(live),
             Stage::Joining(_) | Stage::Serving | Stage::Replaced => before.next(live),
         };
         let Some(next) = next else {

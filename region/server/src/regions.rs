@@ -19,7 +19,7 @@ use antiphon_replication::{Followers, Homing, Propose, ReplicationHome, Replicat
 use antiphon_slot::{Lease, ReplicaLog, Slots};
 use antiphon_types::Clock;
 use anyhow::{Context as _, Result};
-use tokio::{net::TcpListener, task::JoinHandle};
+use tokio::{net::TcpListener, task::JoinHandle, time::timeout};
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
@@ -28,6 +28,8 @@ use crate::{
     stamp::Opener,
 };
 
+/// How long the slots may take to finish what they have begun before other nodes of the region take them as they are.
+const LETTING_GO_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long the directory may take to hand its leadership over when this node ends.
 const LEADERSHIP_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -69,6 +71,7 @@ pub(crate) struct RegionsRunning {
     home: ReplicationHome,
     followers: Followers,
     registry: Option<Registry>,
+    slots: Slots,
     stop_homing: CancellationToken,
     homing: JoinHandle<()>,
     stop_serving: CancellationToken,
@@ -229,7 +232,7 @@ impl Regions {
         let stop_homing = CancellationToken::new();
         let homing = Homing::new(
             self.directory.clone(),
-            slots,
+            slots.clone(),
             self.home.clone(),
             self.followers.clone(),
             self.options,
@@ -245,6 +248,7 @@ impl Regions {
             home: self.home,
             followers: self.followers,
             registry: self.registry,
+            slots,
             stop_homing,
             homing,
             stop_serving,
@@ -257,12 +261,18 @@ impl RegionsRunning {
     /// Ends what takes part in other regions' work, after the region's other nodes have taken over what is this one's. The slots are
     /// closed after it, and then what is returned.
     pub(crate) async fn stop(self) -> Option<Registry> {
-        if let Some(registry) = &self.registry {
+        if let Some(registry) = &self.registry
+            && !registry.is_alone()
+        {
+            registry.let_go().await;
+            if timeout(LETTING_GO_TIMEOUT, self.slots.vacated()).await.is_err() {
+                tracing::warn!("slots go to other nodes with something under way");
+            }
             registry.leave().await;
         }
         if let Some(voter) = self.directory.voter() {
             let mut handing_over = pin!(voter.hand_over(None));
-            let _ = tokio::time::timeout(LEADERSHIP_TIMEOUT, &mut handing_over).await;
+            let _ = timeout(LEADERSHIP_TIMEOUT, &mut handing_over).await;
         }
         self.stop_homing.cancel();
         let _ = self.homing.await;
@@ -271,7 +281,7 @@ impl RegionsRunning {
         self.directory.close().await;
         self.stop_serving.cancel();
         let abort = self.serving.abort_handle();
-        if tokio::time::timeout(LEADERSHIP_TIMEOUT, self.serving).await.is_err() {
+        if timeout(LEADERSHIP_TIMEOUT, self.serving).await.is_err() {
             abort.abort();
         }
         self.registry
