@@ -214,10 +214,10 @@ async fn a_world_that_cannot_start_says_why_and_leaves_no_world_behind() {
 async fn a_setting_that_no_region_can_work_with_ends_the_world_with_its_words() {
     let mut world = World::stopped(&TWO);
     std::fs::create_dir_all(world.data().join("eu-central")).unwrap();
-    std::fs::write(world.data().join("eu-central/store"), "no folder").unwrap();
+    std::fs::write(world.data().join("eu-central/directory"), "no folder").unwrap();
     let words = world.refused("us-east,eu-central").await;
     assert!(
-        words.contains("the region eu-central cannot start: exit code 1") && words.contains("store"),
+        words.contains("the region eu-central cannot start: exit code 1") && words.contains("directory"),
         "{words}"
     );
 }
