@@ -2,10 +2,17 @@
 
 use std::time::Duration;
 
+use antiphon_directory::DevelopmentCa;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::support::{RawSession, Server, fdb::Cluster, number, store::programs, until};
+use crate::support::{
+    RawSession, Server,
+    fdb::{Cluster, Tls},
+    number,
+    store::programs,
+    until,
+};
 
 /// A send is refused within this, however busy the machine is.
 const REFUSED_WITHIN: Duration = Duration::from_secs(15);
@@ -106,4 +113,36 @@ async fn until_sent(session: &mut RawSession, talk: &str, name: &str) -> u64 {
         assert!(Instant::now() < deadline, "{name}: {reply}");
         sleep(Duration::from_millis(200)).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "takes fdbserver and a binary built with the feature fdb"]
+async fn a_cluster_that_speaks_tls_is_reached_with_a_certificate_and_not_without() {
+    let folder = tempfile::tempdir().unwrap();
+    DevelopmentCa::create(folder.path(), ["cluster", "node"]).unwrap();
+    let file = |name: &str| folder.path().join(name);
+    let tls = Tls {
+        certificate: file("cluster.pem"),
+        key: file("cluster.key"),
+        ca: file("ca.pem"),
+    };
+    let cluster = tokio::task::spawn_blocking(|| Cluster::start_with(programs(), 1, "single memory", Some(tls)));
+    let cluster = cluster.await.unwrap();
+    let [certificate, key, ca] = ["node.pem", "node.key", "ca.pem"].map(|name| file(name).display().to_string());
+    let shown = [
+        ("store.fdb_tls_certificate_file", certificate.as_str()),
+        ("store.fdb_tls_key_file", key.as_str()),
+        ("store.fdb_tls_ca_file", ca.as_str()),
+    ];
+    let server = Server::on(Some(&cluster), &shown).await;
+    let (alice, bob) = (server.person("alice").await, server.person("bob").await);
+    let talk = alice.direct(&bob).await;
+    assert_eq!(server.session(&alice).await.send(&talk, "first", "hello").await, 1);
+
+    let mut bare = Server::stopped_on(Some(&cluster), &[]);
+    bare.spawn();
+    sleep(Duration::from_secs(3)).await;
+    let (status, reasons) = readiness(&bare).await;
+    assert_eq!(status, 503, "{reasons}");
+    assert!(reasons.contains("the store is not open yet"), "{reasons}");
 }

@@ -61,10 +61,29 @@ impl Programs {
     }
 }
 
+/// PEM files with which a cluster speaks TLS.
+#[derive(Debug, Clone)]
+pub(crate) struct Tls {
+    pub(crate) certificate: PathBuf,
+    pub(crate) key: PathBuf,
+    pub(crate) ca: PathBuf,
+}
+
+impl Tls {
+    fn arguments(&self) -> [String; 3] {
+        [
+            format!("--tls-certificate-file={}", self.certificate.display()),
+            format!("--tls-key-file={}", self.key.display()),
+            format!("--tls-ca-file={}", self.ca.display()),
+        ]
+    }
+}
+
 /// A running cluster.
 #[derive(Debug)]
 pub(crate) struct Cluster {
     programs: Programs,
+    tls: Option<Tls>,
     root: TempDir,
     servers: Vec<Server>,
 }
@@ -79,8 +98,16 @@ struct Server {
 impl Cluster {
     /// Starts so many servers and makes a database of them, such as `single memory`.
     pub(crate) fn start(programs: Programs, servers: usize, kind: &str) -> Self {
+        Self::start_with(programs, servers, kind, None)
+    }
+
+    /// As [`Cluster::start`]; with files the servers speak TLS alone.
+    pub(crate) fn start_with(programs: Programs, servers: usize, kind: &str, tls: Option<Tls>) -> Self {
         let root = tempfile::tempdir().unwrap();
-        let addresses = addresses(servers);
+        let mut addresses = addresses(servers);
+        if tls.is_some() {
+            addresses.iter_mut().for_each(|address| address.push_str(":tls"));
+        }
         fs::write(
             root.path().join("fdb.cluster"),
             format!("test:antiphon@{}\n", addresses.join(",")),
@@ -88,6 +115,7 @@ impl Cluster {
         .unwrap();
         let mut cluster = Self {
             programs,
+            tls,
             root,
             servers: Vec::new(),
         };
@@ -129,6 +157,7 @@ impl Cluster {
                 format!("--locality-zoneid=zone{at}"),
                 format!("--locality-machineid=zone{at}"),
             ])
+            .args(self.tls_arguments())
             // File systems of containers may not know the kernel's way.
             .args(["--cache-memory", "64MiB", "--knob_disable_posix_kernel_aio=1"])
             .stdin(Stdio::piped())
@@ -143,6 +172,10 @@ impl Cluster {
         }
     }
 
+    fn tls_arguments(&self) -> impl Iterator<Item = String> {
+        self.tls.iter().flat_map(Tls::arguments)
+    }
+
     pub(crate) fn cluster_file(&self) -> PathBuf {
         self.root.path().join("fdb.cluster")
     }
@@ -152,6 +185,7 @@ impl Cluster {
         let said = Command::new(&self.programs.cli)
             .arg("-C")
             .arg(self.cluster_file())
+            .args(self.tls_arguments())
             .args(["--timeout", "20", "--exec", commands])
             .stdin(Stdio::null())
             .output()

@@ -50,13 +50,20 @@ impl Server {
 
     /// Starts on a cluster of FoundationDB with settings, and waits until it is ready.
     pub(crate) async fn on(cluster: Option<&Cluster>, settings: &[(&str, &str)]) -> Self {
+        let mut server = Self::stopped_on(cluster, settings);
+        server.restart().await;
+        server
+    }
+
+    /// As [`Server::on`], and not started.
+    pub(crate) fn stopped_on(cluster: Option<&Cluster>, settings: &[(&str, &str)]) -> Self {
         // Passwords are hashed cheaply: these tests are not about guessing them.
         let cheap = [
             ("identity.password_memory_kib", "64"),
             ("identity.password_iterations", "1"),
         ];
         let folder = tempfile::tempdir().unwrap();
-        let mut server = Self {
+        Self {
             flags: flags(cluster, folder.path()),
             folder,
             port: free_port(),
@@ -66,9 +73,7 @@ impl Server {
                 .map(|(key, value)| (variable(key), (*value).to_owned()))
                 .collect(),
             child: None,
-        };
-        server.restart().await;
-        server
+        }
     }
 
     /// Starts again on the same folder and ports.
