@@ -63,7 +63,7 @@ pub(crate) fn decode_header(slot: Slot, value: &[u8]) -> Result<Header, SlotErro
 async fn rehearse(slot: Slot, index: LogIndex, txn: &Txn, commands: &[Arc<dyn Command>]) {
     let rehearsals = commands
         .iter()
-        .map(|command| command.run(SlotTxn::new(slot, index, txn.clone())));
+        .map(|command| command.rehearse(SlotTxn::new(slot, index, txn.clone())));
     join_all(rehearsals).await;
 }
 

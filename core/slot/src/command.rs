@@ -22,6 +22,9 @@ pub(crate) trait Command: Send + Sync {
     /// Runs the body; true when it wants its writes kept. May run more than once: the last run counts.
     fn run<'a>(&'a self, txn: SlotTxn) -> BoxFuture<'a, bool>;
 
+    /// Runs the body for what it reads, and forgets what it returns: that is not an answer.
+    fn rehearse<'a>(&'a self, txn: SlotTxn) -> BoxFuture<'a, ()>;
+
     /// Answers with what the last run returned. The entry at `index` is at or below the high watermark.
     fn answer(&self, index: LogIndex);
 
@@ -92,6 +95,10 @@ where
             keep
         }
         .boxed()
+    }
+
+    fn rehearse<'a>(&'a self, txn: SlotTxn) -> BoxFuture<'a, ()> {
+        (self.body)(txn).instrument(self.span.clone()).map(drop).boxed()
     }
 
     fn answer(&self, index: LogIndex) {

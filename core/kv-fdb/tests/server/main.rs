@@ -12,6 +12,7 @@ mod contract;
 mod fdb;
 mod load;
 mod outages;
+mod slots;
 
 use std::{env, process::ExitCode, time::Instant};
 
@@ -46,6 +47,7 @@ fn main() -> ExitCode {
         outages::a_locked_database_is_unavailable_until_it_is_unlocked,
         outages::a_lost_leader_loses_nothing,
         outages::one_of_three_processes_may_be_killed_under_load,
+        slots::a_commit_of_unknown_result_is_answered_with_what_it_has_stored,
     ];
     let filters: Vec<String> = env::args()
         .skip(1)
