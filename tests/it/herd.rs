@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, time::Duration};
 use antiphon_client::{Account, Client, ClientOptions, Event};
 use futures_util::{StreamExt as _, stream};
 use reqwest::Method;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::support::{
     PATIENCE, Person, RawSession, http::PASSWORD, number, open_files::open_files_max, text, world::World,
@@ -53,20 +53,6 @@ async fn who_is_connected_to_a_region_that_is_lost_goes_on_at_another() {
 struct Told {
     edge: String,
     after_ms: u64,
-}
-
-/// What is homed in the region that is lost is not there before another has taken its homes: who is told so asks again.
-async fn come_back(port: u16, device: &Person) -> RawSession {
-    loop {
-        let mut session = RawSession::connect(port).await;
-        let answer = session.hello(&device.token, &device.device_id, &[]).await;
-        if answer["welcome"].is_object() {
-            return session;
-        }
-        let error = &answer["error"];
-        assert_eq!(error["code"], "UNAVAILABLE", "{answer}");
-        sleep(Duration::from_millis(number(&error["retryAfterMs"]))).await;
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -123,7 +109,8 @@ async fn a_herd_comes_back_at_the_moments_and_edges_that_it_was_given() {
         drop(session);
         sleep_until(leaving + Duration::from_millis(told.after_ms)).await;
         let port: u16 = told.edge.rsplit(':').next().unwrap().parse().unwrap();
-        (told, come_back(port, &device).await)
+        let back = RawSession::open(port, &device, &[]).await;
+        (told, back)
     });
     let returns: Vec<(Told, RawSession)> = returns.buffer_unordered(count).collect().await;
 

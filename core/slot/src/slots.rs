@@ -415,10 +415,12 @@ impl Slots {
         let tasks = self.inner.tasks.clone();
         let inner = Arc::downgrade(&self.inner);
         self.inner.tasks.spawn(async move {
-            let ended = writer.run(in_sync, tasks).await;
-            if let Some(inner) = inner.upgrade() {
-                inner.left(slot, owner, ended);
-            }
+            let put_away = |fenced_by| {
+                if let Some(inner) = inner.upgrade() {
+                    inner.left(slot, owner, fenced_by);
+                }
+            };
+            writer.run(in_sync, tasks, put_away).await;
         });
         Arc::new(Runtime {
             slot,

@@ -96,12 +96,19 @@ impl Writer {
         }
     }
 
-    /// Serves the slot until it is closed, fenced (returns the epoch that fenced it) or cannot be opened.
-    pub(crate) async fn run(mut self, in_sync: InSync, tasks: TaskTracker) -> Option<Epoch> {
-        let mut protocol = match open(&self.node, self.slot, self.grant, &in_sync).await {
-            Ok(protocol) => protocol,
-            Err(error) => return self.end(error),
+    /// Serves the slot until it is closed, fenced or cannot be opened. Then calls `put_away` with the epoch that fenced it, and refuses who
+    /// waits after that: whoever is refused and asks again finds another opening.
+    pub(crate) async fn run(mut self, in_sync: InSync, tasks: TaskTracker, put_away: impl FnOnce(Option<Epoch>)) {
+        let error = match self.open_and_serve(&in_sync, &tasks).await {
+            Ok(()) => BatchError::Slot(SlotError::Closed { slot: self.slot }),
+            Err(error) => error,
         };
+        put_away(fenced_by(&error));
+        self.end(error);
+    }
+
+    async fn open_and_serve(&mut self, in_sync: &InSync, tasks: &TaskTracker) -> Result<(), BatchError> {
+        let mut protocol = open(&self.node, self.slot, self.grant, in_sync).await?;
         self.carried.send_replace(protocol.carried_index());
         let ended = CancellationToken::new();
         if !self.node.carriers.is_empty() {
@@ -117,10 +124,7 @@ impl Writer {
         self.release(&mut protocol);
         let result = self.serve(&mut protocol).await;
         ended.cancel();
-        match result {
-            Ok(()) => self.end(BatchError::Slot(SlotError::Closed { slot: self.slot })),
-            Err(error) => self.end(error),
-        }
+        result
     }
 
     async fn serve(&mut self, protocol: &mut Protocol) -> Result<(), BatchError> {
@@ -434,15 +438,16 @@ impl Writer {
     }
 
     /// Refuses everybody who waits and says why the slot is gone.
-    fn end(&mut self, error: BatchError) -> Option<Epoch> {
+    fn end(&mut self, error: BatchError) {
         let slot = self.slot;
-        let (error, fenced_by) = match error {
+        let fenced_by = fenced_by(&error);
+        let error = match error {
             BatchError::Fenced(Fenced { epoch }) => {
                 info!(slot = slot.number(), epoch, "another owner has the slot");
-                (SlotError::NotHome { slot, epoch }, Some(epoch))
+                SlotError::NotHome { slot, epoch }
             }
-            BatchError::Kv(error) => (SlotError::Kv(error), None),
-            BatchError::Slot(error) => (error, None),
+            BatchError::Kv(error) => SlotError::Kv(error),
+            BatchError::Slot(error) => error,
         };
         self.tells.phase.send_replace(match fenced_by {
             Some(epoch) => Phase::Fenced(epoch),
@@ -463,7 +468,13 @@ impl Writer {
         for command in self.taken.drain(..) {
             command.fail(error.clone());
         }
-        fenced_by
+    }
+}
+
+const fn fenced_by(error: &BatchError) -> Option<Epoch> {
+    match error {
+        BatchError::Fenced(Fenced { epoch }) => Some(*epoch),
+        BatchError::Kv(_) | BatchError::Slot(_) => None,
     }
 }
 
