@@ -85,9 +85,7 @@ impl Watcher {
             tokio::select! {
                 _ = ticks.tick() => {}
                 () = self.end.let_go.cancelled(), if matches!(self.stage, Stage::Joining(_) | Stage::Serving) => {
-                    self.stage = Stage::LettingGo;
-                    let others = self.nodes.borrow().live().filter(|node| node.id != self.announcement.own.id).cloned().collect();
-                    self.publish(others);
+                    self.let_go();
                     continue;
                 }
                 () = self.end.leave.cancelled(), if self.stage == Stage::LettingGo => {
@@ -97,6 +95,15 @@ impl Watcher {
             }
             self.beat().await;
         }
+        // It has nobody to tell.
+        self.end.left.cancel();
+    }
+
+    fn let_go(&mut self) {
+        self.stage = Stage::LettingGo;
+        let known = self.nodes.borrow().clone();
+        let others = known.live().filter(|node| node.id != self.announcement.own.id);
+        self.publish(others.cloned().collect());
     }
 
     async fn beat(&mut self) {
