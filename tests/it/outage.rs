@@ -134,14 +134,17 @@ async fn a_cluster_that_speaks_tls_is_reached_with_a_certificate_and_not_without
         ("store.fdb_tls_key_file", key.as_str()),
         ("store.fdb_tls_ca_file", ca.as_str()),
     ];
+    let began = Instant::now();
     let server = Server::on(Some(&cluster), &shown).await;
+    let took = began.elapsed();
     let (alice, bob) = (server.person("alice").await, server.person("bob").await);
     let talk = alice.direct(&bob).await;
     assert_eq!(server.session(&alice).await.send(&talk, "first", "hello").await, 1);
 
     let mut bare = Server::stopped_on(Some(&cluster), &[]);
     bare.spawn();
-    sleep(Duration::from_secs(3)).await;
+    // In half that time the one with a certificate was there.
+    sleep(Duration::from_secs(3).max(took * 2)).await;
     let (status, reasons) = readiness(&bare).await;
     assert_eq!(status, 503, "{reasons}");
     assert!(reasons.contains("the store is not open yet"), "{reasons}");
