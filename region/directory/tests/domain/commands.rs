@@ -202,6 +202,17 @@ fn a_home_moves_to_an_active_in_sync_region_and_stays_in_sync() {
 }
 
 #[test]
+fn a_wished_for_hand_over_that_is_refused_leaves_the_slot_where_it_belongs() {
+    let mut world = World::with(4, policy(2, 2, &[("r2", &["r3"]), ("r3", &["r2"])]));
+    world.apply(&Command::Plan {
+        moves: vec![(slot(0), 1, Some(RegionId(2)))],
+    });
+    let refused = world.refuse_slot(&world.move_of(0, 2));
+    assert!(refused.contains("fewer than 2"), "{refused}");
+    assert_eq!(world.slot(0).preferred_home, RegionId(1));
+}
+
+#[test]
 fn a_region_that_goes_down_gives_its_homes_to_in_sync_regions_and_leaves_their_sets() {
     let mut world = World::with(3, policy(3, 2, &[]));
     let applied = world.set_status(1, RegionStatus::Down);

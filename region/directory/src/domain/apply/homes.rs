@@ -31,16 +31,16 @@ impl State {
                         to.0
                     )));
                 }
-                // The planner evens out: the slot belongs there from now on. Were it not so, the next rebalance would bring it back.
-                if from_active && placement.moving_to == Some(to) && placement.preferred_home == home {
-                    placement.preferred_home = to;
-                }
                 let in_sync = after_move(placement, to, &rules, min_in_sync).ok_or_else(|| {
                     Rejection::Refused(format!(
                         "fewer than {min_in_sync} of the regions that the policy allows for region {} are in sync with slot {slot}",
                         to.0
                     ))
                 })?;
+                // The planner evens out: the slot belongs there from now on. Were it not so, the next rebalance would bring it back.
+                if from_active && placement.moving_to == Some(to) && placement.preferred_home == home {
+                    placement.preferred_home = to;
+                }
                 placement.give_home(in_sync, &rules);
                 placement.forced = false;
                 Ok(true)
