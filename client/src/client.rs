@@ -6,7 +6,9 @@ use tokio::{
     task::JoinHandle,
 };
 
-use crate::{Account, CoreOptions, Event, OutboxFull, Request, SendError, Tokens, driver::Driver, intake::Intake};
+use crate::{
+    Account, CoreOptions, Event, OutboxFull, Request, SendError, Tokens, Transport, driver::Driver, intake::Intake,
+};
 
 /// How a client behaves.
 #[derive(Debug, Clone)]
@@ -27,6 +29,15 @@ pub struct ClientOptions {
     pub reconnect_max_ms: u64,
     /// How long connecting and the welcome may take.
     pub connect_timeout: Duration,
+    /// The only transport to use; none: whichever gets through first.
+    pub transport: Option<Transport>,
+    /// How long one transport is tried before the next one is tried beside it.
+    pub head_start: Duration,
+    /// How long nothing may be written before a ping is, so that whatever forgets connections on the way does not forget this one. Longer
+    /// lets a radio sleep; more than half of the server's heartbeat is shortened to that.
+    pub keep_alive: Duration,
+    /// How long the server may be silent after something was written. Half of it, and it is asked for a sign of life.
+    pub silence_max: Duration,
 }
 
 impl ClientOptions {
@@ -42,6 +53,10 @@ impl ClientOptions {
             reconnect_base_ms: 250,
             reconnect_max_ms: 30_000,
             connect_timeout: Duration::from_secs(10),
+            transport: None,
+            head_start: Duration::from_millis(250),
+            keep_alive: Duration::from_secs(15),
+            silence_max: Duration::from_secs(12),
         }
     }
 }
@@ -99,6 +114,7 @@ pub(crate) enum Command {
     Typing {
         conversation_id: String,
     },
+    NetworkChanged,
     Cursors {
         answer: oneshot::Sender<HashMap<String, u64>>,
     },
@@ -267,6 +283,15 @@ impl Client {
         let (answer, cursors) = oneshot::channel();
         self.command(Command::Cursors { answer }).await?;
         cursors.await.map_err(|_| ClientError::Stopped)
+    }
+
+    /// Says that the device has another network now, as phones are told. Over QUIC the session goes on from there; over others the
+    /// connection is tried at once, and opened again if nothing comes back.
+    ///
+    /// # Errors
+    /// [`ClientError::Stopped`].
+    pub async fn network_changed(&self) -> Result<(), ClientError> {
+        self.command(Command::NetworkChanged).await
     }
 
     /// Ends the session. Messages in the outbox and read marks are not waited for.

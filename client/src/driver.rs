@@ -11,15 +11,16 @@ use antiphon_types::Clock;
 use futures_util::future::{BoxFuture, FutureExt as _, OptionFuture};
 use tokio::{
     sync::{mpsc, oneshot},
-    time::{Instant, MissedTickBehavior, interval, sleep, timeout},
+    time::{Instant, MissedTickBehavior, interval, sleep},
 };
 
 use crate::{
     Account, Backoff, ClientError, ClientOptions, Core, Event, Output, Request, Sent, Tokens,
     client::Command,
-    connection::Connection,
+    connection::{Connection, Connector},
     edges::Edges,
     intake::{Intake, MarkAnswer, SendAnswer, WaitingMessage},
+    quiet::Quiet,
     tokens::{Keeper, Renewal},
 };
 
@@ -28,6 +29,7 @@ pub(crate) struct Driver {
     core: Core,
     keeper: Keeper,
     edges: Edges,
+    connector: Connector,
     commands: mpsc::Receiver<Command>,
     intake: Arc<Intake>,
     to_app: mpsc::Sender<Event>,
@@ -76,6 +78,7 @@ impl Driver {
         to_app: mpsc::Sender<Event>,
     ) -> Self {
         let edges = Edges::new(&options.server);
+        let connector = Connector::new(options.transport, options.head_start);
         let core = Core::new(options.core.clone(), options.cursors.clone());
         let backoff = Backoff::new(options.reconnect_base_ms, options.reconnect_max_ms);
         Self {
@@ -83,6 +86,7 @@ impl Driver {
             core,
             keeper: Keeper::new(account, tokens),
             edges,
+            connector,
             commands,
             intake,
             to_app,
@@ -147,16 +151,9 @@ impl Driver {
         let hello = self
             .core
             .hello(self.keeper.access_token(), &self.options.device_id, CURSORS_MAX);
-        let greeting = async {
-            let mut connection = Connection::open(self.edges.first(), within).await?;
-            connection.send(&hello).await?;
-            let answer = connection.receive().await?;
-            Ok::<_, String>((connection, answer))
-        };
-        let (connection, answer) = match timeout(within, greeting).await {
-            Ok(Ok(opened)) => opened,
-            Ok(Err(reason)) => return Err(self.not_reached(reason)),
-            Err(_) => return Err(self.not_reached(format!("no welcome within {} ms", within.as_millis()))),
+        let (connection, answer) = match self.connector.open(self.edges.first(), &hello, within).await {
+            Ok(opened) => opened,
+            Err(reason) => return Err(self.not_reached(reason)),
         };
         match answer.body {
             Some(Body::Welcome(welcome)) => Ok((connection, welcome)),
@@ -195,10 +192,12 @@ impl Driver {
     /// Serves one connection until it ends.
     async fn serve(&mut self, mut connection: Connection, welcome: Welcome) -> Ended {
         let heartbeat = Duration::from_millis(u64::from(welcome.heartbeat_ms.max(1)));
-        self.core.connected(welcome, self.clock.now_ms());
+        let keep_alive = self.options.keep_alive.min(heartbeat / 2);
+        self.core
+            .connected(welcome, connection.transport(), self.clock.now_ms());
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let (mut heard_at, mut pinged_at) = (Instant::now(), Instant::now());
+        let mut quiet = Quiet::new();
         let mut renewal: OptionFuture<BoxFuture<'static, Renewal>> = None.into();
         let mut is_renewing = false;
         let (to_app, intake) = (self.to_app.clone(), Arc::clone(&self.intake));
@@ -206,6 +205,9 @@ impl Driver {
         loop {
             self.gather();
             while let Some(output) = self.core.poll() {
+                if let Output::Frame(frame) = &output {
+                    quiet.written(!frame.id.is_empty());
+                }
                 if let Err(ended) = self.act(output, &mut connection).await {
                     if !matches!(ended, Ended::Closed) {
                         connection.close().await;
@@ -221,7 +223,7 @@ impl Driver {
                 // A slow app slows down reading, and nothing else.
                 frame = connection.receive(), if self.events.is_empty() => match frame {
                     Ok(frame) => {
-                        heard_at = Instant::now();
+                        quiet.heard();
                         self.core.receive(frame, self.clock.now_ms());
                     }
                     Err(reason) => return Ended::Lost(reason),
@@ -233,6 +235,11 @@ impl Driver {
                 command = self.commands.recv() => match command {
                     // What was handed over before is still transmitted.
                     Some(Command::Close) | None => is_closing = true,
+                    Some(Command::NetworkChanged) => {
+                        self.connector.forget_network();
+                        connection.network_changed();
+                        quiet.doubt();
+                    }
                     Some(command) => self.take(command),
                 },
                 () = intake.changed() => {}
@@ -251,13 +258,13 @@ impl Driver {
                 _ = tick.tick() => {
                     let is_deaf = !self.events.is_empty();
                     if is_deaf {
-                        heard_at = Instant::now();
+                        quiet.heard();
                     }
-                    if heard_at.elapsed() > heartbeat * 2 {
-                        return Ended::Lost(format!("the server was silent for {} ms", heard_at.elapsed().as_millis()));
+                    if let Some(silent) = quiet.is_lost(self.options.silence_max) {
+                        return Ended::Lost(format!("the server was silent for {} ms", silent.as_millis()));
                     }
-                    if pinged_at.elapsed() > heartbeat / 2 {
-                        pinged_at = Instant::now();
+                    if quiet.is_ping_due(keep_alive, self.options.silence_max) {
+                        quiet.pinged();
                         let ping = ClientFrame { id: "ping".into(), body: Some(client_frame::Body::Ping(client::Ping {})) };
                         if let Err(reason) = connection.send(&ping).await {
                             return Ended::Lost(reason);
@@ -275,6 +282,7 @@ impl Driver {
 
     async fn act(&mut self, output: Output, connection: &mut Connection) -> Result<(), Ended> {
         match output {
+            Output::Frame(frame) if is_fleeting(&frame) => connection.send_fleeting(&frame).await.map_err(Ended::Lost),
             Output::Frame(frame) => connection.send(&frame).await.map_err(Ended::Lost),
             Output::Goaway(goaway) => {
                 if ["replaced", "revoked"].contains(&goaway.reason.as_str()) {
@@ -379,6 +387,7 @@ impl Driver {
             Command::Cursors { answer } => {
                 let _ = answer.send(self.core.cursors().into_iter().collect());
             }
+            Command::NetworkChanged => self.connector.forget_network(),
             Command::Close => {}
         }
     }
@@ -398,6 +407,10 @@ impl Driver {
                 },
                 command = self.commands.recv() => match command {
                     Some(Command::Close) | None => return Err(()),
+                    Some(Command::NetworkChanged) => {
+                        self.connector.forget_network();
+                        return Ok(());
+                    }
                     Some(command) => self.take(command),
                 },
                 () = intake.changed() => {}
@@ -410,6 +423,11 @@ impl Driver {
         self.events.push_back(Event::Tokens(tokens.clone()));
         self.keeper.renewed(tokens);
     }
+}
+
+/// Whether it is worth nothing a moment later, and nobody waits for an answer.
+fn is_fleeting(frame: &ClientFrame) -> bool {
+    frame.id.is_empty() && matches!(frame.body, Some(client_frame::Body::Typing(_)))
 }
 
 impl Drop for Driver {

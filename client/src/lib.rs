@@ -7,7 +7,10 @@
 //!   client message id: it is stored once.
 //! - A read mark taken by [`Client::read`] is kept the same way, one a conversation: the highest counts.
 //! - The outbox and every queue are bounded; a full outbox is an error of the call ([`OutboxFull`]), a slow app slows down reading.
-//! - A lost connection is found by heartbeats and opened again with full jitter; the server's word on when to come back counts.
+//! - A lost connection is found by heartbeats and by what is not answered, and opened again with full jitter; the server's word on when
+//!   to come back counts.
+//! - It is opened over whichever transport gets through first, QUIC with a head start; a session over QUIC survives a change of the
+//!   network ([`Client::network_changed`]).
 
 #![forbid(unsafe_code)]
 
@@ -19,10 +22,13 @@ mod core;
 mod driver;
 mod edges;
 mod intake;
+mod quiet;
 mod tokens;
 
 pub use account::{Account, AccountError, ConversationView, MemberView, MessageView, Tokens};
 pub use backoff::Backoff;
+
+pub use connection::Transport;
 
 pub use client::{Client, ClientError, ClientOptions, Marking, Sending, Sent};
 pub use core::{Core, CoreOptions, Event, OutboxFull, Output, Request, SendError};

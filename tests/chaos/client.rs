@@ -8,12 +8,10 @@ use std::{
 };
 
 use antiphon_probe::{Event, Recorder};
-use futures_util::SinkExt as _;
 use parking_lot::Mutex;
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep, timeout};
-use tokio_tungstenite::tungstenite::Message as WsMessage;
 use tokio_util::sync::CancellationToken;
 
 use crate::support::{Person, RawSession, number, seen, session::hello, text};
@@ -184,8 +182,11 @@ impl Client {
         self.session = self.counts.sessions.fetch_add(1, Ordering::Relaxed);
         let cursors = [(self.conversation.as_str(), self.held_seq)];
         let body = hello(&self.person.token, &self.person.device_id, &cursors);
-        let frame = json!({"id": "hello", "hello": body}).to_string();
-        connection.socket.send(WsMessage::text(frame)).await.ok()?;
+        connection
+            .wire
+            .send(&json!({"id": "hello", "hello": body}))
+            .await
+            .ok()?;
         let welcome = connection.read(Instant::now() + ANSWER).await?;
         if !welcome["welcome"].is_object() {
             self.note_refusal("hello", &welcome);
@@ -334,8 +335,7 @@ impl Client {
     }
 
     async fn write(&self, connection: &mut RawSession, frame: &Value) -> Option<()> {
-        let writing = connection.socket.send(WsMessage::text(frame.to_string()));
-        timeout(ANSWER, writing).await.ok()?.ok()
+        timeout(ANSWER, connection.wire.send(frame)).await.ok()?.ok()
     }
 
     fn next_id(&mut self) -> String {

@@ -2,7 +2,6 @@
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-use futures_util::SinkExt as _;
 use parking_lot::Mutex;
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -10,7 +9,6 @@ use tokio::{
     task::{JoinHandle, JoinSet},
     time::{Instant, sleep, timeout},
 };
-use tokio_tungstenite::tungstenite::Message as WsMessage;
 use tokio_util::sync::CancellationToken;
 
 use crate::support::{
@@ -231,8 +229,7 @@ async fn listen(port: u16, (person, group): (Person, String), received: Arc<Mute
             continue;
         };
         let body = hello(&person.token, &person.device_id, &[(&group, 0)]);
-        let frame = json!({"id": "hello", "hello": body}).to_string();
-        if session.socket.send(WsMessage::text(frame)).await.is_err() {
+        if session.wire.send(&json!({"id": "hello", "hello": body})).await.is_err() {
             continue;
         }
         // A refused Hello ends the connection.

@@ -11,20 +11,23 @@ use tokio::{
 };
 use tokio_tungstenite::tungstenite::{Error, Message};
 
-use crate::support::{PATIENCE, Person, RawSession, Server, binary::BinarySession, session::shake_hands};
+use crate::support::{
+    PATIENCE, Person, RawSession, Server, binary::BinarySession, session::shake_hands, wire::Transport,
+};
 use antiphon_proto::client::{Ping, client_frame, server_frame};
 
 /// A live session of alice in a conversation with bob, and what a stranger may not see.
 async fn session(server: &Server) -> (RawSession, Person, String) {
     let (alice, bob) = (server.person("alice").await, server.person("bob").await);
     let talk = alice.direct(&bob).await;
-    (server.session(&alice).await, alice, talk)
+    let session = RawSession::open_over(Transport::WebSocket, server.port(), &alice).await;
+    (session, alice, talk)
 }
 
 /// The next event is a refusal with this code, and the session goes on.
 async fn refused(session: &mut RawSession, message: Message, code: &str) {
     let shown = format!("{message:?}").chars().take(80).collect::<String>();
-    session.socket.send(message).await.unwrap();
+    session.wire.socket().send(message).await.unwrap();
     let error = session.event("error").await;
     assert_eq!(error["code"], code, "{shown}: {error}");
     assert!(
@@ -102,7 +105,7 @@ async fn malformed_protobuf_is_refused_by_name_and_the_session_goes_on() {
 async fn text_that_is_not_utf_8_ends_the_connection_alone() {
     let server = Server::start().await;
     let (session, alice, _) = session(&server).await;
-    let mut stream = session.socket.into_inner();
+    let mut stream = session.wire.into_socket().into_inner();
     // A masked text frame of 2 bytes under a mask of zeros.
     stream.write_all(&[0x81, 0x82, 0, 0, 0, 0, 0xff, 0xfe]).await.unwrap();
     let mut rest = Vec::new();
@@ -119,7 +122,12 @@ async fn a_frame_over_the_limit_is_refused_and_one_far_over_it_ends_the_session(
     let (mut session, alice, _) = session(&server).await;
     let limit = usize::try_from(session.welcome["limits"]["frameBytesMax"].as_u64().unwrap()).unwrap();
     refused(&mut session, Message::text("x".repeat(limit + 1)), "TOO_LARGE").await;
-    session.socket.send(Message::text("x".repeat(limit * 20))).await.ok();
+    session
+        .wire
+        .socket()
+        .send(Message::text("x".repeat(limit * 20)))
+        .await
+        .ok();
     let events = session.closed().await;
     assert!(
         events.iter().all(|event| event["error"]["code"] == "TOO_LARGE"),
@@ -219,7 +227,7 @@ async fn ids_that_are_none_are_refused_as_such() {
 #[tokio::test]
 async fn a_hello_that_never_comes_ends_the_connection_in_time() {
     let server = Server::with(&[("edge.hello_timeout_ms", "500")]).await;
-    let session = RawSession::connect(server.port()).await;
+    let session = RawSession::web_socket(server.port()).await;
     let began = Instant::now();
     let events = session.closed().await;
     let took = began.elapsed();
@@ -252,10 +260,16 @@ async fn malformed_frames_without_end_end_the_session() {
     let server = Server::with(&[("edge.malformed_max", "5")]).await;
     let (mut session, alice, _) = session(&server).await;
     for _ in 0..5 {
-        session.socket.send(Message::text("{")).await.ok();
+        session.wire.socket().send(Message::text("{")).await.ok();
     }
     let ended = timeout(PATIENCE, async {
-        while session.socket.next().await.is_some_and(|message| message.is_ok()) {}
+        while session
+            .wire
+            .socket()
+            .next()
+            .await
+            .is_some_and(|message| message.is_ok())
+        {}
     });
     ended.await.expect("the connection is still open");
     server.session(&alice).await;

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::{
     presence::{becomes, is_online},
-    support::{Person, RawSession, SILENCE, Server, number, proxy::Proxy, until},
+    support::{Person, RawSession, SILENCE, Server, number, proxy::Proxy, until, wire::Transport},
 };
 
 async fn pair(server: &Server) -> (Person, Person, String) {
@@ -24,7 +24,7 @@ async fn laptop_that_slept_misses_nothing() {
     let (alice, bob, talk) = pair(&server).await;
     let group = alice.group("crew", &[&bob]).await;
     let network = Proxy::to(server.port()).await;
-    let mut laptop = RawSession::open(network.port(), &bob, &[]).await;
+    let mut laptop = RawSession::open_over(Transport::WebSocket, network.port(), &bob).await;
     alice.send(&talk, "before").await;
     assert_eq!(laptop.messages(&talk, 1).await, [1]);
     // The lid closes: the connection is neither closed nor read.
@@ -46,7 +46,7 @@ async fn half_open_connection_swallows_no_message() {
     let server = Server::with(&[("edge.heartbeat_ms", "500")]).await;
     let (alice, bob, talk) = pair(&server).await;
     let network = Proxy::to(server.port()).await;
-    let mut dead = RawSession::open(network.port(), &bob, &[]).await;
+    let mut dead = RawSession::open_over(Transport::WebSocket, network.port(), &bob).await;
     alice.send(&talk, "one").await;
     assert_eq!(dead.messages(&talk, 1).await, [1]);
     network.go_dead();

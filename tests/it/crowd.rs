@@ -3,7 +3,7 @@
 use futures_util::{StreamExt as _, stream};
 use tokio::net::TcpStream;
 
-use crate::support::{RawSession, Server, open_files::open_files_max};
+use crate::support::{RawSession, Server, open_files::open_files_max, wire::Transport};
 
 const CONNECTIONS: usize = 10_000;
 /// Of them, those that shake hands and then fall silent.
@@ -34,7 +34,7 @@ async fn ten_thousand_silent_connections_harm_nobody() {
         .buffer_unordered(200)
         .collect()
         .await;
-    let shake = |_| async move { RawSession::connect(port).await };
+    let shake = |_| async move { RawSession::web_socket(port).await };
     let waiting: Vec<RawSession> = stream::iter(0..shaken).map(shake).buffer_unordered(100).collect().await;
 
     let (mut a, mut b) = (server.session(&alice).await, server.session(&bob).await);
@@ -55,7 +55,7 @@ async fn connections_over_the_limit_of_an_address_are_refused_and_those_before_g
     let mut a = server.session(&alice).await;
     let mut held = Vec::new();
     let refused = loop {
-        match RawSession::try_connect(server.port()).await {
+        match RawSession::connect_over(Transport::WebSocket, server.port()).await {
             Ok(session) => held.push(session),
             Err(error) => break error,
         }

@@ -212,7 +212,11 @@ async fn an_edge_that_shows_nothing_is_broken_unless_it_is_meant_to_be_away() {
             .await
             .ok()?;
         let metrics = metrics.text().await.ok()?;
-        metrics.lines().any(|line| line == "antiphon_sessions 4").then_some(())
+        let sessions = metrics.lines().filter(|line| line.starts_with("antiphon_sessions{"));
+        let sessions: u32 = sessions
+            .filter_map(|line| line.rsplit(' ').next()?.parse::<u32>().ok())
+            .sum();
+        (sessions == 4).then_some(())
     })
     .await;
     ctl(&world, &["process", THREE[2], "kill", "--down-ms", "3600000"]).await;

@@ -26,7 +26,15 @@ async fn who_is_connected_to_a_region_that_is_lost_goes_on_at_another() {
     let mut to_bob = RawSession::open(world.port(THREE[1]), &bob, &[]).await;
     let url = format!("http://127.0.0.1:{}", world.port(THREE[0]));
     let tokens = Account::new(&url).log_in("alice", PASSWORD, "phone").await.unwrap();
-    let (phone, mut events, _) = Client::start(ClientOptions::new(&url, "phone"), tokens);
+    let (phone, mut events, _) = Client::start(
+        ClientOptions {
+            // Over UDP nothing but silence tells that an edge is gone.
+            keep_alive: Duration::from_secs(1),
+            silence_max: Duration::from_secs(3),
+            ..ClientOptions::new(&url, "phone")
+        },
+        tokens,
+    );
     phone.send(&talk, "before").unwrap();
     assert_eq!(text(&to_bob.event("message").await["text"]), "before");
 

@@ -4,6 +4,8 @@
 mod accounts;
 mod bad_input;
 mod bad_tokens;
+#[path = "../browser/mod.rs"]
+mod browser;
 mod chat;
 mod complaints;
 mod crowd;
@@ -16,6 +18,7 @@ mod operations;
 mod operator;
 mod outage;
 mod presence;
+mod quic_input;
 mod races;
 mod regions;
 mod rest;
@@ -26,5 +29,6 @@ mod sdk;
 #[allow(dead_code, reason = "not every target uses all of it")]
 mod support;
 mod tracing;
+mod transports;
 mod unavailable;
 mod world;

@@ -14,6 +14,9 @@ async fn start(server: &Server, name: &str, adapt: impl FnOnce(&mut ClientOption
     let tokens = Account::new(&url).log_in(name, PASSWORD, &device).await.unwrap();
     let mut options = ClientOptions {
         reconnect_base_ms: 50,
+        // Over UDP nothing but silence tells that a server is gone.
+        keep_alive: Duration::from_millis(500),
+        silence_max: Duration::from_secs(3),
         ..ClientOptions::new(&url, &device)
     };
     adapt(&mut options);

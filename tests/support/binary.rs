@@ -4,10 +4,7 @@ use prost::Message as _;
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::Message;
 
-use super::{
-    PATIENCE, Person,
-    session::{Socket, shake_hands},
-};
+use super::{PATIENCE, Person, session::shake_hands, wire::Socket};
 
 /// Frames as protobuf.
 pub(crate) struct BinarySession {

@@ -5,9 +5,11 @@ pub(crate) mod fdb;
 pub(crate) mod http;
 pub(crate) mod open_files;
 pub(crate) mod proxy;
+pub(crate) mod quic;
 pub(crate) mod server;
 pub(crate) mod session;
 pub(crate) mod store;
+pub(crate) mod wire;
 pub(crate) mod world;
 
 use std::{future::Future, time::Duration};

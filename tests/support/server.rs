@@ -1,6 +1,6 @@
 use std::{
     fs::{self, File},
-    net::TcpListener,
+    net::{TcpListener, UdpSocket},
     path::PathBuf,
     process::{ExitStatus, Stdio, id as process_id},
     sync::atomic::{AtomicU16, Ordering},
@@ -253,17 +253,18 @@ fn variable(key: &str) -> String {
 
 /// The first of two ports that are free. Each process of tests begins elsewhere.
 fn free_port() -> u16 {
-    let pairs = (PORTS.end - PORTS.start) / 2;
-    let begin = u16::try_from(process_id() % u32::from(pairs / 64) * 64).unwrap();
-    for _ in 0..pairs {
-        let pair = (begin + PORTS_TAKEN.fetch_add(1, Ordering::Relaxed)) % pairs;
-        let port = PORTS.start + 2 * pair;
-        if [port, port + 1]
-            .iter()
-            .all(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok())
-        {
+    // HTTP and what operators use; WebTransport and QUIC.
+    const OF_A_NODE: u16 = 4;
+    let blocks = (PORTS.end - PORTS.start) / OF_A_NODE;
+    let begin = u16::try_from(process_id() % u32::from(blocks / 64) * 64).unwrap();
+    for _ in 0..blocks {
+        let block = (begin + PORTS_TAKEN.fetch_add(1, Ordering::Relaxed)) % blocks;
+        let port = PORTS.start + OF_A_NODE * block;
+        let has_tcp = |port| TcpListener::bind(("127.0.0.1", port)).is_ok();
+        let has_udp = |port| UdpSocket::bind(("127.0.0.1", port)).is_ok();
+        if has_tcp(port) && has_tcp(port + 1) && has_udp(port + 2) && has_udp(port + 3) {
             return port;
         }
     }
-    panic!("no two free ports in {PORTS:?}");
+    panic!("no {OF_A_NODE} free ports in {PORTS:?}");
 }

@@ -1,19 +1,19 @@
 use std::{collections::VecDeque, time::Duration};
 
-use futures_util::{SinkExt as _, StreamExt as _};
 use serde_json::{Value, json};
 use tokio::{
     net::TcpStream,
     time::{Instant, timeout_at},
 };
 use tokio_tungstenite::{
-    WebSocketStream, client_async,
-    tungstenite::{Error, Message, client::IntoClientRequest as _, handshake::client::Response, http::HeaderValue},
+    client_async,
+    tungstenite::{Error, client::IntoClientRequest as _, handshake::client::Response, http::HeaderValue},
 };
 
-use super::{PATIENCE, Person, number};
-
-pub(crate) type Socket = WebSocketStream<TcpStream>;
+use super::{
+    PATIENCE, Person, number,
+    wire::{Socket, Transport, Wire, of_environment},
+};
 
 /// A WebSocket handshake with this subprotocol; none is asked for when it is empty.
 pub(crate) async fn shake_hands(port: u16, protocol: &str) -> Result<(Socket, Response), Error> {
@@ -34,7 +34,7 @@ async fn shake_hands_over(stream: TcpStream, port: u16, protocol: &str) -> Resul
 
 /// Frames as JSON, written by hand.
 pub(crate) struct RawSession {
-    pub(crate) socket: Socket,
+    pub(crate) wire: Wire,
     /// Events that came while a reply was awaited.
     waiting: VecDeque<Value>,
     replies: VecDeque<Value>,
@@ -49,28 +49,57 @@ impl RawSession {
         Self::try_connect(port).await.unwrap()
     }
 
+    /// Over the transport of this run.
     pub(crate) async fn try_connect(port: u16) -> Result<Self, Error> {
-        Self::over(TcpStream::connect(("127.0.0.1", port)).await?, port).await
+        Self::connect_over(of_environment(), port).await
+    }
+
+    pub(crate) async fn connect_over(transport: Transport, port: u16) -> Result<Self, Error> {
+        Ok(Self::on(Wire::connect(transport, port).await?))
+    }
+
+    /// Over WebSocket, for tests of what it alone has.
+    pub(crate) async fn web_socket(port: u16) -> Self {
+        Self::connect_over(Transport::WebSocket, port).await.unwrap()
     }
 
     /// Shakes hands over a connection that is there.
     pub(crate) async fn over(stream: TcpStream, port: u16) -> Result<Self, Error> {
         let (socket, _) = shake_hands_over(stream, port, "antiphon.v1.json").await?;
-        Ok(Self {
-            socket,
+        Ok(Self::on(Wire::WebSocket(Box::new(socket))))
+    }
+
+    fn on(wire: Wire) -> Self {
+        Self {
+            wire,
             waiting: VecDeque::new(),
             replies: VecDeque::new(),
             next_id: 0,
             welcome: Value::Null,
-        })
+        }
     }
 
     /// Connects and says Hello, which has to be welcomed.
     pub(crate) async fn open(port: u16, person: &Person, cursors: &[(&str, u64)]) -> Self {
-        let mut session = Self::connect(port).await;
-        let answer = session.hello(&person.token, &person.device_id, cursors).await;
+        Self::connect(port).await.greeted(person, cursors).await
+    }
+
+    /// As [`RawSession::open`], over this transport.
+    pub(crate) async fn open_over(transport: Transport, port: u16, person: &Person) -> Self {
+        let session = Self::connect_over(transport, port).await.unwrap();
+        session.greeted(person, &[]).await
+    }
+
+    /// On a new stream of a connection of QUIC; says nothing.
+    pub(crate) async fn on_stream(connection: &quinn::Connection) -> Self {
+        Self::on(Wire::on_stream(connection).await)
+    }
+
+    /// Says Hello, which has to be welcomed.
+    pub(crate) async fn greeted(mut self, person: &Person, cursors: &[(&str, u64)]) -> Self {
+        let answer = self.hello(&person.token, &person.device_id, cursors).await;
         assert!(answer["welcome"].is_object(), "{answer}");
-        session
+        self
     }
 
     /// Says Hello; the whole answering frame.
@@ -90,8 +119,7 @@ impl RawSession {
     pub(crate) async fn ask(&mut self, name: &str, body: &Value) -> String {
         self.next_id += 1;
         let id = self.next_id.to_string();
-        let frame = json!({"id": id, name: body}).to_string();
-        self.socket.send(Message::text(frame)).await.unwrap();
+        self.wire.send(&json!({"id": id, name: body})).await.unwrap();
         id
     }
 
@@ -170,14 +198,7 @@ impl RawSession {
 
     /// The next frame as it comes; None at the deadline or the end.
     pub(crate) async fn read(&mut self, deadline: Instant) -> Option<Value> {
-        loop {
-            match timeout_at(deadline, self.socket.next()).await.ok()?? {
-                Ok(Message::Text(text)) => return Some(serde_json::from_str(&text).expect("a frame of JSON")),
-                Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_)) => {}
-                Ok(Message::Binary(_)) => panic!("a binary message in a session of JSON"),
-                Ok(Message::Close(_)) | Err(_) => return None,
-            }
-        }
+        timeout_at(deadline, self.wire.next()).await.ok()?
     }
 
     async fn event_until(&mut self, name: &str, fits: impl Fn(&Value) -> bool, deadline: Instant) -> Option<Value> {

@@ -3,6 +3,7 @@
 use antiphon_proto::client::{ClientFrame, Cursor, Hello, Resumed, Welcome, client_frame};
 
 use super::{Core, Event, Output, Pending, unavailable};
+use crate::Transport;
 
 impl Core {
     /// The first frame of a new connection.
@@ -36,11 +37,13 @@ impl Core {
     }
 
     /// The server has welcomed the connection.
-    pub fn connected(&mut self, welcome: Welcome, now_ms: u64) {
+    pub fn connected(&mut self, welcome: Welcome, transport: Transport, now_ms: u64) {
         self.is_connected = true;
         self.own_id = welcome.user_id;
-        self.outputs
-            .push_back(Output::Event(Event::Connected { region: welcome.region }));
+        self.outputs.push_back(Output::Event(Event::Connected {
+            region: welcome.region,
+            transport,
+        }));
         for resumed in welcome.resumed {
             self.resumes(resumed, now_ms);
         }

@@ -2,6 +2,8 @@
 
 use antiphon_proto::client::{self, ClientFrame, Error, Fetch, Message, server_frame::Body};
 
+use crate::Transport;
+
 /// What the app is told.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
@@ -9,6 +11,8 @@ pub enum Event {
     Connected {
         /// The region of the edge.
         region: String,
+        /// What it is connected over.
+        transport: Transport,
     },
     /// The session is gone; another is tried.
     Disconnected {

@@ -8,6 +8,7 @@ use antiphon_proto::client::{Message, Page, Welcome};
 use proptest::prelude::*;
 
 use super::*;
+use crate::Transport;
 
 const CONVERSATION: &str = "c";
 
@@ -174,6 +175,7 @@ impl World {
                 resumed: vec![resumed],
                 ..Welcome::default()
             },
+            Transport::Quic,
             self.now_ms,
         );
         self.collect();
@@ -334,7 +336,7 @@ fn a_full_outbox_is_an_error_at_once() {
 #[test]
 fn a_message_taken_twice_under_one_key_is_answered_twice() {
     let mut core = Core::new(CoreOptions::default(), []);
-    core.connected(Welcome::default(), 0);
+    core.connected(Welcome::default(), Transport::Quic, 0);
     let numbers = [(); 2].map(|()| core.send("c".into(), "1".into(), "a".into(), 0).unwrap());
     let mut server = Server::default();
     let mut answered = Vec::new();
@@ -365,6 +367,7 @@ fn what_retention_took_is_said() {
             resumed: vec![resumed],
             ..Welcome::default()
         },
+        Transport::Quic,
         0,
     );
     let events: Vec<_> = std::iter::from_fn(|| core.poll()).collect();
@@ -386,7 +389,7 @@ fn a_conversation_that_was_unavailable_is_caught_up_with_when_it_resumes() {
         unavailable: vec![unavailable],
         ..Welcome::default()
     };
-    core.connected(welcome, 0);
+    core.connected(welcome, Transport::Quic, 0);
     let events: Vec<_> = std::iter::from_fn(|| core.poll()).collect();
     assert!(events.contains(&Output::Event(Event::Unavailable {
         conversation_id: "c".into(),
@@ -416,10 +419,10 @@ fn a_conversation_that_was_unavailable_is_caught_up_with_when_it_resumes() {
 #[test]
 fn an_answer_says_how_often_its_message_was_transmitted() {
     let mut core = Core::new(CoreOptions::default(), []);
-    core.connected(Welcome::default(), 0);
+    core.connected(Welcome::default(), Transport::Quic, 0);
     core.send("c".into(), "1".into(), "a".into(), 0).unwrap();
     core.disconnected("gone".to_owned());
-    core.connected(Welcome::default(), 0);
+    core.connected(Welcome::default(), Transport::Quic, 0);
     let mut server = Server::default();
     // The first frame was lost with its connection.
     let frames: Vec<_> = std::iter::from_fn(|| core.poll())

@@ -1,5 +1,6 @@
 use std::{
-    sync::{Arc, atomic::AtomicU64},
+    io,
+    sync::{Arc, OnceLock, atomic::AtomicU64},
     time::Duration,
 };
 
@@ -20,6 +21,7 @@ use crate::{
     presence::Presence,
     rest, serve,
     shared::{Newcomers, Shared},
+    transport::{Certificates, QuicSockets, Udp},
 };
 
 /// Pages of history that are read at once to bring sessions up.
@@ -58,6 +60,7 @@ impl Gateway {
             limits: Limits::new(&options),
             admitted: Connections::new(options.connections_max, options.connections_per_address_max),
             newcomers: Newcomers::default(),
+            udp: OnceLock::new(),
             catch_ups: Semaphore::new(CATCH_UPS_AT_ONCE),
             connections: TaskTracker::new(),
             stop_accepting: CancellationToken::new(),
@@ -96,6 +99,38 @@ impl Gateway {
         }
     }
 
+    /// Takes connections of devices over QUIC and WebTransport too, until [`Gateway::drain`] is called. A device that talked to an edge
+    /// which was killed hears of it from the one in its place, if that has the same `reset_key`; it is a secret. Call it once.
+    ///
+    /// # Errors
+    /// When the sockets cannot be used, or it was called before.
+    pub fn listen_quic(
+        &self,
+        sockets: QuicSockets,
+        certificates: Certificates,
+        reset_key: &[u8; 32],
+    ) -> io::Result<()> {
+        let shared = &self.shared;
+        let udp = Udp::open(sockets, certificates.clone(), reset_key, &shared.options.session)?;
+        if shared.udp.set(udp).is_err() {
+            return Err(io::Error::other("this edge listens on UDP already"));
+        }
+        let stop = shared.stop.clone();
+        shared.tasks.spawn(async move {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = certificates.look_after() => {}
+            }
+        });
+        let accepting = shared.clone();
+        shared.tasks.spawn(async move {
+            if let Some(udp) = accepting.udp.get() {
+                udp.accept(&accepting).await;
+            }
+        });
+        Ok(())
+    }
+
     /// Takes no more connections, tells each session when to come back, lets requests in flight finish, closes every
     /// connection and ends the edge's tasks; all of it within `deadline`. True when every connection ended by itself.
     pub async fn drain(&self, deadline: Duration) -> bool {
@@ -114,6 +149,9 @@ impl Gateway {
             }
         })
         .await;
+        if let Some(udp) = shared.udp.get() {
+            udp.close().await;
+        }
         shared.stop.cancel();
         shared.tasks.close();
         let _ = tokio::time::timeout_at(

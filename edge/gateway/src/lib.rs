@@ -1,4 +1,4 @@
-//! The edge: REST, WebSocket, and the fan-out of the feed to the sessions that are connected here.
+//! The edge: REST, sessions over WebSocket, WebTransport and QUIC, and the fan-out of the feed to the sessions that are connected here.
 //!
 //! It keeps nothing that must last. What a device is told is in the services; a session that breaks off is resumed anywhere by the
 //! seqs that its device holds.
@@ -12,6 +12,7 @@
 
 mod auth;
 mod calls;
+mod connection;
 mod gateway;
 mod hub;
 mod limits;
@@ -22,8 +23,9 @@ mod problem;
 mod rest;
 mod serve;
 mod shared;
-mod ws;
+mod transport;
 
 pub use gateway::Gateway;
 pub use options::{DevicePolicy, GatewayOptions, Rate};
 pub use problem::Problem;
+pub use transport::{CertificateError, Certificates, QUIC_PROTOCOL, QuicSockets};

@@ -37,6 +37,12 @@ pub struct GatewayOptions {
     pub resume_push_max: u64,
     /// Proxies in front of this edge that are trusted to append to `X-Forwarded-For`; 0: the header is ignored.
     pub trusted_proxies: usize,
+    /// Handshakes of QUIC under way above which an address has to show first that it can be reached; above twice as many none begins.
+    pub quic_retry_above: usize,
+    /// Where devices are told to find QUIC, `quic://HOST:PORT`; empty: at the host that they ask and the port of the socket.
+    pub quic_url: String,
+    /// Where devices are told to find WebTransport, `https://HOST:PORT/v1/connect`; empty: as for QUIC.
+    pub web_transport_url: String,
     /// New connections of one address.
     pub handshake_rate: Rate,
     /// REST requests of one address.
@@ -74,6 +80,9 @@ impl Default for GatewayOptions {
             conversations_max: 5_000,
             resume_push_max: 500,
             trusted_proxies: 0,
+            quic_retry_above: 256,
+            quic_url: String::new(),
+            web_transport_url: String::new(),
             handshake_rate: Rate::new(2_000, 20_000),
             address_rate: Rate::new(20_000, 40_000),
             credential_rate: Rate::new(50, 500),

@@ -1,5 +1,5 @@
 use std::sync::{
-    Arc,
+    Arc, OnceLock,
     atomic::{AtomicU64, Ordering},
 };
 
@@ -18,6 +18,7 @@ use crate::{
     hub::{Hub, SessionHandle},
     limits::{Connections, Limits},
     presence::Presence,
+    transport::Udp,
 };
 
 /// What every part of an edge has at hand.
@@ -32,8 +33,10 @@ pub(crate) struct Shared {
     pub(crate) presence: Presence,
     pub(crate) admitted: Connections,
     pub(crate) newcomers: Newcomers,
+    /// Set once it listens there too.
+    pub(crate) udp: OnceLock<Udp>,
     pub(crate) catch_ups: Semaphore,
-    /// Every connection, HTTP or WebSocket; each ends by itself or by the drain.
+    /// Every connection, HTTP or of a session; each ends by itself or by the drain.
     pub(crate) connections: TaskTracker,
     pub(crate) stop_accepting: CancellationToken,
     /// Tasks that live as long as the edge.

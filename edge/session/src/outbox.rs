@@ -4,7 +4,7 @@ use antiphon_proto::client::{Lagged, ServerFrame, server_frame::Body};
 use antiphon_types::{ConversationId, Seq};
 use bytes::Bytes;
 
-use crate::{Codec, SessionOptions};
+use crate::{Codec, Output, SessionOptions};
 
 /// Something to be pushed, encoded already in the session's codec, so that many sessions share the bytes.
 #[derive(Debug, Clone)]
@@ -25,8 +25,10 @@ pub enum Push {
         /// The last of them.
         tail_seq: Seq,
     },
-    /// A state that the next one replaces or a list shows (receipt, typing, presence): dropped when there is no room.
+    /// A state that the next one replaces or a list shows (receipt, presence): dropped when there is no room.
     Signal(Bytes),
+    /// What is worth nothing a moment later (somebody types): as a signal, and the transport may lose it or let it overtake.
+    Fleeting(Bytes),
     /// What the device has to know (a membership changed): kept beyond the bound that messages have.
     Notice(Bytes),
 }
@@ -49,7 +51,14 @@ pub(crate) struct Outbox {
 #[derive(Debug)]
 struct Queued {
     frame: Bytes,
-    is_push: bool,
+    kind: Kind,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Reply,
+    Push,
+    Fleeting,
 }
 
 impl Outbox {
@@ -59,14 +68,20 @@ impl Outbox {
             return Err(Overrun);
         }
         self.reply_frames += 1;
-        self.frames.push_back(Queued { frame, is_push: false });
+        self.frames.push_back(Queued {
+            frame,
+            kind: Kind::Reply,
+        });
         Ok(())
     }
 
     /// Queues the reply that every other frame comes after.
     pub(crate) fn welcome(&mut self, frame: Bytes) {
         self.reply_frames += 1;
-        self.frames.push_front(Queued { frame, is_push: false });
+        self.frames.push_front(Queued {
+            frame,
+            kind: Kind::Reply,
+        });
     }
 
     pub(crate) fn push(&mut self, push: Push, options: &SessionOptions) -> Result<(), Overrun> {
@@ -78,7 +93,7 @@ impl Outbox {
             } => {
                 // Behind a dropped message nothing of its conversation is pushed before `lagged` has said so.
                 if !self.lagged.contains_key(&conversation_id) && self.has_room(frame.len(), options) {
-                    self.queue(frame);
+                    self.queue(frame, Kind::Push);
                     return Ok(());
                 }
                 self.mark(conversation_id, seq, options)
@@ -89,7 +104,13 @@ impl Outbox {
             } => self.mark(conversation_id, tail_seq, options),
             Push::Signal(frame) => {
                 if self.has_room(frame.len(), options) {
-                    self.queue(frame);
+                    self.queue(frame, Kind::Push);
+                }
+                Ok(())
+            }
+            Push::Fleeting(frame) => {
+                if self.has_room(frame.len(), options) {
+                    self.queue(frame, Kind::Fleeting);
                 }
                 Ok(())
             }
@@ -97,14 +118,14 @@ impl Outbox {
                 if self.push_frames >= options.push_frames_max.saturating_mul(2) {
                     return Err(Overrun);
                 }
-                self.queue(frame);
+                self.queue(frame, Kind::Push);
                 Ok(())
             }
         }
     }
 
     /// The next frame to write.
-    pub(crate) fn pop(&mut self, codec: Codec, options: &SessionOptions) -> Option<Bytes> {
+    pub(crate) fn pop(&mut self, codec: Codec, options: &SessionOptions) -> Option<Output> {
         if !self.lagged.is_empty() {
             self.tell_lagged(codec, options);
         }
@@ -115,18 +136,21 @@ impl Outbox {
             }
             return None;
         };
-        if queued.is_push {
-            self.push_frames -= 1;
-            self.push_bytes -= queued.frame.len();
-        } else {
+        if queued.kind == Kind::Reply {
             self.reply_frames -= 1;
+            return Some(Output::Frame(queued.frame));
         }
-        Some(queued.frame)
+        self.push_frames -= 1;
+        self.push_bytes -= queued.frame.len();
+        Some(match queued.kind {
+            Kind::Fleeting => Output::Fleeting(queued.frame),
+            Kind::Reply | Kind::Push => Output::Frame(queued.frame),
+        })
     }
 
     /// Drops every push that waits; replies stay.
     pub(crate) fn drop_pushes(&mut self) {
-        self.frames.retain(|queued| !queued.is_push);
+        self.frames.retain(|queued| queued.kind == Kind::Reply);
         (self.push_frames, self.push_bytes) = (0, 0);
         self.lagged.clear();
     }
@@ -167,10 +191,11 @@ impl Outbox {
                 conversation_id: conversation_id.to_string(),
                 tail_seq,
             };
-            self.queue(codec.encode(&ServerFrame {
+            let frame = codec.encode(&ServerFrame {
                 id: String::new(),
                 body: Some(Body::Lagged(lagged)),
-            }));
+            });
+            self.queue(frame, Kind::Push);
         }
     }
 
@@ -187,9 +212,9 @@ impl Outbox {
         self.push_frames < options.push_frames_max && self.push_bytes.saturating_add(bytes) <= options.push_bytes_max
     }
 
-    fn queue(&mut self, frame: Bytes) {
+    fn queue(&mut self, frame: Bytes, kind: Kind) {
         self.push_frames += 1;
         self.push_bytes += frame.len();
-        self.frames.push_back(Queued { frame, is_push: true });
+        self.frames.push_back(Queued { frame, kind });
     }
 }

@@ -9,6 +9,8 @@ use crate::{Request, Send};
 pub enum Output {
     /// Write this frame; text or binary is the codec's.
     Frame(Bytes),
+    /// Write this frame too, where the transport can as a datagram: it may be lost or overtake.
+    Fleeting(Bytes),
     /// Check the token and make the session known, then call [`crate::Session::accept`] or [`crate::Session::refuse`].
     Hello(Ticket, Box<HelloRequest>),
     /// Check the token, then call [`crate::Session::reauthenticated`] or [`crate::Session::reply`] with a refusal.

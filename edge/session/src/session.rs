@@ -1,6 +1,6 @@
 use std::{collections::BTreeMap, sync::Arc};
 
-use antiphon_proto::client::{self, Goaway, Limits, ServerFrame, Welcome, server_frame::Body};
+use antiphon_proto::client::{self, Goaway, Limits, ServerFrame, Welcome, client_frame, server_frame::Body};
 use antiphon_types::{ConversationId, ErrorCode, Seq, TimestampMs};
 
 use crate::{
@@ -98,6 +98,32 @@ impl Session {
                 }
             }
             Err(fault) => self.handle_fault(&fault),
+        }
+    }
+
+    /// Takes a datagram: that somebody types, without an id, as nothing answers it. A datagram may be lost, come twice and overtake, so
+    /// whatever else comes that way is dropped.
+    pub fn handle_datagram(&mut self, bytes: &[u8], now_ms: TimestampMs) {
+        let incoming = match self.codec {
+            Codec::Binary => Incoming::Binary(bytes),
+            Codec::Json => match std::str::from_utf8(bytes) {
+                Ok(text) => Incoming::Text(text),
+                Err(_) => return,
+            },
+        };
+        let Ok(frame) = self.codec.decode(incoming, self.options.frame_bytes_max) else {
+            return;
+        };
+        if let (
+            State::Live {
+                told_expired: false, ..
+            },
+            Some(body @ client_frame::Body::Typing(_)),
+            "",
+        ) = (self.state, frame.body, frame.id.as_str())
+        {
+            self.heard_at_ms = now_ms;
+            self.handle_body(String::new(), body, now_ms);
         }
     }
 
@@ -297,9 +323,9 @@ impl Session {
         }
         // Welcome is the first frame of a session: until then only the refusal of Hello is written.
         if self.state != State::Authenticating
-            && let Some(frame) = self.outbox.pop(self.codec, &self.options)
+            && let Some(output) = self.outbox.pop(self.codec, &self.options)
         {
-            return Some(Output::Frame(frame));
+            return Some(output);
         }
         match self.state {
             State::Draining { reason, .. } if self.in_flight == 0 => self.finish(reason),

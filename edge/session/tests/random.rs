@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use antiphon_proto::client::{Ack, Fetch, Hello, Ping, Read, Reauth, Send, Sync};
+use antiphon_proto::client::{Ack, Fetch, Hello, Ping, Read, Reauth, Send, Sync, Typing};
 use antiphon_proto::client::{ClientFrame, Ok as OkBody, ServerFrame, client_frame, server_frame::Body};
 use antiphon_session::{
     Accepted, CloseReason, Codec, Incoming, Output, Push, Refusal, Session, SessionOptions, Ticket,
@@ -17,6 +17,7 @@ enum Step {
     Bytes(Vec<u8>),
     Text(String),
     Frame(ClientFrame),
+    Datagram(Vec<u8>),
     Elapse(u64),
     Accept,
     Refuse,
@@ -24,6 +25,7 @@ enum Step {
     Push(u8, u64, usize),
     Lagged(u8, u64),
     Signal(usize),
+    Fleeting(usize),
     Notice(usize),
     GoAway,
     Poll(usize),
@@ -78,9 +80,26 @@ fn body() -> impl Strategy<Value = client_frame::Body> {
     ]
 }
 
+/// Anything, and what may come that way, in one codec or the other.
+fn datagram() -> impl Strategy<Value = Vec<u8>> {
+    let typing = client_frame::Body::Typing(Typing {
+        conversation_id: conversation(1).to_string(),
+    });
+    let frame = prop_oneof![body(), Just(typing)].prop_map(|body| ClientFrame {
+        id: String::new(),
+        body: Some(body),
+    });
+    prop_oneof![
+        vec(any::<u8>(), 0..40),
+        frame.clone().prop_map(|frame| frame.encode_to_vec()),
+        frame.prop_map(|frame| serde_json::to_vec(&frame).unwrap_or_default()),
+    ]
+}
+
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         1 => vec(any::<u8>(), 0..40).prop_map(Step::Bytes),
+        1 => datagram().prop_map(Step::Datagram),
         1 => ".{0,40}".prop_map(Step::Text),
         8 => ("[0-9]{0,2}", proptest::option::weighted(0.95, body())).prop_map(|(id, body)| Step::Frame(ClientFrame { id, body })),
         2 => (0_u64..5_000).prop_map(Step::Elapse),
@@ -90,6 +109,7 @@ fn step() -> impl Strategy<Value = Step> {
         6 => (0_u8..12, any::<u64>(), 0_usize..200).prop_map(|(number, seq, bytes)| Step::Push(number, seq, bytes)),
         1 => (0_u8..12, any::<u64>()).prop_map(|(number, seq)| Step::Lagged(number, seq)),
         1 => (0_usize..200).prop_map(Step::Signal),
+        1 => (0_usize..200).prop_map(Step::Fleeting),
         1 => (0_usize..200).prop_map(Step::Notice),
         1 => Just(Step::GoAway),
         4 => (0_usize..8).prop_map(Step::Poll),
@@ -113,7 +133,7 @@ impl Shell {
         };
         assert_eq!(self.closed, None, "{output:?} after the close");
         match output {
-            Output::Frame(frame) => {
+            Output::Frame(frame) | Output::Fleeting(frame) => {
                 // Pushes of this test are no frames; replies are, and carry an id.
                 let frame = match codec {
                     Codec::Binary => ServerFrame::decode(frame).ok(),
@@ -160,6 +180,7 @@ proptest! {
         for step in opening.into_iter().chain(steps) {
             match step {
                 Step::Bytes(bytes) => session.handle_frame(Incoming::Binary(&bytes), now_ms),
+                Step::Datagram(bytes) => session.handle_datagram(&bytes, now_ms),
                 Step::Text(text) => session.handle_frame(Incoming::Text(&text), now_ms),
                 Step::Frame(frame) if json => {
                     session.handle_frame(Incoming::Text(&serde_json::to_string(&frame).unwrap()), now_ms);
@@ -195,6 +216,7 @@ proptest! {
                 }),
                 Step::Lagged(number, seq) => session.push(Push::Lagged { conversation_id: conversation(number), tail_seq: seq }),
                 Step::Signal(bytes) => session.push(Push::Signal(Bytes::from(vec![0xff; bytes]))),
+                Step::Fleeting(bytes) => session.push(Push::Fleeting(Bytes::from(vec![0xff; bytes]))),
                 Step::Notice(bytes) => session.push(Push::Notice(Bytes::from(vec![0xff; bytes]))),
                 Step::GoAway => session.go_away(CloseReason::Draining, now_ms),
                 Step::Poll(times) => for _ in 0..times {

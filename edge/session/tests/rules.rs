@@ -65,7 +65,7 @@ fn drain(session: &mut Session) -> (Vec<ServerFrame>, Option<CloseReason>) {
     let (mut frames, mut closed) = (Vec::new(), None);
     while let Some(output) = session.poll_output() {
         match output {
-            Output::Frame(frame) => frames.push(serde_json::from_slice(&frame).unwrap()),
+            Output::Frame(frame) | Output::Fleeting(frame) => frames.push(serde_json::from_slice(&frame).unwrap()),
             Output::Close(reason) => closed = Some(reason),
             other @ (Output::Hello(..) | Output::Reauth { .. } | Output::Send { .. } | Output::Request { .. }) => {
                 panic!("{other:?}")
@@ -101,6 +101,48 @@ fn typing(session: &mut Session, id: &str) -> Option<Ticket> {
         }
         other => panic!("{other:?}"),
     }
+}
+
+#[test]
+fn that_somebody_types_may_come_as_a_datagram_and_nothing_else_may() {
+    let typing = |id: &str| format!(r#"{{"id":"{id}","typing":{{"conversationId":"{}"}}}}"#, conversation(1));
+    let mut early = new(options());
+    early.handle_datagram(typing("").as_bytes(), 0);
+    assert!(early.poll_output().is_none(), "before Hello");
+
+    let mut session = live(options());
+    let send = format!(
+        r#"{{"send":{{"conversationId":"{}","clientMsgId":"m","text":"no"}}}}"#,
+        conversation(1)
+    );
+    for bytes in [
+        send.as_bytes(),
+        typing("1").as_bytes(),
+        HELLO.as_bytes(),
+        b"{",
+        &[0xff],
+        b"",
+    ] {
+        session.handle_datagram(bytes, 0);
+        assert!(session.poll_output().is_none(), "{bytes:?}");
+    }
+    session.handle_datagram(typing("").as_bytes(), 0);
+    let Some(Output::Request { ticket, request }) = session.poll_output() else {
+        panic!("it was dropped")
+    };
+    assert!(matches!(request, Request::Typing { .. }));
+    session.reply(ticket, Ok(Body::Ok(OkBody {})));
+    assert!(session.poll_output().is_none(), "nobody waits for an answer");
+}
+
+#[test]
+fn what_is_fleeting_is_told_from_what_must_not_be_lost() {
+    let mut session = live(options());
+    session.push(Push::Fleeting(Bytes::from_static(b"{}")));
+    session.push(Push::Signal(Bytes::from_static(b"{}")));
+    assert!(matches!(session.poll_output(), Some(Output::Fleeting(_))));
+    assert!(matches!(session.poll_output(), Some(Output::Frame(_))));
+    assert!(session.is_drained());
 }
 
 fn message(number: u64, seq: u64) -> Push {

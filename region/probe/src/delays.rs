@@ -100,6 +100,7 @@ mod tests {
                 user_id: String::new(),
             },
             conversations: Vec::new(),
+            transport: None,
         }
     }
 

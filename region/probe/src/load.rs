@@ -1,6 +1,6 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use antiphon_client::AccountError;
+use antiphon_client::{AccountError, Transport};
 use tokio::{
     task::JoinSet,
     time::{sleep, timeout},
@@ -29,6 +29,8 @@ pub struct LoadOptions {
     pub rate_per_s: f64,
     /// Groups that are created, and so homed, in each region. Each has a member in every region.
     pub groups_per_edge: usize,
+    /// The only transport to use; none: whichever gets through first.
+    pub transport: Option<Transport>,
     /// How long users and groups are tried to be made.
     pub setup_patience: Duration,
     /// How long the last answers are waited for when sending has ended.
@@ -44,6 +46,7 @@ impl LoadOptions {
             away: Vec::new(),
             rate_per_s: 2.0,
             groups_per_edge: 2,
+            transport: None,
             setup_patience: Duration::from_secs(30),
             answer_patience: Duration::from_secs(60),
         }

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use antiphon_client::{Client, ClientOptions, Event as FromServer, SendError, Sending, Sent, Tokens};
+use antiphon_client::{Client, ClientOptions, Event as FromServer, SendError, Sending, Sent, Tokens, Transport};
 use tokio::{
     sync::mpsc,
     task::JoinSet,
@@ -23,6 +23,8 @@ pub(crate) struct Seat {
     pub(crate) password: String,
     pub(crate) tokens: Tokens,
     pub(crate) conversations: Vec<String>,
+    /// The only transport to use; none: whichever gets through first.
+    pub(crate) transport: Option<Transport>,
 }
 
 /// A seat that is taken. `session` is its number in the history: the SDK promises one gapless order across reconnects, so
@@ -43,6 +45,9 @@ pub(crate) struct Member {
 const IN_FLIGHT: usize = 16;
 /// The longest pause before a lost connection is tried again: a drill measures regions, not the patience of a phone.
 const RECONNECT_MS_MAX: u64 = 1_000;
+/// Over UDP nothing but silence tells of an edge that is gone; it is looked for as soon as TCP would tell.
+const KEEP_ALIVE: Duration = Duration::from_secs(1);
+const SILENCE_MAX: Duration = Duration::from_secs(3);
 /// How long the last frames of a session are waited for.
 const LAST_EVENTS: Duration = Duration::from_secs(1);
 
@@ -51,6 +56,8 @@ impl Member {
         let mut options = ClientOptions::new(&seat.edge, "probe");
         options.core.in_flight_per_conversation_max = IN_FLIGHT;
         options.reconnect_max_ms = RECONNECT_MS_MAX;
+        options.transport = seat.transport;
+        (options.keep_alive, options.silence_max) = (KEEP_ALIVE, SILENCE_MAX);
         options.cursors = seat.conversations.iter().map(|id| (id.clone(), 0)).collect();
         for conversation in &seat.conversations {
             recorder.note(Event::Resume {

@@ -20,7 +20,7 @@ pub(crate) async fn seats(options: &LoadOptions) -> Result<Vec<Seat>, ProbeError
     for _ in 0..options.groups_per_edge.max(1) {
         let mut column = Vec::new();
         for edge in &options.edges {
-            column.push(register(edge, options.setup_patience).await?);
+            column.push(register(edge, options).await?);
         }
         let members: Vec<String> = column.iter().map(|seat| seat.tokens.user_id.clone()).collect();
         let mut groups = Vec::new();
@@ -43,7 +43,8 @@ pub(crate) async fn seats(options: &LoadOptions) -> Result<Vec<Seat>, ProbeError
     Ok(seats)
 }
 
-async fn register(edge: &str, patience: Duration) -> Result<Seat, ProbeError> {
+async fn register(edge: &str, options: &LoadOptions) -> Result<Seat, ProbeError> {
+    let patience = options.setup_patience;
     let account = Account::new(edge);
     let username = format!("probe-{:016x}", rand::random::<u64>());
     let password = format!("{:032x}", rand::random::<u128>());
@@ -63,6 +64,7 @@ async fn register(edge: &str, patience: Duration) -> Result<Seat, ProbeError> {
         password,
         tokens,
         conversations: Vec::new(),
+        transport: options.transport,
     })
 }
 

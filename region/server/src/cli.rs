@@ -8,6 +8,7 @@ use std::{
     path::{self, PathBuf},
 };
 
+use antiphon_client::Transport;
 use anyhow::{Context as _, Result};
 use clap::{Args, Parser, Subcommand};
 
@@ -37,6 +38,31 @@ struct CommonArgs {
     /// Set one setting, over file and environment; may be repeated
     #[arg(long, global = true, value_name = "SECTION.KEY=VALUE")]
     set: Vec<String>,
+}
+
+/// What a client connects over.
+#[derive(Debug, Clone, Copy, Default, clap::ValueEnum)]
+pub(crate) enum TransportName {
+    /// Whichever gets through first
+    #[default]
+    Auto,
+    /// WebSocket
+    Ws,
+    /// WebTransport
+    Wt,
+    /// QUIC
+    Quic,
+}
+
+impl From<TransportName> for Option<Transport> {
+    fn from(name: TransportName) -> Self {
+        match name {
+            TransportName::Auto => None,
+            TransportName::Ws => Some(Transport::WebSocket),
+            TransportName::Wt => Some(Transport::WebTransport),
+            TransportName::Quic => Some(Transport::Quic),
+        }
+    }
 }
 
 #[derive(Debug, Subcommand)]

@@ -10,6 +10,7 @@ mod ctl;
 mod deployment;
 #[cfg(test)]
 mod docs_tests;
+mod edge;
 mod metrics;
 mod probe;
 mod regions;

@@ -15,7 +15,7 @@ use tokio::time::sleep;
 
 use self::paths::PathDelay;
 use crate::{
-    cli::print,
+    cli::{TransportName, print},
     shutdown::Shutdown,
     world::{Control, WorldView},
 };
@@ -43,6 +43,9 @@ pub(crate) struct ProbeArgs {
     /// Groups that each region creates; each has a member in every region
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=100))]
     groups: u16,
+    /// What to connect over: whichever gets through first, or this one alone
+    #[arg(long, value_enum, value_name = "NAME", default_value_t)]
+    transport: TransportName,
     /// Print one line of JSON, for scripts
     #[arg(long)]
     json: bool,
@@ -67,6 +70,7 @@ pub(crate) async fn run(args: ProbeArgs) -> Result<()> {
         away: args.away,
         rate_per_s: args.rate,
         groups_per_edge: usize::from(args.groups),
+        transport: args.transport.into(),
         ..LoadOptions::new(edges)
     };
     let load = Load::start(options).await?;

@@ -2,8 +2,8 @@
 
 use std::{
     env, fs,
-    io::{self, Write as _},
-    net::{IpAddr, SocketAddr},
+    io::Write as _,
+    net::SocketAddr,
     path::{Path, PathBuf},
     pin::pin,
     process,
@@ -11,13 +11,14 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
-use tokio::{net::TcpListener, time};
+use tokio::time;
 
 use crate::{
     admin::{Admin, Readiness},
     cli::print,
     config::Config,
     deployment::Membership,
+    edge::{self, Edge},
     shutdown::Shutdown,
     telemetry::Telemetry,
     wiring::Node,
@@ -32,9 +33,9 @@ const ENDS: &str = "the node ends, to be started again";
 pub(crate) async fn run(config: Config, shutdown: Shutdown, membership: Option<Membership>) -> Result<()> {
     let telemetry = Telemetry::start(&config)?;
     let folder = Folder::take(&config.node.data, &config.node.folder_name())?;
-    let edge = listen(config.node.host, config.node.base_port).await?;
-    let admin = listen(config.node.admin_host, config.node.base_port.saturating_add(1)).await?;
-    let (edge_address, admin_address) = (edge.local_addr()?, admin.local_addr()?);
+    let edge = Edge::listen(&config, &folder.path).await?;
+    let admin = edge::listen(config.node.admin_host, config.node.base_port.saturating_add(1)).await?;
+    let (edge_address, admin_address) = (edge.tcp.local_addr()?, admin.local_addr()?);
 
     let readiness = Readiness::default();
     let admin = Admin::start(admin, readiness.clone(), telemetry.metrics().clone());
@@ -107,19 +108,6 @@ impl Folder {
     }
 }
 
-async fn listen(host: IpAddr, port: u16) -> Result<TcpListener> {
-    let address = SocketAddr::new(host, port);
-    match TcpListener::bind(address).await {
-        Ok(listener) => Ok(listener),
-        Err(error) if error.kind() == io::ErrorKind::AddrInUse => bail!(
-            "port {} of {} is in use: is another antiphon running? Choose other ports with --base-port",
-            address.port(),
-            address.ip()
-        ),
-        Err(error) => Err(error).with_context(|| format!("cannot listen on {address}")),
-    }
-}
-
 /// Says each second what takes so long.
 async fn said_when_slow<T>(what: &str, work: impl Future<Output = T>) -> T {
     let mut work = pin!(work);
@@ -186,18 +174,6 @@ mod tests {
         })
         .unwrap()
         .config
-    }
-
-    #[tokio::test]
-    async fn a_port_in_use_is_named_on_one_line() {
-        let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = taken.local_addr().unwrap();
-        let port = address.port();
-        let error = format!("{:#}", listen(address.ip(), port).await.unwrap_err());
-        assert!(
-            error.contains(&format!("port {port} of 127.0.0.1 is in use")) && !error.contains('\n'),
-            "{error}"
-        );
     }
 
     #[test]

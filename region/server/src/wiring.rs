@@ -16,7 +16,7 @@ use antiphon_slot::{CommitObserver, Hooks, Lease, SlotOptions, Slots, protocol::
 use antiphon_types::{Clock, Slot};
 use anyhow::{Context as _, Result};
 use rand::random;
-use tokio::{net::TcpListener, task::JoinHandle, time};
+use tokio::{task::JoinHandle, time};
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
@@ -24,6 +24,7 @@ use crate::{
     admin::Readiness,
     config::Config,
     deployment::Membership,
+    edge::Edge,
     regions::{Opened, RegionsRunning},
     stamp::{self, Opener},
     store,
@@ -48,14 +49,14 @@ pub(crate) struct Node {
 }
 
 impl Node {
-    /// Opens the store in `folder`, starts every part and takes connections on `edge`.
+    /// Opens the store in `folder`, starts every part and takes connections at `edge`.
     ///
     /// # Errors
     /// What could not be started.
     pub(crate) async fn start(
         config: &Config,
         (folder, membership): (&Path, Option<Membership>),
-        edge: TcpListener,
+        edge: Edge,
         readiness: &Readiness,
     ) -> Result<Self> {
         let region = &config.node.region;
@@ -155,8 +156,13 @@ impl Node {
         let gateway = Gateway::new(route, verifier, clock, config.into());
         let connections = tokio::spawn({
             let gateway = gateway.clone();
-            async move { gateway.serve(edge, future::pending()).await }
+            async move { gateway.serve(edge.tcp, future::pending()).await }
         });
+        if let Some(udp) = edge.udp {
+            gateway
+                .listen_quic(udp.sockets, udp.certificates, &udp.reset_key)
+                .context("QUIC and WebTransport")?;
+        }
         readiness.gateway_listens();
         Ok(Self {
             kv,

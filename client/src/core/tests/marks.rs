@@ -14,7 +14,7 @@ fn connected() -> Core {
 }
 
 fn connect(core: &mut Core, now_ms: u64) {
-    core.connected(Welcome::default(), now_ms);
+    core.connected(Welcome::default(), Transport::Quic, now_ms);
 }
 
 fn outputs(core: &mut Core) -> Vec<Output> {

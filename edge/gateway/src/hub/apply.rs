@@ -179,7 +179,7 @@ fn apply_signal(entry: &EntryCell, frame: Bytes) {
     };
     entry.lock().signal(|handle| {
         if typist.is_none() || handle.owner().map(|owner| owner.user_id) != typist {
-            handle.push_frame(&frame, Push::Signal);
+            handle.push_frame(&frame, if typist.is_none() { Push::Signal } else { Push::Fleeting });
         }
     });
 }

@@ -134,11 +134,6 @@ impl SessionHandle {
             frame,
         });
     }
-
-    pub(crate) const fn codec(&self) -> Codec {
-        self.codec
-    }
-
     /// Whose session it is, once Hello was accepted.
     pub(crate) fn owner(&self) -> Option<&Owner> {
         self.owner.get().map(AsRef::as_ref)

@@ -18,7 +18,7 @@ use super::{accounts, conversations, members, messages, presence, tokens, users}
 use crate::{Gateway, GatewayOptions, Problem, Rate};
 
 /// Everything that the public face names, and what was added to it.
-const SERVED: [(&str, &str); 19] = [
+const SERVED: [(&str, &str); 20] = [
     ("post", "/v1/accounts"),
     ("post", "/v1/tokens"),
     ("delete", "/v1/tokens"),
@@ -36,6 +36,7 @@ const SERVED: [(&str, &str); 19] = [
     ("get", "/v1/conversations/{id}/messages"),
     ("put", "/v1/conversations/{id}/read"),
     ("get", "/v1/presence"),
+    ("get", "/v1/transports"),
     ("get", "/v1/connect"),
     ("get", "/v1/openapi.json"),
 ];
@@ -117,6 +118,25 @@ async fn the_document_is_served_as_it_is_made() {
 }
 
 #[tokio::test]
+async fn a_page_of_another_origin_may_ask_with_a_token_of_its_own() {
+    let gateway = gateway(GatewayOptions::default());
+    let preflight = Request::builder()
+        .method("OPTIONS")
+        .uri("/v1/conversations")
+        .header("origin", "https://app.example")
+        .header("access-control-request-method", "POST")
+        .header("access-control-request-headers", "authorization,content-type");
+    let answer = ask(&gateway.router(), preflight.body("".into()).unwrap()).await;
+    assert_eq!(answer.status(), StatusCode::OK);
+    assert_eq!(answer.headers()["access-control-allow-origin"], "*");
+    assert_eq!(
+        answer.headers()["access-control-allow-headers"],
+        "authorization,content-type"
+    );
+    assert!(!answer.headers().contains_key("access-control-allow-credentials"));
+}
+
+#[tokio::test]
 async fn whatever_needs_a_token_says_so_and_refuses_without_one() {
     let gateway = gateway(GatewayOptions::default());
     let document: Value = serde_json::from_str(&gateway.openapi()).unwrap();
@@ -129,6 +149,7 @@ async fn whatever_needs_a_token_says_so_and_refuses_without_one() {
             "/.well-known/jwks.json",
             "/v1/openapi.json",
             "/v1/connect",
+            "/v1/transports",
         ];
         assert_eq!(secured, !is_open.contains(&path.as_str()), "{method} {path}");
         if secured {

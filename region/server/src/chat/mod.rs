@@ -10,6 +10,7 @@ use anyhow::Result;
 use clap::Args;
 
 use self::{screen::Screen, talk::Talk};
+use crate::cli::TransportName;
 
 /// What `antiphon chat` takes.
 #[derive(Debug, Args)]
@@ -33,6 +34,9 @@ pub(crate) struct ChatArgs {
     /// The members of the group, divided by commas
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     members: Vec<String>,
+    /// What to connect over: whichever gets through first, or this one alone
+    #[arg(long, value_enum, value_name = "NAME", default_value_t)]
+    transport: TransportName,
     /// The name of this installation [default: one is made and kept in your configuration folder]
     #[arg(long, value_name = "ID")]
     device: Option<String>,
@@ -55,5 +59,5 @@ pub(crate) async fn run(args: ChatArgs) -> Result<()> {
     let Some(conversation) = session.pick(&args, &mut screen).await? else {
         return Ok(());
     };
-    Talk::start(session, conversation, screen).await
+    Talk::start(session, conversation, args.transport.into(), screen).await
 }

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use antiphon_client::{Client, ClientOptions, Event, OutboxFull, Sending, Tokens};
+use antiphon_client::{Client, ClientOptions, Event, OutboxFull, Sending, Tokens, Transport};
 use antiphon_proto::client::{ConversationEvent, Fetch, Message, Receipt};
 use anyhow::{Result, bail};
 use tokio::{
@@ -50,8 +50,16 @@ pub(crate) struct Talk {
 
 impl Talk {
     /// Talks until the user leaves or the log-in ends.
-    pub(crate) async fn start(session: Session, picked: Picked, screen: Screen) -> Result<()> {
-        let options = ClientOptions::new(session.account.server(), &session.device_id);
+    pub(crate) async fn start(
+        session: Session,
+        picked: Picked,
+        transport: Option<Transport>,
+        screen: Screen,
+    ) -> Result<()> {
+        let options = ClientOptions {
+            transport,
+            ..ClientOptions::new(session.account.server(), &session.device_id)
+        };
         let (client, events, driver) = Client::start(options, session.tokens.clone());
         let own_id = session.tokens.user_id.clone();
         let mut talk = Self {
@@ -195,7 +203,9 @@ impl Talk {
                 }
             }
             Event::Conversation(change) => self.membership(change).await,
-            Event::Connected { region } => self.screen.note(&format!("connected to {region}")),
+            Event::Connected { region, transport } => {
+                self.screen.note(&format!("connected to {region} over {transport}"));
+            }
             Event::Disconnected { reason } => {
                 self.screen.note(&format!(
                     "connection lost ({reason}); what you write is kept and sent later"

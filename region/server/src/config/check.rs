@@ -1,4 +1,4 @@
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, path::Path};
 
 use antiphon_kv::Limits;
 use serde_json::Value;
@@ -114,6 +114,7 @@ pub(super) fn check(effective: &Effective) -> Result<(), ConfigError> {
         "must be at most 65534: metrics and health are on the port after it",
     )?;
     check_deployment(effective)?;
+    check_transports(effective)?;
     let store = &config.store;
     require(
         "store.fdb_prefix",
@@ -244,6 +245,37 @@ fn check_deployment(effective: &Effective) -> Result<(), ConfigError> {
 fn is_name(region: &str) -> bool {
     let of_name = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
     (1..=32).contains(&region.len()) && region.bytes().all(of_name)
+}
+
+fn check_transports(effective: &Effective) -> Result<(), ConfigError> {
+    let edge = &effective.config.edge;
+    let (certificate, key) = (&edge.tls_certificate_file, &edge.tls_key_file);
+    let has = |file: &Path| !file.as_os_str().is_empty();
+    let rules = [
+        (
+            "edge.tls_key_file",
+            has(certificate) == has(key),
+            "must be set with edge.tls_certificate_file, and only then",
+        ),
+        (
+            "edge.quic_url",
+            edge.quic_url.is_empty() || edge.quic_url.strip_prefix("quic://").is_some_and(is_address),
+            "must be quic://HOST:PORT",
+        ),
+        (
+            "edge.web_transport_url",
+            edge.web_transport_url.is_empty() || edge.web_transport_url.starts_with("https://"),
+            "must be https://HOST:PORT/v1/connect",
+        ),
+    ];
+    match rules.into_iter().find(|(_, holds, _)| !holds) {
+        None => Ok(()),
+        Some((key, _, rule)) => Err(ConfigError::Value {
+            key: key.to_owned(),
+            origin: effective.origin(key),
+            rule: rule.to_owned(),
+        }),
+    }
 }
 
 fn is_address(text: &str) -> bool {

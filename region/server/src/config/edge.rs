@@ -1,3 +1,5 @@
+use std::path::PathBuf;
+
 use antiphon_gateway::{DevicePolicy, GatewayOptions, Rate};
 use antiphon_session::SessionOptions;
 use schemars::JsonSchema;
@@ -72,6 +74,19 @@ pub(crate) struct EdgeSection {
     pub(crate) resume_push_max: u64,
     /// Proxies in front that are trusted to append to `X-Forwarded-For`; 0: the header is ignored.
     pub(crate) trusted_proxies: usize,
+    /// Whether devices may connect over QUIC and WebTransport too: on UDP, the second and third port after `node.base_port`.
+    pub(crate) quic: bool,
+    /// Handshakes of QUIC under way above which an address has to show first that it can be reached; above twice as many none begins.
+    pub(crate) quic_retry_above: usize,
+    /// Where devices are told to find QUIC, `quic://HOST:PORT`. Empty: at the host that they ask and the port of this node.
+    pub(crate) quic_url: String,
+    /// Where devices are told to find WebTransport, `https://HOST:PORT/v1/connect`. Empty: as for QUIC.
+    pub(crate) web_transport_url: String,
+    /// PEM file of the certificate, with those that vouch for it, that QUIC and WebTransport show; it is read again when it changes.
+    /// Empty: one that is made here, lives for 13 days and is known to devices by its hash alone.
+    pub(crate) tls_certificate_file: PathBuf,
+    /// PEM file of the certificate's key.
+    pub(crate) tls_key_file: PathBuf,
     /// New connections of one address.
     pub(crate) handshake_rate_per_second: u32,
     /// New connections of one address at once.
@@ -166,6 +181,12 @@ impl Default for EdgeSection {
             conversations_max: options.conversations_max,
             resume_push_max: options.resume_push_max,
             trusted_proxies: options.trusted_proxies,
+            quic: true,
+            quic_retry_above: options.quic_retry_above,
+            quic_url: options.quic_url,
+            web_transport_url: options.web_transport_url,
+            tls_certificate_file: PathBuf::new(),
+            tls_key_file: PathBuf::new(),
             handshake_rate_per_second: options.handshake_rate.per_second,
             handshake_rate_burst: options.handshake_rate.burst,
             address_rate_per_second: options.address_rate.per_second,
@@ -219,6 +240,9 @@ impl From<&Config> for GatewayOptions {
             conversations_max: section.conversations_max,
             resume_push_max: section.resume_push_max,
             trusted_proxies: section.trusted_proxies,
+            quic_retry_above: section.quic_retry_above,
+            quic_url: section.quic_url.clone(),
+            web_transport_url: section.web_transport_url.clone(),
             handshake_rate: Rate::new(section.handshake_rate_per_second, section.handshake_rate_burst),
             address_rate: Rate::new(section.address_rate_per_second, section.address_rate_burst),
             credential_rate: Rate::new(section.credential_rate_per_second, section.credential_rate_burst),

@@ -302,3 +302,30 @@ fn foundationdb_takes_all_of_its_tls_files_and_a_prefix_that_can_be_one() {
         );
     }
 }
+
+#[test]
+fn a_certificate_of_the_edge_has_its_key_and_addresses_are_whole() {
+    let refused = |settings: &[(&str, &str)]| {
+        let sources = Sources {
+            flags: settings.iter().map(|(key, text)| flag(key, text)).collect(),
+            ..Sources::default()
+        };
+        load(&sources).err().map(|error| error.to_string())
+    };
+    let (certificate, key) = (("edge.tls_certificate_file", "a.pem"), ("edge.tls_key_file", "a.key"));
+    assert_eq!(
+        refused(&[certificate, key, ("edge.quic_url", "quic://edge.example:443")]),
+        None
+    );
+    for settings in [&[certificate][..], &[key]] {
+        assert!(refused(settings).unwrap().contains("edge.tls_key_file"));
+    }
+    for url in ["edge.example:443", "quic://edge.example"] {
+        assert!(refused(&[("edge.quic_url", url)]).unwrap().contains("quic://HOST:PORT"));
+    }
+    assert!(
+        refused(&[("edge.web_transport_url", "edge.example")])
+            .unwrap()
+            .contains("https://HOST")
+    );
+}

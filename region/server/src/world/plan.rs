@@ -6,7 +6,8 @@
 //! |---|---|
 //! | 10·k | HTTP and WebSocket |
 //! | 10·k + 1 | admin: metrics, health |
-//! | 10·k + 2, 10·k + 3 | kept for further transports of devices |
+//! | 10·k + 2 | WebTransport (UDP) |
+//! | 10·k + 3 | QUIC (UDP) |
 //! | 10·k + 4 | between nodes of any region (mTLS) |
 //! | 50 + 9·k + j | what region `i` dials to reach node `k` of region `j` |
 //! | 99 | of region 0 only: admin of the world |

@@ -4,21 +4,17 @@ use std::{sync::Arc, time::Duration};
 
 use antiphon_proto::{client::server_frame::Body, rpc::NewMessage};
 use antiphon_session::{CloseReason, Codec, HelloRequest, Incoming, Output, Refusal, Send, Session, Ticket};
-use antiphon_types::{ConversationId, ErrorCode, TimestampMs, UserId};
-use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket};
+use antiphon_types::{ConversationId, TimestampMs, UserId};
 use bytes::Bytes;
-use futures_util::{FutureExt as _, SinkExt as _, StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
+use futures_util::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
 use tokio::time::{Instant, Sleep, timeout};
-use tokio_tungstenite::tungstenite;
 
 use super::{catch_up, hello, requests, resume, sends::Sends};
 use crate::{
     hub::{SessionHandle, Task},
     shared::Shared,
+    transport::{Gone, Received, Transport},
 };
-
-/// How long a device may take to answer the close.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// What a future of the session has come to.
 pub(super) enum Done {
@@ -33,13 +29,13 @@ pub(super) enum Done {
 type Work = FuturesUnordered<BoxFuture<'static, Done>>;
 
 /// Runs a connection until it is closed.
-pub(super) async fn run(shared: Arc<Shared>, socket: WebSocket, codec: Codec) {
+pub(crate) async fn run(shared: Arc<Shared>, transport: impl Transport, codec: Codec) {
     let options = shared.session_options.clone();
     let handle = SessionHandle::new(shared.next_key(), codec, options, shared.clock.now_ms());
     shared.newcomers.insert(&handle);
     let mut connection = Connection {
         shared,
-        socket,
+        transport,
         handle,
         work: Work::new(),
         sends: Sends::new(),
@@ -49,9 +45,9 @@ pub(super) async fn run(shared: Arc<Shared>, socket: WebSocket, codec: Codec) {
     connection.end(reason);
 }
 
-struct Connection {
+struct Connection<T> {
     shared: Arc<Shared>,
-    socket: WebSocket,
+    transport: T,
     handle: Arc<SessionHandle>,
     work: Work,
     sends: Sends<Ticket>,
@@ -59,7 +55,7 @@ struct Connection {
     opened: Option<hello::Opened>,
 }
 
-impl Connection {
+impl<T: Transport> Connection<T> {
     async fn run(&mut self) -> CloseReason {
         let sleep = tokio::time::sleep(Duration::ZERO);
         let mut sleep = std::pin::pin!(sleep);
@@ -75,8 +71,8 @@ impl Connection {
             self.count();
             self.arm(sleep.as_mut(), &mut armed_ms, timeout_ms);
             tokio::select! {
-                message = self.socket.next(), if wants_input => {
-                    if !self.read(message) {
+                received = self.transport.receive(), if wants_input => {
+                    if !self.take(received) {
                         return CloseReason::Disconnected;
                     }
                 }
@@ -111,10 +107,16 @@ impl Connection {
             match output {
                 Output::Frame(frame) => {
                     has_written = true;
-                    let message = self.message(frame)?;
-                    let fed = timeout(self.shared.options.write_timeout(), self.socket.feed(message)).await;
-                    if !matches!(fed, Ok(Ok(()))) {
-                        return Some(gone(fed.is_err()));
+                    if let Some(reason) = self.feed(frame).await {
+                        return Some(reason);
+                    }
+                }
+                Output::Fleeting(frame) => {
+                    if let Err(frame) = self.transport.send_datagram(frame) {
+                        has_written = true;
+                        if let Some(reason) = self.feed(frame).await {
+                            return Some(reason);
+                        }
                     }
                 }
                 Output::Hello(ticket, hello) => self.greet(ticket, *hello).await,
@@ -133,13 +135,13 @@ impl Connection {
                     Err(refusal) => self.handle.with(|session| session.reply(ticket, Err(refusal))),
                 },
                 Output::Close(reason) => {
-                    self.close(reason).await;
+                    let _ = timeout(self.shared.options.write_timeout(), self.transport.close(reason)).await;
                     return Some(reason);
                 }
             }
         }
         if has_written {
-            let flushed = timeout(self.shared.options.write_timeout(), self.socket.flush()).await;
+            let flushed = timeout(self.shared.options.write_timeout(), self.transport.flush()).await;
             if !matches!(flushed, Ok(Ok(()))) {
                 return Some(gone(flushed.is_err()));
             }
@@ -148,39 +150,29 @@ impl Connection {
         None
     }
 
-    fn message(&self, frame: Bytes) -> Option<Message> {
-        match self.handle.codec() {
-            Codec::Binary => Some(Message::Binary(frame)),
-            // What the codec wrote is UTF-8; a push that is not would be a fault of the home.
-            Codec::Json => Some(Message::Text(Utf8Bytes::try_from(frame).unwrap_or_default())),
+    async fn feed(&mut self, frame: Bytes) -> Option<CloseReason> {
+        let fed = timeout(self.shared.options.write_timeout(), self.transport.feed(frame)).await;
+        match fed {
+            Ok(Ok(())) => None,
+            Ok(Err(Gone)) => Some(gone(false)),
+            Err(_) => Some(gone(true)),
         }
     }
 
     /// Takes what came; false when the connection is gone.
-    fn read(&mut self, message: Option<Result<Message, axum::Error>>) -> bool {
+    fn take(&mut self, received: Received) -> bool {
         let now_ms = self.shared.clock.now_ms();
-        let Some(message) = message else { return false };
-        match message {
-            Ok(Message::Text(text)) => self
-                .handle
-                .with(|session| session.handle_frame(Incoming::Text(&text), now_ms)),
-            Ok(Message::Binary(bytes)) => {
-                self.handle
-                    .with(|session| session.handle_frame(Incoming::Binary(&bytes), now_ms));
+        self.handle.with(|session| {
+            match received {
+                Received::Text(text) => session.handle_frame(Incoming::Text(&text), now_ms),
+                Received::Binary(bytes) => session.handle_frame(Incoming::Binary(&bytes), now_ms),
+                Received::Datagram(bytes) => session.handle_datagram(&bytes, now_ms),
+                Received::SignOfLife => session.handle_sign_of_life(now_ms),
+                Received::Broken(refusal, reason) => session.handle_broken_transport(refusal, reason),
+                Received::Ended => return false,
             }
-            Ok(Message::Ping(_) | Message::Pong(_)) => {
-                self.handle.with(|session| session.handle_sign_of_life(now_ms));
-            }
-            Ok(Message::Close(_)) => return false,
-            Err(error) => {
-                let Some((refusal, reason)) = fault_of(error) else {
-                    return false;
-                };
-                self.handle
-                    .with(|session| session.handle_broken_transport(refusal, reason));
-            }
-        }
-        true
+            true
+        })
     }
 
     async fn greet(&mut self, ticket: Ticket, hello: HelloRequest) {
@@ -190,7 +182,7 @@ impl Connection {
             Ok(opened) => {
                 self.handle
                     .with(|session| session.accept(ticket, opened.accepted(&self.shared, &self.handle), now_ms));
-                metrics::gauge!("antiphon_sessions").increment(1);
+                metrics::gauge!("antiphon_sessions", "transport" => T::NAME).increment(1);
                 self.opened = Some(opened);
             }
             Err(refusal) => {
@@ -274,24 +266,6 @@ impl Connection {
         self.handle.with(|session| session.handle_timeout(now_ms));
     }
 
-    /// Says why the connection ends and waits a moment for the answer: a connection that is closed with bytes unread is
-    /// reset, and what was just written may be lost with it.
-    async fn close(&mut self, reason: CloseReason) {
-        let frame = CloseFrame {
-            code: reason.code(),
-            reason: Utf8Bytes::from_static(reason.as_str()),
-        };
-        let written = timeout(
-            self.shared.options.write_timeout(),
-            self.socket.send(Message::Close(Some(frame))),
-        )
-        .await;
-        if matches!(written, Ok(Ok(()))) {
-            let answered = async { while let Some(Ok(_)) = self.socket.next().await {} };
-            let _ = timeout(CLOSE_TIMEOUT, answered).await;
-        }
-    }
-
     /// Hands what the session has counted to the metrics.
     fn count(&self) {
         let counts = self.handle.with(Session::take_counts);
@@ -308,7 +282,7 @@ impl Connection {
         self.shared.hub.end(&self.handle);
         self.count();
         let Some(opened) = self.opened else { return };
-        metrics::gauge!("antiphon_sessions").decrement(1);
+        metrics::gauge!("antiphon_sessions", "transport" => T::NAME).decrement(1);
         metrics::counter!("antiphon_sessions_closed_total", "reason" => reason.as_str()).increment(1);
         opened.closed(&self.shared, reason);
     }
@@ -319,23 +293,5 @@ fn gone(was_too_slow: bool) -> CloseReason {
         CloseReason::SlowReader
     } else {
         CloseReason::Disconnected
-    }
-}
-
-/// A fault of the transport that the device can still be told of.
-fn fault_of(error: axum::Error) -> Option<(Refusal, CloseReason)> {
-    let error = error.into_inner().downcast::<tungstenite::Error>().ok()?;
-    let detail = error.to_string();
-    #[allow(
-        clippy::wildcard_enum_match_arm,
-        reason = "every other fault is the end of the connection"
-    )]
-    match *error {
-        tungstenite::Error::Capacity(_) => Some((Refusal::new(ErrorCode::TooLarge, detail), CloseReason::TooLarge)),
-        tungstenite::Error::Utf8(_) => {
-            let message = "a text message is not UTF-8";
-            Some((Refusal::new(ErrorCode::MalformedFrame, message), CloseReason::Malformed))
-        }
-        _ => None,
     }
 }

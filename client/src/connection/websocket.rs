@@ -1,4 +1,4 @@
-//! One WebSocket connection: frames in, frames out.
+//! WebSocket: one frame a message.
 
 use std::time::Duration;
 
@@ -14,24 +14,21 @@ use tokio_tungstenite::{
 /// How long one write may take.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 
-pub(crate) struct Connection {
+pub(crate) struct WebSocket {
     socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
 }
 
-impl Connection {
+impl WebSocket {
     /// Connects to the edge of `server` (`http://…` or `https://…`).
-    pub(crate) async fn open(server: &str, within: Duration) -> Result<Self, String> {
+    pub(crate) async fn open(server: &str) -> Result<Self, String> {
         let url = format!("{}/v1/connect", server.replacen("http", "ws", 1));
         let mut request = url.into_client_request().map_err(|error| error.to_string())?;
         let subprotocol = HeaderValue::from_static("antiphon.v1");
         request.headers_mut().insert("sec-websocket-protocol", subprotocol);
         // Without Nagle's delay: a message that follows a receipt would wait until the edge's delayed acknowledgement, 40 ms.
         let connecting = connect_async_with_config(request, None, true);
-        match timeout(within, connecting).await {
-            Ok(Ok((socket, _))) => Ok(Self { socket }),
-            Ok(Err(error)) => Err(error.to_string()),
-            Err(_) => Err(format!("no connection within {} ms", within.as_millis())),
-        }
+        let (socket, _) = connecting.await.map_err(|error| error.to_string())?;
+        Ok(Self { socket })
     }
 
     /// Writes a frame.
@@ -61,7 +58,7 @@ impl Connection {
     }
 
     /// Says good-bye; does not wait long for it.
-    pub(crate) async fn close(mut self) {
+    pub(crate) async fn close(mut self: Box<Self>) {
         let _ = timeout(Duration::from_secs(1), self.socket.close(None)).await;
     }
 }

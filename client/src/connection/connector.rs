@@ -1,0 +1,306 @@
+//! Opens connections: one transport, or whichever gets through first.
+
+use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
+
+use antiphon_proto::client::{ClientFrame, ServerFrame};
+use futures_util::future::{BoxFuture, FutureExt as _};
+use quinn::{IdleTimeout, TransportConfig, crypto::rustls::QuicClientConfig};
+use tokio::time::{Instant, timeout};
+
+use super::{
+    Connection, Transport,
+    offers::{Offer, Offers},
+    race,
+    stream::{Link, Stream},
+    tls::{any_address, client_config},
+    websocket::WebSocket,
+};
+
+/// The name by which TLS agrees on the protocol (ALPN).
+const QUIC_PROTOCOL: &[u8] = b"antiphon/1";
+/// In this order they are tried while nothing is known of the network.
+const PREFERENCE: [Transport; 3] = [Transport::Quic, Transport::WebTransport, Transport::WebSocket];
+/// How long it counts that a transport got through when others did not: networks change without a word.
+const REMEMBERED: Duration = Duration::from_secs(10 * 60);
+/// The longest silence that the connection itself bears; the edge names a shorter one, which counts.
+const IDLE_MAX: Duration = Duration::from_secs(10 * 60);
+
+/// A connection that said hello, and what was answered.
+type Opened = (Connection, ServerFrame);
+
+/// What a client knows of the ways to its edges.
+pub(crate) struct Connector {
+    /// The only transport to use.
+    only: Option<Transport>,
+    head_start: Duration,
+    http: reqwest::Client,
+    offers: HashMap<String, Offers>,
+    /// What got through last on this network.
+    worked: Option<(Transport, Instant)>,
+    /// By protocol and certificate; each remembers the sessions that can be resumed.
+    tls: HashMap<(Transport, Option<String>), rustls::ClientConfig>,
+}
+
+/// A connection before Hello, or one on which it is said already.
+struct Ready {
+    connection: Connection,
+    said_hello: bool,
+}
+
+impl Connector {
+    pub(crate) fn new(only: Option<Transport>, head_start: Duration) -> Self {
+        Self {
+            only,
+            head_start,
+            http: reqwest::Client::new(),
+            offers: HashMap::new(),
+            worked: None,
+            tls: HashMap::new(),
+        }
+    }
+
+    /// Nothing is known of the network any more.
+    pub(crate) fn forget_network(&mut self) {
+        self.worked = None;
+    }
+
+    /// Connects to the edge of `server` (`http://…` or `https://…`), says hello and reads the answer.
+    ///
+    /// Hello is said to one connection alone, the first that is there: an edge takes a device's second session for its next one. Where
+    /// a session is resumed it goes with the first packet; nothing but Hello may, as it could be sent again by others.
+    pub(crate) async fn open(&mut self, server: &str, hello: &ClientFrame, within: Duration) -> Result<Opened, String> {
+        let greeted = match timeout(within, self.greet(server, hello)).await {
+            Ok(greeted) => greeted,
+            Err(_) => Err(format!("no welcome within {} ms", within.as_millis())),
+        };
+        self.worked = match &greeted {
+            Ok((connection, _)) => Some((connection.transport(), Instant::now())),
+            Err(_) => {
+                // It may offer something else by now.
+                self.offers.remove(server);
+                None
+            }
+        };
+        greeted
+    }
+
+    async fn greet(&mut self, server: &str, hello: &ClientFrame) -> Result<Opened, String> {
+        let Ready {
+            mut connection,
+            said_hello,
+        } = self.connect(server, hello).await?;
+        if !said_hello {
+            connection.send(hello).await?;
+        }
+        let answer = connection.receive().await?;
+        Ok((connection, answer))
+    }
+
+    async fn connect(&mut self, server: &str, hello: &ClientFrame) -> Result<Ready, String> {
+        let order = self.order();
+        let offers = match order.as_slice() {
+            [Transport::WebSocket] => Offers::default(),
+            _ => self.offers(server).await?,
+        };
+        let mut attempts: Vec<BoxFuture<'_, Result<Ready, String>>> = Vec::new();
+        for transport in order {
+            match (transport, &offers) {
+                (Transport::Quic, Offers { quic: Some(offer), .. }) => {
+                    let config = self.tls(transport, QUIC_PROTOCOL, offer)?;
+                    attempts.push(named(transport, quic(offer.clone(), config, hello, self.head_start)));
+                }
+                (
+                    Transport::WebTransport,
+                    Offers {
+                        web_transport: Some(offer),
+                        ..
+                    },
+                ) => {
+                    let config = self.tls(transport, wtransport::tls::WEBTRANSPORT_ALPN, offer)?;
+                    attempts.push(named(transport, web_transport(offer.clone(), config)));
+                }
+                (Transport::WebSocket, _) => attempts.push(named(transport, web_socket(server))),
+                (Transport::Quic | Transport::WebTransport, _) => {}
+            }
+        }
+        if attempts.is_empty() {
+            let wanted = self.only.map_or("", Transport::name);
+            return Err(format!("{server} does not offer {wanted}"));
+        }
+        race::first(attempts, self.head_start).await
+    }
+
+    /// The transports to try: what got through last first.
+    fn order(&self) -> Vec<Transport> {
+        if let Some(only) = self.only {
+            return vec![only];
+        }
+        let worked = self.worked.filter(|(_, at)| at.elapsed() < REMEMBERED);
+        let first = worked.map(|(transport, _)| transport);
+        let others = PREFERENCE.into_iter().filter(|transport| Some(*transport) != first);
+        first.into_iter().chain(others).collect()
+    }
+
+    /// An edge that does not say what it offers has WebSocket.
+    async fn offers(&mut self, server: &str) -> Result<Offers, String> {
+        if let Some(known) = self.offers.get(server) {
+            return Ok(known.clone());
+        }
+        match Offers::ask(&self.http, server).await {
+            Ok(offers) => {
+                self.offers.insert(server.to_owned(), offers.clone());
+                Ok(offers)
+            }
+            Err(reason) if self.only.is_some() => Err(reason),
+            Err(_) => Ok(Offers::default()),
+        }
+    }
+
+    fn tls(&mut self, transport: Transport, protocol: &[u8], offer: &Offer) -> Result<rustls::ClientConfig, String> {
+        let key = (transport, offer.certificate_sha256.clone());
+        if let Some(known) = self.tls.get(&key) {
+            return Ok(known.clone());
+        }
+        let config = client_config(protocol, offer.certificate_sha256.as_deref())?;
+        // A certificate that is not offered any more is of no use.
+        self.tls.retain(|(of, _), _| *of != transport);
+        self.tls.insert(key, config.clone());
+        Ok(config)
+    }
+}
+
+fn named<'a>(
+    transport: Transport,
+    attempt: impl Future<Output = Result<Ready, String>> + Send + 'a,
+) -> BoxFuture<'a, Result<Ready, String>> {
+    attempt
+        .map(move |result| result.map_err(|reason| format!("{transport}: {reason}")))
+        .boxed()
+}
+
+async fn web_socket(server: &str) -> Result<Ready, String> {
+    let socket = WebSocket::open(server).await?;
+    Ok(Ready {
+        connection: Connection::WebSocket(Box::new(socket)),
+        said_hello: false,
+    })
+}
+
+fn transport_config() -> Arc<TransportConfig> {
+    let mut config = TransportConfig::default();
+    config
+        // The edge opens none but WebTransport's own.
+        .max_concurrent_bidi_streams(1_u32.into())
+        .max_concurrent_uni_streams(8_u32.into())
+        .max_idle_timeout(IdleTimeout::try_from(IDLE_MAX).ok());
+    Arc::new(config)
+}
+
+/// Tries each address of the host.
+async fn quic(
+    offer: Offer,
+    tls: rustls::ClientConfig,
+    hello: &ClientFrame,
+    head_start: Duration,
+) -> Result<Ready, String> {
+    let authority = offer
+        .url
+        .strip_prefix("quic://")
+        .unwrap_or(&offer.url)
+        .trim_end_matches('/');
+    let (host, _) = authority
+        .rsplit_once(':')
+        .ok_or_else(|| format!("{} has no port", offer.url))?;
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    let tls = QuicClientConfig::try_from(tls).map_err(|error| error.to_string())?;
+    let mut config = quinn::ClientConfig::new(Arc::new(tls));
+    config.transport_config(transport_config());
+    let addresses = tokio::net::lookup_host(authority)
+        .await
+        .map_err(|error| error.to_string())?;
+    let attempts = addresses.map(|address| quic_at(address, host, config.clone(), hello).boxed());
+    race::first(attempts.collect(), head_start).await
+}
+
+async fn quic_at(
+    address: SocketAddr,
+    host: &str,
+    config: quinn::ClientConfig,
+    hello: &ClientFrame,
+) -> Result<Ready, String> {
+    let endpoint = quinn::Endpoint::client(any_address(&address)).map_err(|error| error.to_string())?;
+    let connecting = endpoint
+        .connect_with(config, address, host)
+        .map_err(|error| error.to_string())?;
+    let open = async |connection: &quinn::Connection| {
+        let (writer, reader) = connection.open_bi().await.map_err(|error| error.to_string())?;
+        let link = Link::Quic(endpoint.clone(), connection.clone());
+        Ok::<_, String>(Connection::Stream(Box::new(Stream::new(link, writer, reader))))
+    };
+    match connecting.into_0rtt() {
+        Ok((connection, accepted)) => {
+            let mut early = open(&connection).await?;
+            early.send(hello).await?;
+            // It is not known yet whether anybody is there.
+            if accepted.await {
+                return Ok(Ready {
+                    connection: early,
+                    said_hello: true,
+                });
+            }
+            if let Some(reason) = connection.close_reason() {
+                return Err(reason.to_string());
+            }
+            // The edge has forgotten the session: what was said early was not heard.
+            Ok(Ready {
+                connection: open(&connection).await?,
+                said_hello: false,
+            })
+        }
+        Err(connecting) => {
+            let connection = connecting.await.map_err(|error| error.to_string())?;
+            Ok(Ready {
+                connection: open(&connection).await?,
+                said_hello: false,
+            })
+        }
+    }
+}
+
+async fn web_transport(offer: Offer, tls: rustls::ClientConfig) -> Result<Ready, String> {
+    let tls = QuicClientConfig::try_from(tls).map_err(|error| error.to_string())?;
+    let mut config = wtransport::ClientConfig::builder()
+        .with_bind_default()
+        .build_with_quic_config(quinn::ClientConfig::new(Arc::new(tls)));
+    config.quic_config_mut().transport_config(transport_config());
+    let endpoint = wtransport::Endpoint::client(config).map_err(|error| error.to_string())?;
+    let connection = endpoint.connect(&offer.url).await.map_err(|error| error.to_string())?;
+    let opening = connection.open_bi().await.map_err(|error| error.to_string())?;
+    let (writer, reader) = opening.await.map_err(|error| error.to_string())?;
+    let link = Link::WebTransport(connection);
+    Ok(Ready {
+        connection: Connection::Stream(Box::new(Stream::new(link, writer, reader))),
+        said_hello: false,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_got_through_last_is_tried_first_until_the_network_changes() {
+        let head_start = Duration::from_millis(250);
+        let mut connector = Connector::new(None, head_start);
+        assert_eq!(connector.order(), PREFERENCE);
+        connector.worked = Some((Transport::WebSocket, Instant::now()));
+        let order = [Transport::WebSocket, Transport::Quic, Transport::WebTransport];
+        assert_eq!(connector.order(), order);
+        connector.forget_network();
+        assert_eq!(connector.order(), PREFERENCE);
+        assert_eq!(
+            Connector::new(Some(Transport::Quic), head_start).order(),
+            [Transport::Quic]
+        );
+    }
+}
