@@ -41,6 +41,12 @@ pub enum IdentityError {
         /// The id.
         user_id: UserId,
     },
+    /// The username is claimed, and the account not there yet.
+    #[error("the account {user_id} is being made; try again")]
+    AccountPending {
+        /// The id.
+        user_id: UserId,
+    },
     /// No such account, or another password: the same answer for both.
     #[error("the username or the password is wrong")]
     WrongPassword,
@@ -94,7 +100,7 @@ impl IdentityError {
             Self::WrongPassword | Self::RefreshToken => ErrorCode::Unauthenticated,
             Self::Throttled { .. } => ErrorCode::RateLimited,
             Self::Busy { .. } => ErrorCode::ResourceExhausted,
-            Self::NoSlot { .. } | Self::Keys(_) => ErrorCode::Unavailable,
+            Self::NoSlot { .. } | Self::Keys(_) | Self::AccountPending { .. } => ErrorCode::Unavailable,
             Self::Internal { .. } => ErrorCode::Internal,
             Self::Slot(error) => error.code(),
         }
@@ -104,6 +110,7 @@ impl IdentityError {
         match self {
             Self::Throttled { retry_after_ms } | Self::Busy { retry_after_ms, .. } => Some(*retry_after_ms),
             Self::NoSlot { .. } | Self::Keys(_) => Some(1_000),
+            Self::AccountPending { .. } => Some(200),
             Self::Slot(error) => error.retry_after_ms(),
             Self::Name(_)
             | Self::Id(_)

@@ -73,6 +73,20 @@ async fn a_wrong_password_and_an_unknown_user_are_the_same_answer() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_holds_a_name_and_has_no_account_yet_is_not_told_that_the_password_is_wrong() {
+    let world = World::new().await;
+    let pending = decoy_user(&Username::parse("pending").unwrap());
+    assert_eq!(
+        code(world.log_in_as(pending, true, PASSWORD, "phone").await),
+        "UNAVAILABLE"
+    );
+    let user_id = world.register("alice", PASSWORD).await.unwrap();
+    world.log_in_as(user_id, true, PASSWORD, "phone").await.unwrap();
+    let wrong = world.log_in_as(user_id, true, "wrong horse", "phone").await;
+    assert_eq!(code(wrong), "UNAUTHENTICATED");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_breaks_a_rule_is_refused_by_name() {
     let world = World::new().await;
     for (username, password) in [

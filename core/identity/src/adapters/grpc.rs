@@ -55,10 +55,11 @@ impl identity_server::Identity for Identity {
             user_id,
             password,
             device_id,
+            is_claimed,
         } = request.into_inner();
         let user_id = read(UserId::from_bytes(&user_id))?;
         let device_id = read(DeviceId::parse(&device_id))?;
-        tokens(app::log_in::log_in(self.inner(), user_id, password, device_id).await)
+        tokens(app::log_in::log_in(self.inner(), (user_id, is_claimed), password, device_id).await)
     }
 
     async fn refresh(&self, request: Request<RefreshRequest>) -> Result<Response<Tokens>, Status> {

@@ -11,16 +11,17 @@ use crate::{
     identity::Inner,
 };
 
-/// Checks a password and opens a refresh-token family for the device, in place of any that it had.
+/// Checks a password and opens a refresh-token family for the device, in place of any that it had. The account of a user who is known
+/// to hold a username may still be on its way from there.
 pub(crate) async fn log_in(
     inner: &Inner,
-    user_id: UserId,
+    (user_id, is_claimed): (UserId, bool),
     password: String,
     device_id: DeviceId,
 ) -> Result<Issued, IdentityError> {
     // No account has a password this long, so refusing it early gives no account away.
     let password = Password::attempt(password).map_err(|_| IdentityError::WrongPassword)?;
-    check_password(inner, user_id, password).await?;
+    check_password(inner, (user_id, is_claimed), password).await?;
 
     // Before the write: without a key no family is opened that nobody hears of.
     let signer = inner.key_ring.signer().await?;
@@ -31,10 +32,17 @@ pub(crate) async fn log_in(
 }
 
 /// The same work and the same answer whether the account does not exist or has another password.
-async fn check_password(inner: &Inner, user_id: UserId, password: Password) -> Result<(), IdentityError> {
+async fn check_password(
+    inner: &Inner,
+    (user_id, is_claimed): (UserId, bool),
+    password: Password,
+) -> Result<(), IdentityError> {
     inner.log_in_attempts.begin(user_id, inner.clock.now_ms())?;
     let verified = async {
         let account = find_account(inner, user_id).await?;
+        if account.is_none() && is_claimed {
+            return Err(IdentityError::AccountPending { user_id });
+        }
         inner
             .hashing
             .verify(password, account.map(|account| account.password_hash))

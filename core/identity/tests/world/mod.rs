@@ -169,10 +169,21 @@ impl World {
         password: &str,
         device_id: &str,
     ) -> Result<Tokens, Refused> {
+        self.log_in_as(user_id, false, password, device_id).await
+    }
+
+    pub(crate) async fn log_in_as(
+        &self,
+        user_id: UserId,
+        is_claimed: bool,
+        password: &str,
+        device_id: &str,
+    ) -> Result<Tokens, Refused> {
         let request = LogInRequest {
             user_id: user_id.to_bytes(),
             password: password.to_owned(),
             device_id: device_id.to_owned(),
+            is_claimed,
         };
         let tokens = self
             .client(user_id.slot())

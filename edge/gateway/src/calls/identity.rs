@@ -28,11 +28,18 @@ impl Calls {
         user(&self.answer(client.resolve(request)).await?.user_id)
     }
 
-    pub(crate) async fn log_in(&self, who: UserId, password: String, device: &DeviceId) -> Result<Tokens, Refusal> {
+    /// `is_claimed` says that a username is known to be this user's.
+    pub(crate) async fn log_in(
+        &self,
+        (who, is_claimed): (UserId, bool),
+        password: String,
+        device: &DeviceId,
+    ) -> Result<Tokens, Refusal> {
         let request = LogInRequest {
             user_id: who.to_bytes(),
             password,
             device_id: device.to_string(),
+            is_claimed,
         };
         let mut client = self.identity(who.slot());
         self.answer(client.log_in(request)).await

@@ -50,6 +50,7 @@ pub(super) struct Tokens {
         (status = 200, description = "Tokens of the device", body = Tokens),
         (status = 401, description = "UNAUTHENTICATED: no such name, or another password", body = Problem),
         (status = 429, description = "RATE_LIMITED", body = Problem),
+        (status = 503, description = "UNAVAILABLE: such as while the account of a new name is being made", body = Problem),
     )
 )]
 pub(super) async fn log_in(
@@ -61,12 +62,12 @@ pub(super) async fn log_in(
     // A name that cannot be is a name that is not there.
     let wrong = || Problem::new(ErrorCode::Unauthenticated, "the username or the password is wrong");
     let username = Username::parse(&body.username).map_err(|_| wrong())?;
-    let user_id = match shared.calls.resolve(&username).await {
+    let who = match shared.calls.resolve(&username).await {
         // Nobody's password is checked all the same, so that the time it takes tells nothing.
-        Err(refusal) if refusal.code == ErrorCode::NotFound => decoy_user(&username),
-        user_id => user_id?,
+        Err(refusal) if refusal.code == ErrorCode::NotFound => (decoy_user(&username), false),
+        holder => (holder?, true),
     };
-    match shared.calls.log_in(user_id, body.password, &device_id).await {
+    match shared.calls.log_in(who, body.password, &device_id).await {
         Err(refusal) if matches!(refusal.code, ErrorCode::NotFound | ErrorCode::Unauthenticated) => Err(wrong()),
         tokens => Ok(Json(value(tokens?)?)),
     }
