@@ -31,13 +31,13 @@ pub fn not_home(message: impl Into<String>, home: Option<String>, epoch: u64) ->
     with_details(&refusal, message)
 }
 
-/// Builds the status DEADLINE_EXCEEDED of a request that whoever took the slot over, under leader epoch `epoch` or a later one, may have
-/// kept or not.
+/// As [`status`], of a request to a slot that may have another home, under leader epoch `epoch` or a later one, which may have done
+/// what was asked for or not.
 #[must_use]
-pub fn unsettled(message: impl Into<String>, epoch: u64) -> Status {
+pub fn unsettled(code: &str, message: impl Into<String>, retry_after_ms: Option<u64>, epoch: u64) -> Status {
     let refusal = Refusal {
-        code: "DEADLINE_EXCEEDED".to_owned(),
-        retry_after_ms: None,
+        code: code.to_owned(),
+        retry_after_ms,
         home: None,
         epoch: Some(epoch),
     };

@@ -75,6 +75,8 @@ pub enum SlotError {
     NoLease {
         /// The slot.
         slot: Slot,
+        /// The epoch that it was served under.
+        epoch: Epoch,
     },
     /// A log does not end where the caller believes it does.
     #[error("the log of {slot:?} ends at {found} and not at {expected}")]
@@ -147,7 +149,9 @@ impl SlotError {
     pub fn to_status(&self) -> Status {
         match self {
             Self::NotHome { epoch, .. } => refusal::not_home(self.to_string(), None, *epoch),
-            Self::Unsettled { epoch, .. } => refusal::unsettled(self.to_string(), *epoch),
+            Self::Unsettled { epoch, .. } | Self::NoLease { epoch, .. } => {
+                refusal::unsettled(self.code().as_str(), self.to_string(), self.retry_after_ms(), *epoch)
+            }
             Self::Overloaded { .. }
             | Self::TooLarge { .. }
             | Self::Timeout { .. }
@@ -155,7 +159,6 @@ impl SlotError {
             | Self::ForeignKey { .. }
             | Self::Stale { .. }
             | Self::TooFewInSync { .. }
-            | Self::NoLease { .. }
             | Self::Kv(_)
             | Self::Corrupt { .. } => refusal::status(self.code().as_str(), self.to_string(), self.retry_after_ms()),
         }

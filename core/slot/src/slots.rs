@@ -338,7 +338,7 @@ impl Slots {
             return Err(SlotError::NotHome { slot, epoch: fenced_by }.into());
         };
         if !self.inner.node.lease.is_valid() {
-            return Err(SlotError::NoLease { slot }.into());
+            return Err(SlotError::NoLease { slot, epoch: fenced_by }.into());
         }
         Ok(answer)
     }

@@ -21,7 +21,7 @@ use crate::{
     presence::Presence,
     rest, serve,
     shared::{Newcomers, Shared},
-    transport::{Certificates, QuicSockets, Udp},
+    transport::{Certificates, QuicSockets, ResetKey, Udp},
 };
 
 /// Pages of history that are read at once to bring sessions up.
@@ -100,7 +100,7 @@ impl Gateway {
     }
 
     /// Takes connections of devices over QUIC and WebTransport too, until [`Gateway::drain`] is called. A device that talked to an edge
-    /// which was killed hears of it from the one in its place, if that has the same `reset_key`; it is a secret. Call it once.
+    /// which was killed hears of it from the one in its place, if that has the same `reset_key`. Call it once.
     ///
     /// # Errors
     /// When the sockets cannot be used, or it was called before.
@@ -108,7 +108,7 @@ impl Gateway {
         &self,
         sockets: QuicSockets,
         certificates: Certificates,
-        reset_key: &[u8; 32],
+        reset_key: &ResetKey,
     ) -> io::Result<()> {
         let shared = &self.shared;
         let udp = Udp::open(sockets, certificates.clone(), reset_key, &shared.options.session)?;

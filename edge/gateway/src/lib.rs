@@ -28,4 +28,4 @@ mod transport;
 pub use gateway::Gateway;
 pub use options::{DevicePolicy, GatewayOptions, Rate};
 pub use problem::Problem;
-pub use transport::{CertificateError, Certificates, QUIC_PROTOCOL, QuicSockets};
+pub use transport::{CertificateError, Certificates, QUIC_PROTOCOL, QuicSockets, ResetKey};

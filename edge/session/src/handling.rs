@@ -150,9 +150,14 @@ impl Session {
         token_expires_at_ms.saturating_add(self.options.token_grace_ms)
     }
 
+    /// Whether a request would be refused because too many are under way.
+    pub(crate) fn is_full(&self) -> bool {
+        self.in_flight >= self.options.in_flight_max || self.to_shell.is_some()
+    }
+
     /// Gives a request to the shell, unless too many are under way.
     fn hand_out(&mut self, id: String, output: impl FnOnce(Ticket) -> Output) {
-        if self.in_flight >= self.options.in_flight_max || self.to_shell.is_some() {
+        if self.is_full() {
             let message = format!(
                 "{} requests are in flight, the limit is {}",
                 self.in_flight, self.options.in_flight_max

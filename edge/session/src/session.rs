@@ -102,8 +102,11 @@ impl Session {
     }
 
     /// Takes a datagram: that somebody types, without an id, as nothing answers it. A datagram may be lost, come twice and overtake, so
-    /// whatever else comes that way is dropped.
+    /// whatever else comes that way is dropped, and so is one that finds too many requests under way.
     pub fn handle_datagram(&mut self, bytes: &[u8], now_ms: TimestampMs) {
+        if self.is_full() {
+            return;
+        }
         let incoming = match self.codec {
             Codec::Binary => Incoming::Binary(bytes),
             Codec::Json => match std::str::from_utf8(bytes) {

@@ -133,6 +133,15 @@ fn that_somebody_types_may_come_as_a_datagram_and_nothing_else_may() {
     assert!(matches!(request, Request::Typing { .. }));
     session.reply(ticket, Ok(Body::Ok(OkBody {})));
     assert!(session.poll_output().is_none(), "nobody waits for an answer");
+
+    let mut full = live(SessionOptions {
+        in_flight_max: 1,
+        ..options()
+    });
+    full.handle_datagram(typing("").as_bytes(), 0);
+    assert!(matches!(full.poll_output(), Some(Output::Request { .. })));
+    full.handle_datagram(typing("").as_bytes(), 0);
+    assert!(full.poll_output().is_none(), "refused aloud");
 }
 
 #[test]

@@ -174,6 +174,26 @@ async fn who_is_not_home_any_more_is_asked_again_until_the_table_knows_better() 
 }
 
 #[tokio::test]
+async fn a_home_whose_lease_has_run_out_is_asked_again_only_if_that_is_safe() {
+    let lapsed = || refusal::unsettled("UNAVAILABLE", "no lease", Some(500), 9);
+    let mut world = World::new(move |_| Answer::Refused(lapsed())).await;
+    let status = world.call(ADD, "60S").await;
+    assert_eq!((status.code(), world.asked().1), (Code::Unavailable, 1), "{status}");
+    let route = world.route.clone();
+    let asking = tokio::spawn(async move {
+        let request = Request::post(SEND).header("grpc-timeout", "20S").body(Body::empty());
+        let Ok(response) = route.to(SLOT).call(request.unwrap()).await;
+        Status::from_header_map(response.headers()).map(|status| status.code())
+    });
+    while world.asked().1 < 3 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    world.move_to(1);
+    assert!(matches!(asking.await.unwrap(), None | Some(Code::Ok)));
+    assert_eq!(world.asked().0, 1);
+}
+
+#[tokio::test]
 async fn a_home_that_never_answers_is_left_when_the_slot_moves_if_that_is_safe() {
     let mut world = World::new(|_| Answer::Never).await;
     let route = world.route.clone();

@@ -1,25 +1,73 @@
 //! Where a node listens for devices, and what it needs for that.
 
 use std::{
-    fs,
-    io::{self, Read as _, Write as _},
+    future, io,
     net::{IpAddr, SocketAddr, UdpSocket},
-    os::unix::fs::OpenOptionsExt as _,
     path::Path,
 };
 
-use antiphon_gateway::{Certificates, QuicSockets};
+use antiphon_gateway::{Certificates, Gateway, QuicSockets, ResetKey};
 use antiphon_types::Clock;
 use anyhow::{Context as _, Result, bail};
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, runtime, task::JoinHandle};
 
 use crate::config::Config;
 
 /// After `node.base_port`: WebTransport and QUIC, on UDP.
 const WEB_TRANSPORT_OFFSET: u16 = 2;
 const QUIC_OFFSET: u16 = 3;
-/// The file, in the node's folder, of the secret that resets are made with.
+/// Files in the node's folder: the secret that resets are made with, and the certificate of an edge that was given none.
 const RESET_KEY_FILE: &str = "quic-reset-key";
+const CERTIFICATE_FILE: &str = "development-certificate.pem";
+
+/// The threads that serve devices. However much comes from them at once, the node's own (its lease, votes, replication) do not stand in
+/// one queue with it.
+pub(crate) struct Threads(Option<runtime::Runtime>);
+
+impl Threads {
+    /// # Errors
+    /// When the system has no thread left.
+    pub(crate) fn start() -> Result<Self> {
+        let runtime = runtime::Builder::new_multi_thread()
+            .thread_name("edge")
+            .enable_all()
+            .build();
+        Ok(Self(Some(runtime.context("the threads of the edge")?)))
+    }
+
+    /// Makes an edge and lets it take connections, on these threads.
+    ///
+    /// # Errors
+    /// When the sockets cannot be used.
+    pub(crate) fn serve(&self, edge: Edge, make: impl FnOnce() -> Gateway) -> Result<(Gateway, JoinHandle<()>)> {
+        let Some(runtime) = &self.0 else {
+            bail!("the threads of the edge have ended");
+        };
+        let _here = runtime.enter();
+        let gateway = make();
+        // A socket wakes the threads that it was registered with.
+        let tcp = edge.tcp.into_std().and_then(TcpListener::from_std)?;
+        let connections = tokio::spawn({
+            let gateway = gateway.clone();
+            async move { gateway.serve(tcp, future::pending()).await }
+        });
+        if let Some(udp) = edge.udp {
+            gateway
+                .listen_quic(udp.sockets, udp.certificates, &udp.reset_key)
+                .context("QUIC and WebTransport")?;
+        }
+        Ok((gateway, connections))
+    }
+}
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            // Without waiting, which a task may not do.
+            runtime.shutdown_background();
+        }
+    }
+}
 
 /// What devices connect to.
 pub(crate) struct Edge {
@@ -33,7 +81,7 @@ pub(crate) struct Udp {
     pub(crate) sockets: QuicSockets,
     pub(crate) certificates: Certificates,
     /// Lasts as long as the node's folder: a device hears from the process that takes a killed one's place that its session is gone.
-    pub(crate) reset_key: [u8; 32],
+    pub(crate) reset_key: ResetKey,
 }
 
 impl Edge {
@@ -53,14 +101,17 @@ impl Edge {
         };
         let (certificate, key) = (&config.edge.tls_certificate_file, &config.edge.tls_key_file);
         let certificates = if certificate.as_os_str().is_empty() {
-            Certificates::development(vec!["localhost".to_owned(), host.to_string()], Clock::system())
+            let names = vec!["localhost".to_owned(), host.to_string()];
+            Certificates::development(names, &folder.join(CERTIFICATE_FILE), Clock::system())
         } else {
             Certificates::from_files(certificate, key)
         };
+        let key_file = folder.join(RESET_KEY_FILE);
         let udp = Udp {
             sockets,
             certificates: certificates.context("the certificate of the edge")?,
-            reset_key: reset_key(&folder.join(RESET_KEY_FILE))?,
+            reset_key: ResetKey::kept(&key_file)
+                .with_context(|| format!("the key of resets, {}", key_file.display()))?,
         };
         Ok(Self { tcp, udp: Some(udp) })
     }
@@ -90,27 +141,6 @@ fn refuse<T>(error: &io::Error, what: &str, address: SocketAddr) -> Result<T> {
     bail!("cannot listen on {what} {port} of {host}: {error}")
 }
 
-/// The key in the file, which is made when it is not there.
-fn reset_key(path: &Path) -> Result<[u8; 32]> {
-    let unusable = || format!("the key of resets, {}", path.display());
-    let mut key = [0; 32];
-    match fs::File::open(path) {
-        Ok(mut file) => file.read_exact(&mut key).with_context(unusable)?,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            key = rand::random();
-            // Whole or not at all: a start that is killed leaves no half of a file.
-            let draft = path.with_extension("new");
-            let mut options = fs::OpenOptions::new();
-            let file = options.create(true).truncate(true).write(true).mode(0o600).open(&draft);
-            file.and_then(|mut file| file.write_all(&key))
-                .and_then(|()| fs::rename(&draft, path))
-                .with_context(unusable)?;
-        }
-        Err(error) => return Err(error).with_context(unusable),
-    }
-    Ok(key)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -128,19 +158,5 @@ mod tests {
         let error = bind(taken.ip(), taken.port()).unwrap_err().to_string();
         let expected = format!("UDP port {} of 127.0.0.1 is in use", taken.port());
         assert!(error.contains(&expected), "{error}");
-    }
-
-    #[test]
-    fn the_key_of_resets_outlives_the_process_and_is_nobody_elses_to_read() {
-        use std::os::unix::fs::PermissionsExt as _;
-
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join(RESET_KEY_FILE);
-        let key = reset_key(&path).unwrap();
-        assert_eq!(reset_key(&path).unwrap(), key);
-        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-        fs::write(&path, "short").unwrap();
-        let error = format!("{:#}", reset_key(&path).unwrap_err());
-        assert!(error.contains(RESET_KEY_FILE), "{error}");
     }
 }

@@ -110,7 +110,8 @@ impl Opened {
                 });
                 let name = name.unwrap_or_else(|| format!("region-{}", region.0));
                 let nowhere = || tonic::transport::Endpoint::from_static("http://127.0.0.1:1").connect_lazy();
-                dialer.channel(&name, &addresses.rpc).unwrap_or_else(nowhere)
+                // Votes and leases do not stand behind messages and copies.
+                dialer.dial(&name, &addresses.rpc).unwrap_or_else(nowhere)
             })
         };
         let listener = TcpListener::bind(listens)

@@ -1,6 +1,6 @@
 //! The only place that wires: which part is handed to which.
 
-use std::{future, path::Path, sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use antiphon_conversation::ConversationService;
 use antiphon_delivery::DeliveryWorker;
@@ -24,7 +24,7 @@ use crate::{
     admin::Readiness,
     config::Config,
     deployment::Membership,
-    edge::Edge,
+    edge::{Edge, Threads},
     regions::{Opened, RegionsRunning},
     stamp::{self, Opener},
     store,
@@ -44,6 +44,7 @@ pub(crate) struct Node {
     delivery: DeliveryWorker,
     gateway: Gateway,
     connections: JoinHandle<()>,
+    _edge: Threads,
     keys: JoinHandle<()>,
     stop: CancellationToken,
 }
@@ -153,16 +154,8 @@ impl Node {
         let stop = CancellationToken::new();
         let keys = tokio::spawn(rotate_keys(identity, stop.clone()));
         let verifier = TokenVerifier::new(&config.identity.issuer, NO_KEYS).context("token keys")?;
-        let gateway = Gateway::new(route, verifier, clock, config.into());
-        let connections = tokio::spawn({
-            let gateway = gateway.clone();
-            async move { gateway.serve(edge.tcp, future::pending()).await }
-        });
-        if let Some(udp) = edge.udp {
-            gateway
-                .listen_quic(udp.sockets, udp.certificates, &udp.reset_key)
-                .context("QUIC and WebTransport")?;
-        }
+        let threads = Threads::start()?;
+        let (gateway, connections) = threads.serve(edge, || Gateway::new(route, verifier, clock, config.into()))?;
         readiness.gateway_listens();
         Ok(Self {
             kv,
@@ -172,6 +165,7 @@ impl Node {
             delivery,
             gateway,
             connections,
+            _edge: threads,
             keys,
             stop,
         })

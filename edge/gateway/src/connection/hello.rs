@@ -9,10 +9,7 @@ use antiphon_proto::{
 use antiphon_session::{Accepted, CloseReason, HelloRequest, Refusal};
 use antiphon_types::{ConversationId, ErrorCode, Seq, TimestampMs, UserId};
 
-use tokio::time::Instant;
-
 use crate::{
-    calls::Membership,
     hub::{Admission, GoLive, Owner, SessionHandle, Start, Task},
     options::DevicePolicy,
     shared::Shared,
@@ -20,10 +17,6 @@ use crate::{
 
 /// How long Hello waits for the feed. Without it the session is brought up after Welcome.
 const CONFIRM_TIMEOUT: Duration = Duration::from_millis(500);
-
-/// How long Hello waits for a home that cannot answer; a lease that lapsed is renewed or given to another by then, or will not be soon.
-const HOME_PATIENCE: Duration = Duration::from_secs(5);
-const PAUSE_MIN: Duration = Duration::from_millis(100);
 
 /// A session whose Hello was accepted.
 pub(super) struct Opened {
@@ -93,28 +86,6 @@ pub(super) async fn reauth(shared: &Shared, handle: &SessionHandle, token: &str)
     }
 }
 
-/// The user's list; asked for again while its home says that it cannot answer for a moment. A device that is refused comes back with
-/// another handshake, and where a home is busy with a herd that is what it has least use for.
-async fn memberships(shared: &Shared, user_id: UserId) -> Result<Vec<Membership>, Refusal> {
-    let until = Instant::now() + HOME_PATIENCE;
-    loop {
-        let asked = shared
-            .calls
-            .memberships(user_id, shared.options.conversations_max)
-            .await;
-        match asked {
-            Err(refusal) if refusal.code == ErrorCode::Unavailable => {
-                let pause = Duration::from_millis(refusal.retry_after_ms.unwrap_or(0)).max(PAUSE_MIN);
-                if Instant::now() + pause > until {
-                    return Err(refusal);
-                }
-                tokio::time::sleep(pause).await;
-            }
-            answered => return answered,
-        }
-    }
-}
-
 async fn open(shared: &Arc<Shared>, handle: &Arc<SessionHandle>, hello: HelloRequest) -> Result<Opened, Refusal> {
     let claims = shared.auth.verify(&hello.access_token).await?;
     if claims.device_id != hello.device_id {
@@ -136,7 +107,10 @@ async fn open(shared: &Arc<Shared>, handle: &Arc<SessionHandle>, hello: HelloReq
 
     // The user's topic is followed before the list is read: what changes in between is in one of them.
     let _ = tokio::time::timeout(CONFIRM_TIMEOUT, handle.all_confirmed()).await;
-    let memberships = memberships(shared, user_id).await?;
+    let memberships = shared
+        .calls
+        .memberships(user_id, shared.options.conversations_max)
+        .await?;
     let listed = memberships
         .into_iter()
         .map(|membership| (membership.conversation_id, membership.version));

@@ -16,11 +16,13 @@ use data_encoding::HEXLOWER;
 use rcgen::{CertificateParams, KeyPair};
 use rustls::{
     crypto::ring::sign::any_supported_type,
-    pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, pem::PemObject as _},
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
     server::{ClientHello, ResolvesServerCert},
     sign::CertifiedKey,
 };
 use sha2::{Digest as _, Sha256};
+
+use super::secret;
 
 /// How long a certificate made here is good: browsers take 14 days at most by hash.
 const DEVELOPMENT_LIFE: Duration = Duration::from_secs(13 * 24 * 60 * 60);
@@ -59,8 +61,15 @@ pub struct Certificates {
 
 #[derive(Debug)]
 enum Source {
-    Files { certificate: PathBuf, key: PathBuf },
-    Development { names: Vec<String>, clock: Clock },
+    Files {
+        certificate: PathBuf,
+        key: PathBuf,
+    },
+    Development {
+        names: Vec<String>,
+        kept: PathBuf,
+        clock: Clock,
+    },
 }
 
 #[derive(Debug)]
@@ -93,12 +102,17 @@ impl Certificates {
         })
     }
 
-    /// Makes one for these names and addresses, and another before it runs out.
+    /// Makes one for these names and addresses, and another before it runs out. It is in the file `kept`, with its key, so that devices
+    /// know the edge again after a restart.
     ///
     /// # Errors
-    /// When none can be made, as for a name that is none.
-    pub fn development(names: Vec<String>, clock: Clock) -> Result<Self, CertificateError> {
-        Self::of(Source::Development { names, clock })
+    /// When none can be made, as for a name that is none; or the file cannot be written.
+    pub fn development(names: Vec<String>, kept: &Path, clock: Clock) -> Result<Self, CertificateError> {
+        Self::of(Source::Development {
+            names,
+            kept: kept.to_owned(),
+            clock,
+        })
     }
 
     fn of(source: Source) -> Result<Self, CertificateError> {
@@ -142,10 +156,7 @@ impl Certificates {
         let shown = self.current.0.load();
         let is_same = match &*self.source {
             Source::Files { certificate, key } => (read(certificate)?, read(key)?) == shown.read,
-            Source::Development { clock, .. } => {
-                let age_ms = clock.now_ms().saturating_sub(shown.made_at_ms);
-                Duration::from_millis(age_ms) < DEVELOPMENT_RENEWAL
-            }
+            Source::Development { clock, .. } => is_good(shown.made_at_ms, clock.now_ms()),
         };
         if !is_same {
             self.current.0.store(Arc::new(self.source.show()?));
@@ -159,14 +170,7 @@ impl Source {
         match self {
             Self::Files { certificate, key } => {
                 let read = (read(certificate)?, read(key)?);
-                let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&read.0).collect();
-                let chain = chain.map_err(|error| file(certificate, &error))?;
-                if chain.is_empty() {
-                    return Err(file(certificate, &"there is no certificate in it"));
-                }
-                let private = PrivateKeyDer::from_pem_slice(&read.1).map_err(|error| file(key, &error))?;
-                let certified = CertifiedKey::new(chain, any_supported_type(&private)?);
-                certified.keys_match()?;
+                let certified = certified(&read.0, &read.1, (certificate, key))?;
                 Ok(Shown {
                     key: Arc::new(certified),
                     sha256: None,
@@ -174,25 +178,81 @@ impl Source {
                     read,
                 })
             }
-            Self::Development { names, clock } => {
-                let mut params = CertificateParams::new(names.clone())?;
-                let made_at_ms = clock.now_ms();
-                let now = SystemTime::UNIX_EPOCH + Duration::from_millis(made_at_ms);
-                params.not_before = (now - CLOCK_SKEW).into();
-                params.not_after = (now + DEVELOPMENT_LIFE - CLOCK_SKEW).into();
-                let private = KeyPair::generate()?;
-                let certificate = params.self_signed(&private)?.der().clone();
-                let sha256 = HEXLOWER.encode(&Sha256::digest(&certificate));
-                let private = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(private.serialize_der()));
+            Self::Development { names, kept, clock } => {
+                let now_ms = clock.now_ms();
+                let before = Made::read(kept).filter(|made| made.names == *names && is_good(made.at_ms, now_ms));
+                let made = match before {
+                    Some(made) => made,
+                    None => Made::new(names, now_ms, kept)?,
+                };
+                let certified = certified(made.pem.as_bytes(), made.pem.as_bytes(), (kept, kept))?;
                 Ok(Shown {
-                    key: Arc::new(CertifiedKey::new(vec![certificate], any_supported_type(&private)?)),
-                    sha256: Some(sha256),
-                    made_at_ms,
+                    sha256: Some(HEXLOWER.encode(&Sha256::digest(certified.end_entity_cert()?))),
+                    key: Arc::new(certified),
+                    made_at_ms: made.at_ms,
                     read: Default::default(),
                 })
             }
         }
     }
+}
+
+/// A certificate made here, as its file holds it: a line of when and for which names, and PEM of itself and of its key.
+struct Made {
+    at_ms: TimestampMs,
+    names: Vec<String>,
+    pem: String,
+}
+
+impl Made {
+    /// None when there is no such file, or something else in it.
+    fn read(path: &Path) -> Option<Self> {
+        let text = fs::read_to_string(path).ok()?;
+        let (about, pem) = text.split_once('\n')?;
+        let mut about = about.split(' ').map(str::to_owned);
+        let at_ms = about.next()?.parse().ok()?;
+        certified(pem.as_bytes(), pem.as_bytes(), (path, path)).ok()?;
+        Some(Self {
+            at_ms,
+            names: about.collect(),
+            pem: pem.to_owned(),
+        })
+    }
+
+    fn new(names: &[String], at_ms: TimestampMs, path: &Path) -> Result<Self, CertificateError> {
+        let mut params = CertificateParams::new(names)?;
+        let now = SystemTime::UNIX_EPOCH + Duration::from_millis(at_ms);
+        params.not_before = (now - CLOCK_SKEW).into();
+        params.not_after = (now + DEVELOPMENT_LIFE - CLOCK_SKEW).into();
+        let private = KeyPair::generate()?;
+        let pem = params.self_signed(&private)?.pem() + &private.serialize_pem();
+        let text = format!("{at_ms} {}\n{pem}", names.join(" "));
+        secret::write(path, text.as_bytes()).map_err(|error| file(path, &error))?;
+        Ok(Self {
+            at_ms,
+            names: names.to_owned(),
+            pem,
+        })
+    }
+}
+
+/// Whether a certificate made here at that time need not make way for another yet.
+fn is_good(made_at_ms: TimestampMs, now_ms: TimestampMs) -> bool {
+    let age_ms = now_ms.checked_sub(made_at_ms);
+    age_ms.is_some_and(|age_ms| Duration::from_millis(age_ms) < DEVELOPMENT_RENEWAL)
+}
+
+/// A chain and its key, of the files at `paths`.
+fn certified(chain: &[u8], key: &[u8], paths: (&Path, &Path)) -> Result<CertifiedKey, CertificateError> {
+    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(chain).collect();
+    let chain = chain.map_err(|error| file(paths.0, &error))?;
+    if chain.is_empty() {
+        return Err(file(paths.0, &"there is no certificate in it"));
+    }
+    let private = PrivateKeyDer::from_pem_slice(key).map_err(|error| file(paths.1, &error))?;
+    let certified = CertifiedKey::new(chain, any_supported_type(&private)?);
+    certified.keys_match()?;
+    Ok(certified)
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, CertificateError> {
@@ -248,7 +308,10 @@ mod tests {
     #[test]
     fn one_for_development_is_known_by_its_hash_and_another_comes_before_it_runs_out() {
         let clock = Clock::manual(1_800_000_000_000);
-        let certificates = Certificates::development(vec!["localhost".to_owned()], clock.clone()).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let kept = folder.path().join("kept.pem");
+        let start = |name: &str| Certificates::development(vec![name.to_owned()], &kept, clock.clone()).unwrap();
+        let certificates = start("localhost");
         let shown = || certificates.current.0.load().key.cert[0].clone();
         let hash_of = |certificate: &CertificateDer<'_>| Some(HEXLOWER.encode(&Sha256::digest(certificate)));
         let first = shown();
@@ -259,5 +322,12 @@ mod tests {
         assert!(certificates.look().unwrap());
         assert_ne!(shown(), first);
         assert_eq!(certificates.sha256(), hash_of(&shown()));
+
+        let hash = certificates.sha256();
+        assert_eq!(start("localhost").sha256(), hash, "after a restart");
+        assert_ne!(start("127.0.0.1").sha256(), hash, "of other names");
+        fs::write(&kept, "half of it").unwrap();
+        let mended = start("localhost").sha256();
+        assert_eq!(start("localhost").sha256(), mended);
     }
 }

@@ -5,6 +5,7 @@
 
 mod certificates;
 mod quic;
+mod secret;
 mod stream;
 mod websocket;
 mod webtransport;
@@ -12,6 +13,7 @@ mod webtransport;
 pub use certificates::{CertificateError, Certificates};
 pub(crate) use quic::Udp;
 pub use quic::{QUIC_PROTOCOL, QuicSockets};
+pub use secret::ResetKey;
 pub(crate) use websocket::{__path_connect, connect};
 
 use antiphon_session::{CloseReason, Refusal};

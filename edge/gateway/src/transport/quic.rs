@@ -31,7 +31,7 @@ use rustls::server::ServerSessionMemoryCache;
 use tokio::time::timeout;
 
 use super::{
-    Certificates,
+    Certificates, ResetKey,
     stream::{Link, StreamTransport},
     webtransport,
 };
@@ -78,10 +78,10 @@ impl Udp {
     pub(crate) fn open(
         sockets: QuicSockets,
         certificates: Certificates,
-        reset_key: &[u8; 32],
+        reset_key: &ResetKey,
         session: &SessionOptions,
     ) -> io::Result<Self> {
-        let reset_key = hmac::Key::new(hmac::HMAC_SHA256, reset_key);
+        let reset_key = hmac::Key::new(hmac::HMAC_SHA256, &reset_key.0);
         // The process after this one has to know an id of a connection that there was from one that somebody has made up.
         let tag = hmac::sign(&reset_key, b"connection ids");
         let ids_key = tag

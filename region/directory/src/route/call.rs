@@ -219,8 +219,8 @@ fn judged(response: Response<Body>) -> Sent {
     if refused.code == "NOT_HOME" {
         return Sent::NotHome(response, refused.epoch.unwrap_or_default());
     }
-    // The slot has gone to another owner in the middle of it.
-    if refused.code == "DEADLINE_EXCEEDED" && refused.epoch.is_some() {
+    // The slot has gone to another owner in the middle of it, or may go to one now.
+    if refused.epoch.is_some() {
         return Sent::Lost(status);
     }
     Sent::Answer(response)

@@ -31,7 +31,7 @@ pub(super) const STREAM_WINDOW_BYTES: u32 = 8 << 20;
 /// Requests to one region that may wait or be under way.
 const REQUESTS_MAX: usize = 4_096;
 
-/// Kept connections to other regions, one each. Cheap to clone.
+/// Connections to other nodes. Cheap to clone.
 #[derive(Clone)]
 pub struct Dialer {
     shared: Arc<Shared>,
@@ -76,14 +76,22 @@ impl Dialer {
     /// `None` for what is no address.
     #[must_use]
     pub fn channel(&self, region: &str, address: &str) -> Option<Channel> {
-        let shared = &self.shared;
-        let detour = shared.detour.as_ref().and_then(|detour| detour(address));
-        let address = detour.unwrap_or_else(|| address.to_owned());
-        let key = (region.to_owned(), address.clone());
-        let mut channels = shared.channels.lock();
+        let key = (region.to_owned(), address.to_owned());
+        let mut channels = self.shared.channels.lock();
         if let Some(channel) = channels.get(&key) {
             return Some(channel.clone());
         }
+        let channel = self.dial(region, address)?;
+        channels.insert(key, channel.clone());
+        Some(channel)
+    }
+
+    /// As [`Dialer::channel`], over a connection of its own, which nothing else waits on or is waited for.
+    #[must_use]
+    pub fn dial(&self, region: &str, address: &str) -> Option<Channel> {
+        let shared = &self.shared;
+        let detour = shared.detour.as_ref().and_then(|detour| detour(address));
+        let address = detour.unwrap_or_else(|| address.to_owned());
         let endpoint = match &shared.way {
             Way::Tls(tls) => Endpoint::from_shared(format!("https://{address}"))
                 .and_then(|endpoint| endpoint.tls_config(tls.client(region))),
@@ -105,17 +113,15 @@ impl Dialer {
             .initial_stream_window_size(STREAM_WINDOW_BYTES)
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
             .buffer_size(REQUESTS_MAX);
-        let channel = match &shared.way {
+        Some(match &shared.way {
             Way::Tls(_) => endpoint.connect_lazy(),
             Way::Over(connect) => {
-                let (connect, address) = (connect.clone(), address.clone());
+                let connect = connect.clone();
                 endpoint.connect_with_connector_lazy(service_fn(move |_| {
                     let connecting = connect(&address);
                     async move { connecting.await.map(TokioIo::new) }
                 }))
             }
-        };
-        channels.insert(key, channel.clone());
-        Some(channel)
+        })
     }
 }
