@@ -28,7 +28,7 @@ mod tokens;
 pub use account::{Account, AccountError, ConversationView, MemberView, MessageView, Tokens};
 pub use backoff::Backoff;
 
-pub use connection::Transport;
+pub use connection::{Connection, Connector, Transport};
 
 pub use client::{Client, ClientError, ClientOptions, Marking, Sending, Sent};
 pub use core::{Core, CoreOptions, Event, OutboxFull, Output, Request, SendError};

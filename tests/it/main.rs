@@ -4,6 +4,7 @@
 mod accounts;
 mod bad_input;
 mod bad_tokens;
+mod bench;
 #[path = "../browser/mod.rs"]
 mod browser;
 mod chat;

@@ -251,8 +251,8 @@ fn variable(key: &str) -> String {
     format!("ANTIPHON_{}", key.replace('.', "__").to_uppercase())
 }
 
-/// The first of two ports that are free. Each process of tests begins elsewhere.
-fn free_port() -> u16 {
+/// The first of four ports that are free. Each process of tests begins elsewhere.
+pub(crate) fn free_port() -> u16 {
     // HTTP and what operators use; WebTransport and QUIC.
     const OF_A_NODE: u16 = 4;
     let blocks = (PORTS.end - PORTS.start) / OF_A_NODE;

@@ -1,6 +1,6 @@
 //! Opens connections: one transport, or whichever gets through first.
 
-use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
+use std::{collections::HashMap, fmt, net::SocketAddr, sync::Arc, time::Duration};
 
 use antiphon_proto::client::{ClientFrame, ServerFrame};
 use futures_util::future::{BoxFuture, FutureExt as _};
@@ -25,11 +25,8 @@ const REMEMBERED: Duration = Duration::from_secs(10 * 60);
 /// The longest silence that the connection itself bears; the edge names a shorter one, which counts.
 const IDLE_MAX: Duration = Duration::from_secs(10 * 60);
 
-/// A connection that said hello, and what was answered.
-type Opened = (Connection, ServerFrame);
-
-/// What a client knows of the ways to its edges.
-pub(crate) struct Connector {
+/// What a client knows of the ways to its edges: what they offer, what got through last, and the sessions of TLS that can be resumed.
+pub struct Connector {
     /// The only transport to use.
     only: Option<Transport>,
     head_start: Duration,
@@ -48,7 +45,9 @@ struct Ready {
 }
 
 impl Connector {
-    pub(crate) fn new(only: Option<Transport>, head_start: Duration) -> Self {
+    /// Over this transport alone, or whichever gets through first: each has this head start before the next one is tried beside it.
+    #[must_use]
+    pub fn new(only: Option<Transport>, head_start: Duration) -> Self {
         Self {
             only,
             head_start,
@@ -60,31 +59,43 @@ impl Connector {
     }
 
     /// Nothing is known of the network any more.
-    pub(crate) fn forget_network(&mut self) {
+    pub fn forget_network(&mut self) {
         self.worked = None;
+    }
+
+    /// No session of TLS is resumed: the next connection shakes hands in full.
+    pub fn forget_sessions(&mut self) {
+        self.tls.clear();
     }
 
     /// Connects to the edge of `server` (`http://…` or `https://…`), says hello and reads the answer.
     ///
     /// Hello is said to one connection alone, the first that is there: an edge takes a device's second session for its next one. Where
     /// a session is resumed it goes with the first packet; nothing but Hello may, as it could be sent again by others.
-    pub(crate) async fn open(&mut self, server: &str, hello: &ClientFrame, within: Duration) -> Result<Opened, String> {
+    ///
+    /// # Errors
+    /// Why each way failed, for people.
+    pub async fn open(
+        &mut self,
+        server: &str,
+        hello: &ClientFrame,
+        within: Duration,
+    ) -> Result<(Connection, ServerFrame), String> {
+        let first = self.order().first().copied();
         let greeted = match timeout(within, self.greet(server, hello)).await {
             Ok(greeted) => greeted,
             Err(_) => Err(format!("no welcome within {} ms", within.as_millis())),
         };
-        self.worked = match &greeted {
-            Ok((connection, _)) => Some((connection.transport(), Instant::now())),
-            Err(_) => {
-                // It may offer something else by now.
-                self.offers.remove(server);
-                None
-            }
-        };
+        let got_through = greeted.as_ref().ok().map(|(connection, _)| connection.transport());
+        if got_through != first {
+            // It may offer something else by now.
+            self.offers.remove(server);
+        }
+        self.worked = got_through.map(|transport| (transport, Instant::now()));
         greeted
     }
 
-    async fn greet(&mut self, server: &str, hello: &ClientFrame) -> Result<Opened, String> {
+    async fn greet(&mut self, server: &str, hello: &ClientFrame) -> Result<(Connection, ServerFrame), String> {
         let Ready {
             mut connection,
             said_hello,
@@ -169,6 +180,15 @@ impl Connector {
     }
 }
 
+impl fmt::Debug for Connector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connector")
+            .field("only", &self.only)
+            .field("worked", &self.worked)
+            .finish_non_exhaustive()
+    }
+}
+
 fn named<'a>(
     transport: Transport,
     attempt: impl Future<Output = Result<Ready, String>> + Send + 'a,
@@ -181,7 +201,7 @@ fn named<'a>(
 async fn web_socket(server: &str) -> Result<Ready, String> {
     let socket = WebSocket::open(server).await?;
     Ok(Ready {
-        connection: Connection::WebSocket(Box::new(socket)),
+        connection: socket.into(),
         said_hello: false,
     })
 }
@@ -235,7 +255,7 @@ async fn quic_at(
     let open = async |connection: &quinn::Connection| {
         let (writer, reader) = connection.open_bi().await.map_err(|error| error.to_string())?;
         let link = Link::Quic(endpoint.clone(), connection.clone());
-        Ok::<_, String>(Connection::Stream(Box::new(Stream::new(link, writer, reader))))
+        Ok::<Connection, String>(Stream::new(link, writer, reader).into())
     };
     match connecting.into_0rtt() {
         Ok((connection, accepted)) => {
@@ -279,7 +299,7 @@ async fn web_transport(offer: Offer, tls: rustls::ClientConfig) -> Result<Ready,
     let (writer, reader) = opening.await.map_err(|error| error.to_string())?;
     let link = Link::WebTransport(connection);
     Ok(Ready {
-        connection: Connection::Stream(Box::new(Stream::new(link, writer, reader))),
+        connection: Stream::new(link, writer, reader).into(),
         said_hello: false,
     })
 }

@@ -7,7 +7,7 @@ mod stream;
 mod tls;
 mod websocket;
 
-pub(crate) use connector::Connector;
+pub use connector::Connector;
 
 use std::fmt;
 
@@ -44,57 +44,89 @@ impl fmt::Display for Transport {
     }
 }
 
-/// Frames in, frames out. Dropped, it is closed.
-pub(crate) enum Connection {
+/// A connection that frames go through, for tools that look after a session themselves; apps have [`Client`](crate::Client). Dropped, it
+/// is closed.
+pub struct Connection(Way);
+
+enum Way {
     WebSocket(Box<WebSocket>),
     Stream(Box<Stream>),
 }
 
+impl From<WebSocket> for Connection {
+    fn from(socket: WebSocket) -> Self {
+        Self(Way::WebSocket(Box::new(socket)))
+    }
+}
+
+impl From<Stream> for Connection {
+    fn from(stream: Stream) -> Self {
+        Self(Way::Stream(Box::new(stream)))
+    }
+}
+
 impl Connection {
-    pub(crate) fn transport(&self) -> Transport {
-        match self {
-            Self::WebSocket(_) => Transport::WebSocket,
-            Self::Stream(stream) => stream.transport(),
+    /// How it is connected.
+    #[must_use]
+    pub fn transport(&self) -> Transport {
+        match &self.0 {
+            Way::WebSocket(_) => Transport::WebSocket,
+            Way::Stream(stream) => stream.transport(),
         }
     }
 
     /// Writes a frame.
-    pub(crate) async fn send(&mut self, frame: &ClientFrame) -> Result<(), String> {
-        match self {
-            Self::WebSocket(socket) => socket.send(frame).await,
-            Self::Stream(stream) => stream.send(frame).await,
+    ///
+    /// # Errors
+    /// Why it cannot be written, for people.
+    pub async fn send(&mut self, frame: &ClientFrame) -> Result<(), String> {
+        match &mut self.0 {
+            Way::WebSocket(socket) => socket.send(frame).await,
+            Way::Stream(stream) => stream.send(frame).await,
         }
     }
 
     /// Writes a frame that may be lost: as a datagram where there are any.
-    pub(crate) async fn send_fleeting(&mut self, frame: &ClientFrame) -> Result<(), String> {
-        match self {
-            Self::WebSocket(socket) => socket.send(frame).await,
-            Self::Stream(stream) => stream.send_fleeting(frame).await,
+    ///
+    /// # Errors
+    /// Why it cannot be written, for people.
+    pub async fn send_fleeting(&mut self, frame: &ClientFrame) -> Result<(), String> {
+        match &mut self.0 {
+            Way::WebSocket(socket) => socket.send(frame).await,
+            Way::Stream(stream) => stream.send_fleeting(frame).await,
         }
     }
 
     /// Reads the next frame. Cancel safe.
-    pub(crate) async fn receive(&mut self) -> Result<ServerFrame, String> {
-        match self {
-            Self::WebSocket(socket) => socket.receive().await,
-            Self::Stream(stream) => stream.receive().await,
+    ///
+    /// # Errors
+    /// Why nothing comes any more, for people.
+    pub async fn receive(&mut self) -> Result<ServerFrame, String> {
+        match &mut self.0 {
+            Way::WebSocket(socket) => socket.receive().await,
+            Way::Stream(stream) => stream.receive().await,
         }
     }
 
     /// The device has another address now: goes on from there. False when this connection cannot.
     pub(crate) fn network_changed(&self) -> bool {
-        match self {
-            Self::WebSocket(_) => false,
-            Self::Stream(stream) => stream.rebind(),
+        match &self.0 {
+            Way::WebSocket(_) => false,
+            Way::Stream(stream) => stream.rebind(),
         }
     }
 
     /// Says good-bye; does not wait long for it.
-    pub(crate) async fn close(self) {
-        match self {
-            Self::WebSocket(socket) => socket.close().await,
-            Self::Stream(stream) => stream.close().await,
+    pub async fn close(self) {
+        match self.0 {
+            Way::WebSocket(socket) => socket.close().await,
+            Way::Stream(stream) => stream.close().await,
         }
+    }
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Connection").field(&self.transport()).finish()
     }
 }

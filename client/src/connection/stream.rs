@@ -24,7 +24,7 @@ const FRAME_BYTES_MAX: usize = 64 << 20;
 type Reader = Pin<Box<dyn AsyncRead + Send>>;
 type Writer = Pin<Box<dyn AsyncWrite + Send>>;
 
-pub(crate) struct Stream {
+pub(super) struct Stream {
     link: Link,
     reader: FramedRead<Reader, LengthDelimitedCodec>,
     writer: FramedWrite<Writer, LengthDelimitedCodec>,

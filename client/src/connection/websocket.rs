@@ -14,13 +14,13 @@ use tokio_tungstenite::{
 /// How long one write may take.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 
-pub(crate) struct WebSocket {
+pub(super) struct WebSocket {
     socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
 }
 
 impl WebSocket {
     /// Connects to the edge of `server` (`http://…` or `https://…`).
-    pub(crate) async fn open(server: &str) -> Result<Self, String> {
+    pub(super) async fn open(server: &str) -> Result<Self, String> {
         let url = format!("{}/v1/connect", server.replacen("http", "ws", 1));
         let mut request = url.into_client_request().map_err(|error| error.to_string())?;
         let subprotocol = HeaderValue::from_static("antiphon.v1");
@@ -32,7 +32,7 @@ impl WebSocket {
     }
 
     /// Writes a frame.
-    pub(crate) async fn send(&mut self, frame: &ClientFrame) -> Result<(), String> {
+    pub(super) async fn send(&mut self, frame: &ClientFrame) -> Result<(), String> {
         let message = Message::Binary(frame.encode_to_vec().into());
         match timeout(WRITE_TIMEOUT, self.socket.send(message)).await {
             Ok(result) => result.map_err(|error| error.to_string()),
@@ -41,7 +41,7 @@ impl WebSocket {
     }
 
     /// Reads the next frame. Cancel safe.
-    pub(crate) async fn receive(&mut self) -> Result<ServerFrame, String> {
+    pub(super) async fn receive(&mut self) -> Result<ServerFrame, String> {
         loop {
             match self.socket.next().await {
                 Some(Ok(Message::Binary(bytes))) => {
@@ -58,7 +58,7 @@ impl WebSocket {
     }
 
     /// Says good-bye; does not wait long for it.
-    pub(crate) async fn close(mut self: Box<Self>) {
+    pub(super) async fn close(mut self: Box<Self>) {
         let _ = timeout(Duration::from_secs(1), self.socket.close(None)).await;
     }
 }

@@ -12,7 +12,7 @@ use antiphon_client::Transport;
 use anyhow::{Context as _, Result};
 use clap::{Args, Parser, Subcommand};
 
-use crate::{chat, config, ctl, deployment::Membership, probe, shutdown::Shutdown, store, up, world};
+use crate::{bench, chat, config, ctl, deployment::Membership, probe, shutdown::Shutdown, store, up, world};
 
 /// An instant-messaging backend that runs in many regions at once.
 #[derive(Debug, Parser)]
@@ -81,6 +81,9 @@ enum Command {
     /// Send under load over several regions, and judge what all saw: for drills
     #[command(after_help = PROBE_EXAMPLES)]
     Probe(probe::ProbeArgs),
+    /// Put load on a server started for it, and measure
+    #[command(after_help = BENCH_EXAMPLES)]
+    Bench(bench::BenchArgs),
     /// Print the effective configuration and where each value came from
     Config(ConfigArgs),
 }
@@ -120,6 +123,15 @@ Examples:
   antiphon probe --edge http://127.0.0.1:7400 --edge http://127.0.0.1:7500 --edge http://127.0.0.1:7600 --seconds 30
   antiphon probe --edge http://127.0.0.1:7400 --rate 20 --json
   antiphon probe --world http://127.0.0.1:7499 --seconds 30   # and what the regions add to the links between them";
+
+const BENCH_EXAMPLES: &str = "\
+Each run has a server of its own, a process of this program with an empty store in a folder that goes with it.
+
+Examples:
+  antiphon bench pairs --pairs 50 --rate 5000
+  antiphon bench idle --connections 2000 --transport quic
+  antiphon bench connect --delay-ms 50 --json connect.json
+  antiphon bench pairs --set slot.batch_len_max=1";
 
 #[derive(Debug, Args)]
 struct UpArgs {
@@ -218,6 +230,7 @@ impl Cli {
                 ctl::run(args, load).await
             }
             Command::Probe(args) => probe::run(args).await,
+            Command::Bench(args) => bench::run(args, self.common.set).await,
             Command::Config(args) if args.reference => print(&config::reference()),
             Command::Config(args) => print(&config::show(&config::load(&sources(self.common, args.node)?)?)),
         }
