@@ -36,7 +36,7 @@ impl fmt::Debug for ResetKey {
     }
 }
 
-/// Writes a file whole or not at all: a start that is killed leaves no half of one.
+/// Writes a file whole or not at all: a start that is killed, or a machine that loses its power, leaves no half of one.
 pub(super) fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let draft = path.with_extension("new");
     let mut options = fs::OpenOptions::new();
@@ -47,6 +47,7 @@ pub(super) fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
         .mode(0o600)
         .open(&draft)?;
     file.write_all(bytes)?;
+    file.sync_all()?;
     fs::rename(&draft, path)
 }
 
