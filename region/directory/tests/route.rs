@@ -186,6 +186,7 @@ async fn a_home_whose_lease_has_run_out_is_asked_again_only_if_that_is_safe() {
         Status::from_header_map(response.headers()).map(|status| status.code())
     });
     while world.asked().1 < 3 {
+        assert!(!asking.is_finished(), "it was asked only once");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     world.move_to(1);
