@@ -174,7 +174,8 @@ impl Writer {
         if let Some(epoch) = untold.withdrawn {
             return Err(BatchError::Fenced(Fenced { epoch }));
         }
-        let before = (protocol.high_watermark(), protocol.level());
+        let shown = |protocol: &Protocol| (protocol.high_watermark(), protocol.level(), protocol.is_settled());
+        let before = shown(protocol);
         if let Some(in_sync) = untold.in_sync {
             protocol.set_in_sync(in_sync);
         }
@@ -187,7 +188,7 @@ impl Writer {
                 Progress::Left => protocol.left(replica),
             }
         }
-        if (protocol.high_watermark(), protocol.level()) != before {
+        if shown(protocol) != before {
             self.release(protocol);
         }
         match untold.hand_over {

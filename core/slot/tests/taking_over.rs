@@ -15,7 +15,10 @@ use bytes::Bytes;
 use foundationdb_tuple::pack;
 use futures_util::{FutureExt as _, future::BoxFuture};
 use parking_lot::Mutex;
-use tokio::{task::JoinHandle, time::sleep};
+use tokio::{
+    task::JoinHandle,
+    time::{sleep, timeout},
+};
 
 const STANDBY: Replica = 2;
 const OTHER: Replica = 3;
@@ -36,6 +39,14 @@ fn with(others: &[Replica]) -> InSync {
         min_in_sync: 1,
         durability: Durability::Global,
         opening: u64::MAX,
+    }
+}
+
+/// As the directory says that has heard of this opening and those before.
+fn heard(opening: u64) -> InSync {
+    InSync {
+        opening,
+        ..with(&[STANDBY])
     }
 }
 
@@ -100,6 +111,25 @@ impl Carrier for Noting {
             self.0.lock().push(sent.seq);
         }
         async { Ok(()) }.boxed()
+    }
+}
+
+/// Whoever looks after in-sync sets would ask the directory again and again.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_opening_that_was_heard_of_is_shown_as_settled_though_nothing_is_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let kv = open(folder.path()).await;
+    for opening in 1..=2 {
+        let slots = start(&kv, u8::try_from(opening).unwrap(), vec![]);
+        slots.grant(slot(), 1, heard(0));
+        let mut log = slots.log_state(slot()).unwrap();
+        log.wait_for(|log| log.opening == opening).await.unwrap();
+        assert_eq!(log.borrow().is_settled, opening == 1);
+        slots.grant(slot(), 1, heard(opening));
+        let settled = timeout(Duration::from_secs(10), log.wait_for(|log| log.is_settled)).await;
+        settled.expect("nobody is told").unwrap();
+        drop(log);
+        slots.close().await;
     }
 }
 

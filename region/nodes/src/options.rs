@@ -14,7 +14,7 @@ pub struct RegistryOptions {
 impl Default for RegistryOptions {
     fn default() -> Self {
         Self {
-            heartbeat: Duration::from_millis(500),
+            heartbeat: Duration::from_millis(250),
             dead_after: Duration::from_secs(2),
             forget_after: Duration::from_secs(3_600),
         }

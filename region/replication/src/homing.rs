@@ -122,8 +122,11 @@ impl Homing {
         let mut look = interval(self.options.keep_interval);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            look.tick().await;
-            self.keep().await;
+            // One after the other: whom a question names counts until it is known what became of it.
+            tokio::select! {
+                _ = look.tick() => self.keep().await,
+                () = self.home.inner.unsettled.changed() => self.settle().await,
+            }
         }
     }
 

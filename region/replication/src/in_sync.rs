@@ -24,8 +24,10 @@ use crate::{
     keeping::{Copy, Rules, nearest, wanted},
 };
 
-/// Changes of in-sync sets in one command.
+/// Slots that are looked at, and changes of in-sync sets in one command.
 const CHANGES_AT_ONCE: usize = 512;
+/// Slots that nobody has used yet and that one look opens.
+const OPENED_AT_ONCE: usize = 256;
 /// How long the writers get to count those who are to come, before it is looked who of them is level.
 const COUNTED_AFTER: Duration = Duration::from_millis(20);
 
@@ -40,8 +42,7 @@ struct Look {
 impl Homing {
     /// Asks the directory for other in-sync sets where members lag, are missing, or are not the ones wanted.
     pub(crate) async fn keep(&self) {
-        let now = Instant::now();
-        let (state, table) = (self.directory.state(), self.directory.table().load());
+        let table = self.directory.table().load();
         for (region, round_trip) in self.home.inner.progress.round_trips() {
             if let Some(region) = table.region(RegionId(region)) {
                 let gauge =
@@ -49,13 +50,48 @@ impl Homing {
                 gauge.set(round_trip.as_secs_f64());
             }
         }
+        let ours = |slot: &Slot| table.placement(*slot).home_region.id == self.me() && self.share.is_mine(*slot);
+        let ours = self.looked_after.iter().copied().filter(ours);
+        let (mut slots, unused): (Vec<Slot>, Vec<Slot>) = ours.partition(|slot| self.slots.is_open(*slot));
+        // To open thousands at once keeps those waiting that are used.
+        slots.extend(unused.into_iter().take(OPENED_AT_ONCE));
+        for slots in slots.chunks(CHANGES_AT_ONCE) {
+            self.settle().await;
+            self.look_at(slots).await;
+        }
+    }
+
+    /// Lets the directory hear of slots that were opened a moment ago, those first that have something to commit.
+    pub(crate) async fn settle(&self) {
+        let unsettled = &self.home.inner.unsettled;
+        let mut slots = unsettled.take();
+        if slots.is_empty() {
+            return;
+        }
+        slots.sort_by_cached_key(|slot| !self.has_uncommitted(*slot));
+        let (first, others) = slots.split_at(slots.len().min(CHANGES_AT_ONCE));
+        unsettled.give_back(others);
+        self.look_at(first).await;
+    }
+
+    fn has_uncommitted(&self, slot: Slot) -> bool {
+        let Ok(log) = self.slots.log_state(slot) else {
+            return false;
+        };
+        let log = log.borrow();
+        log.high_watermark < log.last_index
+    }
+
+    /// Asks for what these slots need.
+    async fn look_at(&self, slots: &[Slot]) {
+        let (state, table) = (self.directory.state(), self.directory.table().load());
         let mut look = Look {
             state,
-            now,
+            now: Instant::now(),
             targets: HashMap::new(),
         };
         let mut changes = Vec::new();
-        for &slot in &self.looked_after {
+        for &slot in slots {
             changes.extend(self.consider(slot, table.placement(slot), &mut look));
             // There are many slots, and messages wait for this thread.
             consume_budget().await;
@@ -66,9 +102,7 @@ impl Homing {
         let changes: Vec<Change> = changes.into_iter().filter_map(|change| self.allowed(change)).collect();
         if !changes.is_empty() {
             debug!(slots = changes.len(), "asking for other in-sync sets");
-        }
-        for changes in changes.chunks(CHANGES_AT_ONCE) {
-            self.ask(changes).await;
+            self.ask(&changes).await;
         }
     }
 

@@ -23,7 +23,8 @@ pub struct RaftOptions {
     pub append_timeout_ms: u64,
     /// How long a snapshot may take to a follower and to its disk.
     pub snapshot_timeout_ms: u64,
-    /// A snapshot is built, and the log before it purged, after this many entries.
+    /// A snapshot is built, and the log before it purged, after this many entries. A new leader finds out where its followers' logs part
+    /// from its own by halves of the log, a journey each, and commits nothing before that.
     pub snapshot_entries: u64,
     /// This many entries before a snapshot stay, for followers that are a little behind.
     pub kept_entries: u64,
@@ -37,8 +38,8 @@ impl Default for RaftOptions {
             election_timeout_ms_max: 1_200,
             append_timeout_ms: 3_000,
             snapshot_timeout_ms: 30_000,
-            snapshot_entries: 2_000,
-            kept_entries: 500,
+            snapshot_entries: 500,
+            kept_entries: 100,
         }
     }
 }

@@ -4,6 +4,7 @@ mod dirty;
 mod progress;
 mod recent;
 mod stream;
+mod unsettled;
 
 use std::{
     collections::HashMap,
@@ -29,7 +30,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{Request, Response, Status, Streaming, async_trait};
 
 pub(crate) use self::progress::Progress;
-use self::{dirty::Dirty, progress::StreamId, recent::Recent, stream::Follower};
+use self::{dirty::Dirty, progress::StreamId, recent::Recent, stream::Follower, unsettled::Unsettled};
 use crate::ReplicationOptions;
 
 /// Messages that may wait to be sent on one stream.
@@ -48,6 +49,7 @@ pub(crate) struct Inner {
     streams: RwLock<HashMap<StreamId, Arc<Dirty>>>,
     next_stream: AtomicU64,
     pub(crate) progress: Progress,
+    pub(crate) unsettled: Unsettled,
     tasks: TaskTracker,
     closing: CancellationToken,
 }
@@ -63,6 +65,7 @@ impl ReplicationHome {
             streams: RwLock::default(),
             next_stream: AtomicU64::new(0),
             progress: Progress::default(),
+            unsettled: Unsettled::default(),
             tasks: TaskTracker::new(),
             closing: CancellationToken::new(),
         };
@@ -105,7 +108,8 @@ impl Shipping for Inner {
         streams.values().for_each(|dirty| dirty.mark(entry.slot));
     }
 
-    fn moved(&self, slot: Slot, _: &LogState) {
+    fn moved(&self, slot: Slot, state: &LogState) {
+        self.unsettled.moved(slot, state);
         self.streams.read().values().for_each(|dirty| dirty.mark(slot));
     }
 }
