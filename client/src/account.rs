@@ -4,6 +4,8 @@ use reqwest::{Method, RequestBuilder, StatusCode};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 
+use crate::tls::http_client;
+
 /// What log-in and refresh return. The tokens do not show in `Debug`.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -129,9 +131,16 @@ impl Account {
     /// Talks to `server`, as in `http://127.0.0.1:7400`.
     #[must_use]
     pub fn new(server: &str) -> Self {
+        Self::pinned(server, None)
+    }
+
+    /// The same over HTTPS, where the certificate with this SHA-256 is taken and no other; without one, those that the system's
+    /// authorities vouch for.
+    #[must_use]
+    pub fn pinned(server: &str, certificate_sha256: Option<&str>) -> Self {
         Self {
             server: server.trim_end_matches('/').to_owned(),
-            http: reqwest::Client::new(),
+            http: http_client(certificate_sha256),
         }
     }
 

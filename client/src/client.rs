@@ -15,6 +15,8 @@ use crate::{
 pub struct ClientOptions {
     /// The edge, as in `http://127.0.0.1:7400`.
     pub server: String,
+    /// SHA-256, lower-case hex, of the only certificate to take over HTTPS; none: those that the system's authorities vouch for.
+    pub certificate_sha256: Option<String>,
     /// The installed app, as given at log-in.
     pub device_id: String,
     /// The last seq held of each conversation, from the process before.
@@ -46,6 +48,7 @@ impl ClientOptions {
     pub fn new(server: &str, device_id: &str) -> Self {
         Self {
             server: server.trim_end_matches('/').to_owned(),
+            certificate_sha256: None,
             device_id: device_id.to_owned(),
             cursors: HashMap::new(),
             core: CoreOptions::default(),
@@ -183,7 +186,7 @@ impl Client {
     pub fn start(options: ClientOptions, tokens: Tokens) -> (Self, mpsc::Receiver<Event>, JoinHandle<()>) {
         let (commands, to_driver) = mpsc::channel(COMMANDS_LEN_MAX);
         let (to_app, events) = mpsc::channel(options.events_len_max);
-        let account = Account::new(&options.server);
+        let account = Account::pinned(&options.server, options.certificate_sha256.as_deref());
         let intake = Arc::new(Intake::new(options.core.outbox_len_max));
         let driver = Driver::new(options, account, tokens, to_driver, Arc::clone(&intake), to_app);
         (Self { commands, intake }, events, tokio::spawn(driver.run()))

@@ -78,7 +78,11 @@ impl Driver {
         to_app: mpsc::Sender<Event>,
     ) -> Self {
         let edges = Edges::new(&options.server);
-        let connector = Connector::new(options.transport, options.head_start);
+        let connector = Connector::new(
+            options.transport,
+            options.head_start,
+            options.certificate_sha256.as_deref(),
+        );
         let core = Core::new(options.core.clone(), options.cursors.clone());
         let backoff = Backoff::new(options.reconnect_base_ms, options.reconnect_max_ms);
         Self {

@@ -23,6 +23,7 @@ mod driver;
 mod edges;
 mod intake;
 mod quiet;
+mod tls;
 mod tokens;
 
 pub use account::{Account, AccountError, ConversationView, MemberView, MessageView, Tokens};
@@ -31,4 +32,6 @@ pub use backoff::Backoff;
 pub use connection::{Connection, Connector, Transport};
 
 pub use client::{Client, ClientError, ClientOptions, Marking, Sending, Sent};
+pub use tls::{http_client, https};
+
 pub use core::{Core, CoreOptions, Event, OutboxFull, Output, Request, SendError};

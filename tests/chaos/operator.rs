@@ -6,7 +6,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::support::{text, world::World};
+use crate::support::{http::get, text, world::World};
 
 /// An admin port that is silent for so long does not answer.
 const ANSWER: Duration = Duration::from_secs(3);
@@ -41,7 +41,7 @@ pub(crate) async fn link(world: &World, from: &str, to: &str, state: &str) {
 /// What an admin port of a region answers under `/directory`; None while it does not.
 pub(crate) async fn directory(world: &World, region: &str, path: &str) -> Option<Value> {
     let url = format!("http://127.0.0.1:{}/directory{path}", world.port(region) + 1);
-    let answer = timeout(ANSWER, reqwest::get(url)).await.ok()?.ok()?;
+    let answer = timeout(ANSWER, get(url)).await.ok()?.ok()?;
     let is_success = answer.status().is_success();
     let body = timeout(ANSWER, answer.json()).await.ok()?.ok()?;
     is_success.then_some(body)
@@ -63,7 +63,7 @@ pub(crate) async fn command(world: &World, regions: &[String], path: &str, patie
     loop {
         for region in regions {
             let url = format!("http://127.0.0.1:{}/directory{path}", world.port(region) + 1);
-            let asked = reqwest::Client::new().post(url).send();
+            let asked = antiphon_client::http_client(None).post(url).send();
             if let Ok(Ok(answer)) = timeout(ANSWER, asked).await
                 && answer.status().is_success()
             {

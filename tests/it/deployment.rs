@@ -17,7 +17,7 @@ use tempfile::TempDir;
 use tokio::process::{Child, Command};
 use tonic::{Code, transport::Endpoint};
 
-use crate::support::{Http, Person, RawSession, forget_what_steers_tests, number, until};
+use crate::support::{Http, Person, RawSession, forget_what_steers_tests, http::get, number, until};
 
 const REGIONS: [&str; 3] = ["eu-central", "eu-west", "us-east"];
 /// Above those of worlds and single nodes' first ports.
@@ -110,10 +110,7 @@ impl Deployment {
         for at in 0..REGIONS.len() {
             let url = format!("http://127.0.0.1:{}/readyz", self.base_port(at) + 1);
             until("every region is ready", || async {
-                reqwest::get(&url)
-                    .await
-                    .is_ok_and(|answer| answer.status() == 200)
-                    .then_some(())
+                get(&url).await.is_ok_and(|answer| answer.status() == 200).then_some(())
             })
             .await;
         }
@@ -131,7 +128,7 @@ impl Deployment {
 
     async fn directory(&self) -> serde_json::Value {
         let url = format!("http://127.0.0.1:{}/directory/slots", self.base_port(0) + 1);
-        reqwest::get(url).await.unwrap().json().await.unwrap()
+        get(url).await.unwrap().json().await.unwrap()
     }
 }
 
@@ -240,7 +237,7 @@ async fn a_further_node_follows_the_directory_and_takes_no_other_store_than_its_
     let mut further = deployment.spawn_with(0, &settings, "further");
     let admin = format!("http://127.0.0.1:{}", port + 1);
     let view = until("it knows the directory", || async {
-        let answer = reqwest::get(format!("{admin}/directory")).await.ok()?;
+        let answer = get(format!("{admin}/directory")).await.ok()?;
         answer
             .json::<serde_json::Value>()
             .await
@@ -251,7 +248,7 @@ async fn a_further_node_follows_the_directory_and_takes_no_other_store_than_its_
     assert_eq!(view["region"], "eu-central");
     assert_eq!(view["voters"].as_array().unwrap().len(), 3);
     // By way of a voter.
-    let client = reqwest::Client::new();
+    let client = antiphon_client::http_client(None);
     let drained = client
         .post(format!("{admin}/directory/regions/us-east/drain"))
         .send()

@@ -6,7 +6,7 @@ use serde_json::Value;
 use tokio::{process::Command, time::timeout};
 
 use super::members::Probe;
-use crate::support::{until, world::World};
+use crate::support::{http::get, until, world::World};
 
 const THREE: [&str; 3] = ["us-east", "eu-central", "ap-northeast"];
 const BINARY: &str = env!("CARGO_BIN_EXE_antiphon");
@@ -208,9 +208,7 @@ async fn an_edge_that_shows_nothing_is_broken_unless_it_is_meant_to_be_away() {
     ];
     // Who was never connected knows of no other edge: there are two members of each probe.
     until("everybody is connected", || async {
-        let metrics = reqwest::get(format!("http://127.0.0.1:{}/metrics", ports[2] + 1))
-            .await
-            .ok()?;
+        let metrics = get(format!("http://127.0.0.1:{}/metrics", ports[2] + 1)).await.ok()?;
         let metrics = metrics.text().await.ok()?;
         let sessions = metrics.lines().filter(|line| line.starts_with("antiphon_sessions{"));
         let sessions: u32 = sessions

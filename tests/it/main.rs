@@ -13,7 +13,7 @@ mod crowd;
 mod deployment;
 mod drills;
 mod groups;
-mod herd;
+mod https;
 mod members;
 mod operations;
 mod operator;

@@ -6,10 +6,10 @@ use antiphon_types::ConversationId;
 use serde_json::Value;
 use tokio::process::Command;
 
-use crate::support::{Server, forget_what_steers_tests, number, store, until};
+use crate::support::{Server, forget_what_steers_tests, http::get, number, store, until};
 
 async fn status(server: &Server, path: &str) -> u16 {
-    reqwest::get(format!("{}{path}", server.admin_url()))
+    get(format!("{}{path}", server.admin_url()))
         .await
         .unwrap()
         .status()

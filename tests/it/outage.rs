@@ -9,6 +9,7 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::support::{
     RawSession, Server,
     fdb::{Cluster, Tls},
+    http::get,
     number,
     store::programs,
     until,
@@ -24,7 +25,7 @@ async fn cluster() -> Cluster {
 }
 
 async fn readiness(server: &Server) -> (u16, String) {
-    let answer = reqwest::get(format!("{}/readyz", server.admin_url())).await.unwrap();
+    let answer = get(format!("{}/readyz", server.admin_url())).await.unwrap();
     (answer.status().as_u16(), answer.text().await.unwrap())
 }
 

@@ -6,7 +6,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
-use crate::support::{Person, RawSession, number, text, until, world::World};
+use crate::support::{Person, RawSession, http::get, number, text, until, world::World};
 
 const THREE: [&str; 3] = ["us-east", "eu-central", "ap-northeast"];
 
@@ -158,12 +158,17 @@ async fn losing_the_home_loses_nothing_and_strands_nobody() {
 /// What the directory says, by the admin port of a region.
 async fn directory(world: &World, region: &str) -> Option<Value> {
     let url = format!("http://127.0.0.1:{}/directory", world.port(region) + 1);
-    reqwest::get(url).await.ok()?.json().await.ok()
+    get(url).await.ok()?.json().await.ok()
 }
 
 async fn command(world: &World, region: &str, path: &str, body: &Value) -> Value {
     let url = format!("http://127.0.0.1:{}/directory{path}", world.port(region) + 1);
-    let answer = reqwest::Client::new().post(url).json(body).send().await.unwrap();
+    let answer = antiphon_client::http_client(None)
+        .post(url)
+        .json(body)
+        .send()
+        .await
+        .unwrap();
     let status = answer.status();
     let body = answer.text().await.unwrap();
     assert!(status.is_success(), "{status}: {body}");

@@ -3,9 +3,10 @@
 use std::{collections::VecDeque, process::Stdio, time::Duration};
 
 use antiphon_client::{Account, Client, ClientError, ClientOptions, CoreOptions, Event, OutboxFull};
+use reqwest::Method;
 use tokio::{io::AsyncWriteExt as _, process::Command, sync::mpsc, time::timeout};
 
-use crate::support::{PATIENCE, http::PASSWORD, number, server::Server, text};
+use crate::support::{PATIENCE, RawSession, http::PASSWORD, number, server::Server, text, world::World};
 
 /// Logs a registered user in and starts a session.
 async fn start(server: &Server, name: &str, adapt: impl FnOnce(&mut ClientOptions)) -> (Client, mpsc::Receiver<Event>) {
@@ -187,4 +188,42 @@ async fn every_line_piped_into_the_chat_is_sent_though_the_outbox_holds_fewer() 
         (number(&last[0]["seq"]), text(&last[0]["text"])),
         (lines, format!("line {lines}"))
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_connected_to_a_region_that_is_lost_goes_on_at_another() {
+    const THREE: [&str; 3] = ["us-east", "eu-central", "ap-northeast"];
+    let world = World::start(&THREE).await;
+    let alice = world.person(THREE[0], "alice").await;
+    let bob = world.person(THREE[1], "bob").await;
+    let talk = alice.direct(&bob).await;
+    let mut to_bob = RawSession::open(world.port(THREE[1]), &bob, &[]).await;
+    let url = format!("http://127.0.0.1:{}", world.port(THREE[0]));
+    let tokens = Account::new(&url).log_in("alice", PASSWORD, "phone").await.unwrap();
+    let (phone, mut events, _) = Client::start(
+        ClientOptions {
+            // Over UDP nothing but silence tells that an edge is gone.
+            keep_alive: Duration::from_secs(1),
+            silence_max: Duration::from_secs(3),
+            ..ClientOptions::new(&url, "phone")
+        },
+        tokens,
+    );
+    phone.send(&talk, "before").unwrap();
+    assert_eq!(text(&to_bob.event("message").await["text"]), "before");
+
+    let killed = world
+        .admin(Method::POST, "/regions/us-east/kill", r#"{"downMs":120000}"#)
+        .await;
+    assert_eq!(killed.0, 200, "{}", killed.1);
+    phone.send(&talk, "after").unwrap();
+    assert_eq!(text(&to_bob.event("message").await["text"]), "after");
+    to_bob.send(&talk, "b-1", "back").await;
+    let seq = loop {
+        let (seq, text) = next_text(&mut events).await;
+        if text == "back" {
+            break seq;
+        }
+    };
+    assert_eq!(seq, 3);
 }

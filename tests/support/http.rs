@@ -7,6 +7,11 @@ use super::{number, text};
 
 pub(crate) const PASSWORD: &str = "correct horse battery staple";
 
+/// Asks once, of no edge in particular.
+pub(crate) async fn get(url: impl reqwest::IntoUrl) -> reqwest::Result<reqwest::Response> {
+    antiphon_client::http_client(None).get(url).send().await
+}
+
 /// REST as any HTTP client speaks it.
 #[derive(Clone)]
 pub(crate) struct Http {
@@ -49,7 +54,7 @@ impl Answer {
 impl Http {
     pub(crate) fn new(base: &str) -> Self {
         Self {
-            client: Client::new(),
+            client: antiphon_client::http_client(None),
             base: base.to_owned(),
         }
     }

@@ -17,6 +17,7 @@ use super::{
     Http, Person, RawSession,
     fdb::Cluster,
     forget_what_steers_tests,
+    http::get,
     store::{self, flags},
     until,
 };
@@ -114,7 +115,7 @@ impl Server {
 
     async fn ready(&mut self) {
         let url = format!("{}/readyz", self.admin_url());
-        let client = reqwest::Client::new();
+        let client = antiphon_client::http_client(None);
         let child = self.child.as_mut().unwrap();
         loop {
             if let Some(status) = child.try_wait().unwrap() {
@@ -188,7 +189,7 @@ impl Server {
 
     /// The sum of a metric over its labels; None when there is no such line.
     pub(crate) async fn metric(&self, name: &str) -> Option<f64> {
-        let text = reqwest::get(format!("{}/metrics", self.admin_url()))
+        let text = get(format!("{}/metrics", self.admin_url()))
             .await
             .ok()?
             .text()

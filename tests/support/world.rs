@@ -12,6 +12,7 @@ use tokio::process::{Child, Command};
 
 use super::{
     Http, Person, forget_what_steers_tests,
+    http::get,
     store::{self, flags},
     until,
 };
@@ -160,7 +161,7 @@ impl World {
     /// Waits until a region says that it is ready.
     pub(crate) async fn ready(&self, region: &str) {
         until(&format!("{region} is ready"), || async {
-            let answer = reqwest::get(format!("http://127.0.0.1:{}/readyz", self.port(region) + 1)).await;
+            let answer = get(format!("http://127.0.0.1:{}/readyz", self.port(region) + 1)).await;
             answer.is_ok_and(|answer| answer.status() == 200).then_some(())
         })
         .await;
@@ -189,7 +190,9 @@ impl World {
     /// What the world's admin port answers.
     pub(crate) async fn admin(&self, method: reqwest::Method, path: &str, body: &str) -> (u16, Value) {
         let url = format!("http://127.0.0.1:{}{path}", self.base_port + 99);
-        let request = reqwest::Client::new().request(method, url).body(body.to_owned());
+        let request = antiphon_client::http_client(None)
+            .request(method, url)
+            .body(body.to_owned());
         let answer = request.send().await.unwrap();
         let status = answer.status().as_u16();
         let text = answer.text().await.unwrap();

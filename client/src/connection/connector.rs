@@ -11,10 +11,10 @@ use super::{
     Connection, Transport,
     offers::{Offer, Offers},
     race,
-    stream::{Link, Stream},
-    tls::{any_address, client_config},
+    stream::{Link, Stream, any_address},
     websocket::WebSocket,
 };
+use crate::tls::{client_config, http_client, https};
 
 /// The name by which TLS agrees on the protocol (ALPN).
 const QUIC_PROTOCOL: &[u8] = b"antiphon/1";
@@ -31,6 +31,8 @@ pub struct Connector {
     only: Option<Transport>,
     head_start: Duration,
     http: reqwest::Client,
+    /// For WebSocket.
+    https: Arc<rustls::ClientConfig>,
     offers: HashMap<String, Offers>,
     /// What got through last on this network.
     worked: Option<(Transport, Instant)>,
@@ -46,12 +48,14 @@ struct Ready {
 
 impl Connector {
     /// Over this transport alone, or whichever gets through first: each has this head start before the next one is tried beside it.
+    /// Over HTTPS the certificate with this SHA-256 is taken and no other, or without one those that the system's authorities vouch for.
     #[must_use]
-    pub fn new(only: Option<Transport>, head_start: Duration) -> Self {
+    pub fn new(only: Option<Transport>, head_start: Duration, certificate_sha256: Option<&str>) -> Self {
         Self {
             only,
             head_start,
-            http: reqwest::Client::new(),
+            http: http_client(certificate_sha256),
+            https: https(certificate_sha256).into(),
             offers: HashMap::new(),
             worked: None,
             tls: HashMap::new(),
@@ -117,7 +121,7 @@ impl Connector {
         for transport in order {
             match (transport, &offers) {
                 (Transport::Quic, Offers { quic: Some(offer), .. }) => {
-                    let config = self.tls(transport, QUIC_PROTOCOL, offer)?;
+                    let config = self.tls(transport, QUIC_PROTOCOL, offer);
                     attempts.push(named(transport, quic(offer.clone(), config, hello, self.head_start)));
                 }
                 (
@@ -127,10 +131,12 @@ impl Connector {
                         ..
                     },
                 ) => {
-                    let config = self.tls(transport, wtransport::tls::WEBTRANSPORT_ALPN, offer)?;
+                    let config = self.tls(transport, wtransport::tls::WEBTRANSPORT_ALPN, offer);
                     attempts.push(named(transport, web_transport(offer.clone(), config)));
                 }
-                (Transport::WebSocket, _) => attempts.push(named(transport, web_socket(server))),
+                (Transport::WebSocket, _) => {
+                    attempts.push(named(transport, web_socket(server, self.https.clone())));
+                }
                 (Transport::Quic | Transport::WebTransport, _) => {}
             }
         }
@@ -167,16 +173,18 @@ impl Connector {
         }
     }
 
-    fn tls(&mut self, transport: Transport, protocol: &[u8], offer: &Offer) -> Result<rustls::ClientConfig, String> {
+    fn tls(&mut self, transport: Transport, protocol: &[u8], offer: &Offer) -> rustls::ClientConfig {
         let key = (transport, offer.certificate_sha256.clone());
         if let Some(known) = self.tls.get(&key) {
-            return Ok(known.clone());
+            return known.clone();
         }
-        let config = client_config(protocol, offer.certificate_sha256.as_deref())?;
+        let versions = [&rustls::version::TLS13];
+        let mut config = client_config(&versions, protocol, offer.certificate_sha256.as_deref());
+        config.enable_early_data = true;
         // A certificate that is not offered any more is of no use.
         self.tls.retain(|(of, _), _| *of != transport);
         self.tls.insert(key, config.clone());
-        Ok(config)
+        config
     }
 }
 
@@ -198,8 +206,8 @@ fn named<'a>(
         .boxed()
 }
 
-async fn web_socket(server: &str) -> Result<Ready, String> {
-    let socket = WebSocket::open(server).await?;
+async fn web_socket(server: &str, tls: Arc<rustls::ClientConfig>) -> Result<Ready, String> {
+    let socket = WebSocket::open(server, tls).await?;
     Ok(Ready {
         connection: socket.into(),
         said_hello: false,
@@ -311,7 +319,7 @@ mod tests {
     #[test]
     fn what_got_through_last_is_tried_first_until_the_network_changes() {
         let head_start = Duration::from_millis(250);
-        let mut connector = Connector::new(None, head_start);
+        let mut connector = Connector::new(None, head_start, None);
         assert_eq!(connector.order(), PREFERENCE);
         connector.worked = Some((Transport::WebSocket, Instant::now()));
         let order = [Transport::WebSocket, Transport::Quic, Transport::WebTransport];
@@ -319,7 +327,7 @@ mod tests {
         connector.forget_network();
         assert_eq!(connector.order(), PREFERENCE);
         assert_eq!(
-            Connector::new(Some(Transport::Quic), head_start).order(),
+            Connector::new(Some(Transport::Quic), head_start, None).order(),
             [Transport::Quic]
         );
     }

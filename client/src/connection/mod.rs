@@ -4,7 +4,6 @@ mod connector;
 mod offers;
 mod race;
 mod stream;
-mod tls;
 mod websocket;
 
 pub use connector::Connector;

@@ -1,6 +1,10 @@
 //! QUIC and WebTransport: frames on one stream, each behind its length in four bytes, big-endian; datagrams beside them.
 
-use std::{net::UdpSocket, pin::Pin, time::Duration};
+use std::{
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
+    pin::Pin,
+    time::Duration,
+};
 
 use antiphon_proto::client::{ClientFrame, ServerFrame};
 use bytes::Bytes;
@@ -12,7 +16,7 @@ use tokio::{
 };
 use tokio_util::codec::{FramedRead, FramedWrite, LengthDelimitedCodec};
 
-use super::{Transport, tls::any_address};
+use super::Transport;
 
 /// How long one write may take.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -146,5 +150,13 @@ impl Stream {
             Some(reason) => reason.to_string(),
             None => error.to_string(),
         }
+    }
+}
+
+/// Every address of this machine, of the kind that reaches `remote`.
+pub(super) fn any_address(remote: &SocketAddr) -> SocketAddr {
+    match remote {
+        SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
+        SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
     }
 }

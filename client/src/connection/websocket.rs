@@ -1,13 +1,13 @@
 //! WebSocket: one frame a message.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use antiphon_proto::client::{ClientFrame, ServerFrame};
 use futures_util::{SinkExt as _, StreamExt as _};
 use prost::Message as _;
 use tokio::{net::TcpStream, time::timeout};
 use tokio_tungstenite::{
-    MaybeTlsStream, WebSocketStream, connect_async_with_config,
+    Connector, MaybeTlsStream, WebSocketStream, connect_async_tls_with_config,
     tungstenite::{Message, client::IntoClientRequest as _, http::HeaderValue},
 };
 
@@ -20,13 +20,13 @@ pub(super) struct WebSocket {
 
 impl WebSocket {
     /// Connects to the edge of `server` (`http://…` or `https://…`).
-    pub(super) async fn open(server: &str) -> Result<Self, String> {
+    pub(super) async fn open(server: &str, tls: Arc<rustls::ClientConfig>) -> Result<Self, String> {
         let url = format!("{}/v1/connect", server.replacen("http", "ws", 1));
         let mut request = url.into_client_request().map_err(|error| error.to_string())?;
         let subprotocol = HeaderValue::from_static("antiphon.v1");
         request.headers_mut().insert("sec-websocket-protocol", subprotocol);
         // Without Nagle's delay: a message that follows a receipt would wait until the edge's delayed acknowledgement, 40 ms.
-        let connecting = connect_async_with_config(request, None, true);
+        let connecting = connect_async_tls_with_config(request, None, true, Some(Connector::Rustls(tls)));
         let (socket, _) = connecting.await.map_err(|error| error.to_string())?;
         Ok(Self { socket })
     }

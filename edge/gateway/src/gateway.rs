@@ -20,7 +20,7 @@ use crate::{
     limits::{Connections, Limits},
     presence::Presence,
     rest, serve,
-    shared::{Newcomers, Shared},
+    shared::{Https, Newcomers, Shared},
     transport::{Certificates, QuicSockets, ResetKey, Udp},
 };
 
@@ -60,6 +60,7 @@ impl Gateway {
             limits: Limits::new(&options),
             admitted: Connections::new(options.connections_max, options.connections_per_address_max),
             newcomers: Newcomers::default(),
+            https: OnceLock::new(),
             udp: OnceLock::new(),
             catch_ups: Semaphore::new(CATCH_UPS_AT_ONCE),
             connections: TaskTracker::new(),
@@ -89,11 +90,30 @@ impl Gateway {
         rest::router(&self.shared).1
     }
 
+    /// From now on HTTP and WebSocket are spoken over TLS alone, with this certificate. Call it before [`Gateway::serve`].
+    ///
+    /// # Errors
+    /// When TLS cannot be spoken.
+    pub fn speak_tls(&self, certificates: Certificates) -> io::Result<()> {
+        let acceptor = certificates.acceptor()?;
+        let _ = self.shared.https.set(Https { certificates, acceptor });
+        Ok(())
+    }
+
+    /// Keeps a certificate up to date that devices are shown, until [`Gateway::drain`] is called. Once for each.
+    pub fn look_after(&self, certificates: Certificates) {
+        let stop = self.shared.stop.clone();
+        self.shared.tasks.spawn(async move {
+            stop.run_until_cancelled(certificates.look_after()).await;
+        });
+    }
+
     /// Takes connections until [`Gateway::drain`] is called or `shutdown` ends.
     pub async fn serve(&self, listener: TcpListener, shutdown: impl Future<Output = ()> + Send) {
         let stopped = self.shared.stop_accepting.clone();
+        let tls = self.shared.https.get().map(|https| https.acceptor.clone());
         tokio::select! {
-            () = serve::accept(&self.shared, listener, self.router()) => {}
+            () = serve::accept(&self.shared, listener, tls, self.router()) => {}
             () = stopped.cancelled() => {}
             () = shutdown => self.shared.stop_accepting.cancel(),
         }
@@ -111,17 +131,10 @@ impl Gateway {
         reset_key: &ResetKey,
     ) -> io::Result<()> {
         let shared = &self.shared;
-        let udp = Udp::open(sockets, certificates.clone(), reset_key, &shared.options.session)?;
+        let udp = Udp::open(sockets, certificates, reset_key, &shared.options.session)?;
         if shared.udp.set(udp).is_err() {
             return Err(io::Error::other("this edge listens on UDP already"));
         }
-        let stop = shared.stop.clone();
-        shared.tasks.spawn(async move {
-            tokio::select! {
-                () = stop.cancelled() => {}
-                () = certificates.look_after() => {}
-            }
-        });
         let accepting = shared.clone();
         shared.tasks.spawn(async move {
             if let Some(udp) = accepting.udp.get() {

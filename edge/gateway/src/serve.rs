@@ -12,7 +12,12 @@ use antiphon_types::ErrorCode;
 use axum::{Router, body::Body, http::Request};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, TcpStream},
+    time::timeout,
+};
+use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt as _;
 
 use crate::{limits::ConnectionGuard, problem::Problem, shared::Shared};
@@ -49,11 +54,11 @@ impl Peer {
     }
 }
 
-/// Takes connections for ever.
-pub(crate) async fn accept(shared: &Arc<Shared>, listener: TcpListener, router: Router) {
+/// Takes connections for ever, of TLS where there is an acceptor.
+pub(crate) async fn accept(shared: &Arc<Shared>, listener: TcpListener, tls: Option<TlsAcceptor>, router: Router) {
     loop {
         match listener.accept().await {
-            Ok((stream, address)) => admit(shared, stream, address, &router),
+            Ok((stream, address)) => admit(shared, stream, address, tls.clone(), &router),
             Err(error) => {
                 // No file descriptor left, or the other end has gone already: neither ends the edge.
                 tracing::warn!(%error, "a connection could not be taken");
@@ -63,12 +68,19 @@ pub(crate) async fn accept(shared: &Arc<Shared>, listener: TcpListener, router: 
     }
 }
 
-fn admit(shared: &Arc<Shared>, stream: TcpStream, address: SocketAddr, router: &Router) {
+fn admit(shared: &Arc<Shared>, stream: TcpStream, address: SocketAddr, tls: Option<TlsAcceptor>, router: &Router) {
     let admitted = match shared.options.trusted_proxies {
         0 => shared.admitted.admit(address.ip()),
         _ => shared.admitted.admit_anyone(),
     };
-    let Some(guard) = admitted else { return refuse(stream) };
+    let Some(guard) = admitted else {
+        metrics::counter!("antiphon_connections_refused_total").increment(1);
+        // Nothing can be said over TLS before hands are shaken, which is what is saved.
+        if tls.is_none() {
+            refuse(stream);
+        }
+        return;
+    };
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "TCP_NODELAY could not be set");
     }
@@ -78,12 +90,25 @@ fn admit(shared: &Arc<Shared>, stream: TcpStream, address: SocketAddr, router: &
     };
     let (shared, router) = (shared.clone(), router.clone());
     let tracker = shared.connections.clone();
-    tracker.spawn(serve(shared, stream, peer, router));
+    tracker.spawn(async move {
+        let Some(tls) = tls else {
+            return serve(shared, stream, peer, router).await;
+        };
+        match timeout(head_timeout(&shared), tls.accept(stream)).await {
+            Ok(Ok(stream)) => serve(shared, stream, peer, router).await,
+            Ok(Err(error)) => tracing::debug!(%error, "a connection did not come to TLS"),
+            Err(_) => tracing::debug!("a connection took too long to come to TLS"),
+        }
+    });
+}
+
+/// How long a connection may take to say what it wants.
+fn head_timeout(shared: &Shared) -> Duration {
+    Duration::from_millis(shared.options.header_timeout_ms.max(1))
 }
 
 /// Answers a connection that is over the limit as far as that goes without waiting for it.
 fn refuse(stream: TcpStream) {
-    metrics::counter!("antiphon_connections_refused_total").increment(1);
     let message = "too many connections of this address, or of all";
     let problem = Problem::from(Refusal::new(ErrorCode::RateLimited, message).retry_after(REFUSED_RETRY_MS));
     let body = serde_json::to_string(&problem).unwrap_or_default();
@@ -99,7 +124,12 @@ fn refuse(stream: TcpStream) {
     }
 }
 
-async fn serve(shared: Arc<Shared>, stream: TcpStream, peer: Peer, router: Router) {
+async fn serve(
+    shared: Arc<Shared>,
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    peer: Peer,
+    router: Router,
+) {
     let service = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(peer.clone());
         router.clone().oneshot(request.map(Body::new))
@@ -107,7 +137,7 @@ async fn serve(shared: Arc<Shared>, stream: TcpStream, peer: Peer, router: Route
     let mut builder = http1::Builder::new();
     builder
         .timer(TokioTimer::new())
-        .header_read_timeout(Duration::from_millis(shared.options.header_timeout_ms.max(1)))
+        .header_read_timeout(head_timeout(&shared))
         .max_buf_size(HEAD_BYTES_MAX);
     let connection = builder.serve_connection(TokioIo::new(stream), service).with_upgrades();
     let mut connection = std::pin::pin!(connection);

@@ -9,6 +9,7 @@ use antiphon_session::SessionOptions;
 use antiphon_types::Clock;
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
+use tokio_rustls::TlsAcceptor;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -18,8 +19,14 @@ use crate::{
     hub::{Hub, SessionHandle},
     limits::{Connections, Limits},
     presence::Presence,
-    transport::Udp,
+    transport::{Certificates, Udp},
 };
+
+/// How TLS is spoken over TCP.
+pub(crate) struct Https {
+    pub(crate) certificates: Certificates,
+    pub(crate) acceptor: TlsAcceptor,
+}
 
 /// What every part of an edge has at hand.
 pub(crate) struct Shared {
@@ -33,6 +40,8 @@ pub(crate) struct Shared {
     pub(crate) presence: Presence,
     pub(crate) admitted: Connections,
     pub(crate) newcomers: Newcomers,
+    /// Set when HTTP and WebSocket are spoken over TLS.
+    pub(crate) https: OnceLock<Https>,
     /// Set once it listens there too.
     pub(crate) udp: OnceLock<Udp>,
     pub(crate) catch_ups: Semaphore,

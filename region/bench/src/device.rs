@@ -28,7 +28,7 @@ fn hello(access_token: &str) -> ClientFrame {
 
 /// Ways to edges over this transport alone.
 pub(crate) fn connector(transport: Transport) -> Connector {
-    Connector::new(Some(transport), Duration::ZERO)
+    Connector::new(Some(transport), Duration::ZERO, None)
 }
 
 impl Device {

@@ -242,7 +242,7 @@ mod tests {
     }
 
     async fn get(url: String) -> (u16, String) {
-        let answer = reqwest::get(url).await.unwrap();
+        let answer = antiphon_client::http_client(None).get(url).send().await.unwrap();
         (answer.status().as_u16(), answer.text().await.unwrap())
     }
 

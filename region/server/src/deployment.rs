@@ -14,7 +14,7 @@ use anyhow::{Context as _, Result};
 
 use crate::{
     config::{Config, DurabilityName, PlacementSection},
-    world::Place,
+    world::{Place, edge_url, loopback},
 };
 
 /// A region among others.
@@ -101,26 +101,26 @@ impl Membership {
     /// # Errors
     /// Certificates that are not there.
     pub(crate) fn in_world(place: &Place, config: &Config) -> Result<Self> {
-        let addresses = |rpc: SocketAddr, edge: &str| Addresses {
+        let addresses = |rpc: SocketAddr, edge: SocketAddr| Addresses {
             rpc: rpc.to_string(),
-            edge: edge.to_owned(),
+            edge: edge_url(config.edge.https, edge),
         };
-        let own_edge = format!("http://127.0.0.1:{}", place.http_port);
+        let own_edge = loopback(place.http_port);
         let peers = || place.peers.iter();
         let start = if let Some(voter) = place.voter {
-            let own = (RegionId(place.id), addresses(voter, &own_edge));
-            let others = peers().map(|peer| (RegionId(peer.id), addresses(peer.rpc, &peer.edge)));
+            let own = (RegionId(place.id), addresses(voter, own_edge));
+            let others = peers().map(|peer| (RegionId(peer.id), addresses(peer.rpc, peer.edge)));
             Start::Follows(others.chain([own]).collect())
         } else if place.joins {
             Start::Joins(
                 peers()
-                    .map(|peer| (RegionId(peer.id), addresses(peer.rpc, &peer.edge)))
+                    .map(|peer| (RegionId(peer.id), addresses(peer.rpc, peer.edge)))
                     .collect(),
             )
         } else {
             let others = peers().filter(|peer| !peer.joins);
-            let others = others.map(|peer| (peer.id, peer.name.clone(), addresses(peer.rpc, &peer.edge)));
-            let own = (place.id, place.name.clone(), addresses(place.rpc, &own_edge));
+            let others = others.map(|peer| (peer.id, peer.name.clone(), addresses(peer.rpc, peer.edge)));
+            let own = (place.id, place.name.clone(), addresses(place.rpc, own_edge));
             let mut founders: Vec<_> = others.chain([own]).collect();
             founders.sort_by_key(|(id, ..)| *id);
             Start::Founds(

@@ -6,7 +6,7 @@ use std::{
     path::Path,
 };
 
-use antiphon_gateway::{Certificates, Gateway, QuicSockets, ResetKey};
+use antiphon_gateway::{CertificateError, Certificates, Gateway, QuicSockets, ResetKey};
 use antiphon_types::Clock;
 use anyhow::{Context as _, Result, bail};
 use tokio::{net::TcpListener, runtime, task::JoinHandle};
@@ -47,13 +47,19 @@ impl Threads {
         let gateway = make();
         // A socket wakes the threads that it was registered with.
         let tcp = edge.tcp.into_std().and_then(TcpListener::from_std)?;
+        if let Some(certificates) = &edge.certificates {
+            gateway.look_after(certificates.clone());
+        }
+        if let Some(certificates) = edge.certificates.clone().filter(|_| edge.https) {
+            gateway.speak_tls(certificates).context("HTTPS")?;
+        }
         let connections = tokio::spawn({
             let gateway = gateway.clone();
             async move { gateway.serve(tcp, future::pending()).await }
         });
-        if let Some(udp) = edge.udp {
+        if let (Some(udp), Some(certificates)) = (edge.udp, edge.certificates) {
             gateway
-                .listen_quic(udp.sockets, udp.certificates, &udp.reset_key)
+                .listen_quic(udp.sockets, certificates, &udp.reset_key)
                 .context("QUIC and WebTransport")?;
         }
         Ok((gateway, connections))
@@ -73,13 +79,16 @@ impl Drop for Threads {
 pub(crate) struct Edge {
     /// HTTP and WebSocket.
     pub(crate) tcp: TcpListener,
+    /// Whether over TLS.
+    pub(crate) https: bool,
+    /// What devices are shown, if TLS is spoken at all.
+    pub(crate) certificates: Option<Certificates>,
     /// QUIC and WebTransport, unless they are turned off.
     pub(crate) udp: Option<Udp>,
 }
 
 pub(crate) struct Udp {
     pub(crate) sockets: QuicSockets,
-    pub(crate) certificates: Certificates,
     /// Lasts as long as the node's folder: a device hears from the process that takes a killed one's place that its session is gone.
     pub(crate) reset_key: ResetKey,
 }
@@ -91,30 +100,39 @@ impl Edge {
     /// Names the port that is in use, or the file that cannot be used.
     pub(crate) async fn listen(config: &Config, folder: &Path) -> Result<Self> {
         let (host, port) = (config.node.host, config.node.base_port);
-        let tcp = listen(host, port).await?;
+        let mut edge = Self {
+            tcp: listen(host, port).await?,
+            https: config.edge.https,
+            certificates: None,
+            udp: None,
+        };
+        if config.edge.https || config.edge.quic {
+            edge.certificates = Some(certificates(config, folder).context("the certificate of the edge")?);
+        }
         if !config.edge.quic {
-            return Ok(Self { tcp, udp: None });
+            return Ok(edge);
         }
         let sockets = QuicSockets {
             web_transport: bind(host, port.saturating_add(WEB_TRANSPORT_OFFSET))?,
             quic: bind(host, port.saturating_add(QUIC_OFFSET))?,
         };
-        let (certificate, key) = (&config.edge.tls_certificate_file, &config.edge.tls_key_file);
-        let certificates = if certificate.as_os_str().is_empty() {
-            let names = vec!["localhost".to_owned(), host.to_string()];
-            Certificates::development(names, &folder.join(CERTIFICATE_FILE), Clock::system())
-        } else {
-            Certificates::from_files(certificate, key)
-        };
         let key_file = folder.join(RESET_KEY_FILE);
-        let udp = Udp {
+        edge.udp = Some(Udp {
             sockets,
-            certificates: certificates.context("the certificate of the edge")?,
             reset_key: ResetKey::kept(&key_file)
                 .with_context(|| format!("the key of resets, {}", key_file.display()))?,
-        };
-        Ok(Self { tcp, udp: Some(udp) })
+        });
+        Ok(edge)
     }
+}
+
+fn certificates(config: &Config, folder: &Path) -> Result<Certificates, CertificateError> {
+    let (certificate, key) = (&config.edge.tls_certificate_file, &config.edge.tls_key_file);
+    if certificate.as_os_str().is_empty() {
+        let names = vec!["localhost".to_owned(), config.node.host.to_string()];
+        return Certificates::development(names, &folder.join(CERTIFICATE_FILE), Clock::system());
+    }
+    Certificates::from_files(certificate, key)
 }
 
 /// Listens on a TCP port.

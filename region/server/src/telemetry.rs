@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, io, io::IsTerminal as _};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use metrics_exporter_prometheus::PrometheusHandle;
 use opentelemetry::{KeyValue, global, trace::TracerProvider as _};
 use opentelemetry_otlp::{SpanExporter, WithExportConfig as _, WithHttpConfig as _};
@@ -74,6 +74,20 @@ impl Telemetry {
     }
 }
 
+/// The exporter sends from a thread of its own, and blocks that.
+fn http_client() -> Result<reqwest::blocking::Client> {
+    let build = || {
+        #[allow(clippy::disallowed_methods, reason = "it is told which provider to use")]
+        let builder = reqwest::blocking::Client::builder();
+        builder.tls_backend_preconfigured(antiphon_client::https(None)).build()
+    };
+    // Its own runtime cannot be made on a thread of another.
+    match std::thread::spawn(build).join() {
+        Ok(client) => client.context("an HTTP client for spans"),
+        Err(_) => bail!("an HTTP client for spans"),
+    }
+}
+
 fn tracer(section: &TelemetrySection, region: &str) -> Result<Option<SdkTracerProvider>> {
     if section.otlp_endpoint.is_empty() {
         return Ok(None);
@@ -88,6 +102,7 @@ fn tracer(section: &TelemetrySection, region: &str) -> Result<Option<SdkTracerPr
     }
     let exporter = SpanExporter::builder()
         .with_http()
+        .with_http_client(http_client()?)
         .with_endpoint(url)
         .with_headers(headers)
         .build();

@@ -134,17 +134,18 @@ fn greeting(
     let node = config.node.folder_name();
     let between = announces.map_or_else(String::new, |address| format!("\n  nodes      {address}"));
     let port = config.node.base_port;
-    let server = if port == 7400 {
+    let tls = if config.edge.https { "s" } else { "" };
+    let server = if port == 7400 && tls.is_empty() {
         String::new()
     } else {
-        format!(" --server http://{edge}")
+        format!(" --server http{tls}://{edge}")
     };
     format!(
         "
   region     {node}
-  HTTP       http://{edge}/v1
-  WebSocket  ws://{edge}/v1/connect
-  API        http://{edge}/v1/openapi.json
+  HTTP       http{tls}://{edge}/v1
+  WebSocket  ws{tls}://{edge}/v1/connect
+  API        http{tls}://{edge}/v1/openapi.json
   metrics    http://{admin}/metrics
   health     http://{admin}/readyz{between}
   data       {}

@@ -24,6 +24,7 @@ pub(crate) use api::WorldView;
 pub(crate) use control::Control;
 pub(crate) use link::{LinkChange, LinkState, LinkView};
 pub(crate) use node::Place;
-pub(crate) use plan::{NODES_MAX, REGIONS_MAX, names_in, nodes_in, none_in, ports_end};
+pub(crate) use plan::{NODES_MAX, REGIONS_MAX, loopback, names_in, nodes_in, none_in, ports_end};
+pub(crate) use reached::edge_url;
 pub(crate) use region::{Action, RegionState};
 pub(crate) use supervisor::{in_words, run};

@@ -23,7 +23,7 @@ pub(super) struct Transports {
 pub(super) struct Offer {
     /// `quic`, `webtransport` or `websocket`.
     name: String,
-    /// Where: `quic://HOST:PORT`, `https://HOST:PORT/v1/connect` or `ws://HOST:PORT/v1/connect`.
+    /// Where: `quic://HOST:PORT`, `https://HOST:PORT/v1/connect`, `wss://HOST:PORT/v1/connect` or `ws://…`.
     url: String,
     /// SHA-256 of the only certificate to be taken, lower-case hex: of one that was made for development and that no authority has
     /// signed. It changes every few days.
@@ -40,10 +40,9 @@ pub(super) async fn list(State(shared): State<Arc<Shared>>, headers: HeaderMap) 
     let authority = headers.get(header::HOST).and_then(|host| host.to_str().ok());
     let authority = authority.unwrap_or("localhost");
     let host = host_of(authority);
-    let scheme = match headers.get("x-forwarded-proto").map(HeaderValue::as_bytes) {
-        Some(b"https") => "wss",
-        _ => "ws",
-    };
+    let https = shared.https.get();
+    let is_proxied = headers.get("x-forwarded-proto").map(HeaderValue::as_bytes) == Some(b"https");
+    let scheme = if https.is_some() || is_proxied { "wss" } else { "ws" };
     let mut transports = Vec::new();
     if let Some(udp) = shared.udp.get() {
         let certificate_sha256 = udp.certificates.sha256();
@@ -70,7 +69,7 @@ pub(super) async fn list(State(shared): State<Arc<Shared>>, headers: HeaderMap) 
     transports.push(Offer {
         name: "websocket".to_owned(),
         url: format!("{scheme}://{authority}/v1/connect"),
-        certificate_sha256: None,
+        certificate_sha256: https.and_then(|https| https.certificates.sha256()),
     });
     Json(Transports { transports })
 }

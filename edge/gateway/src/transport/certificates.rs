@@ -1,4 +1,4 @@
-//! What an edge shows devices to prove who it is, over QUIC and WebTransport.
+//! What an edge shows devices to prove who it is.
 //!
 //! From files, which are looked at again and again so that a renewed certificate is taken over without a restart; or made here, for
 //! development: short-lived, because browsers accept a certificate by its hash only then.
@@ -15,12 +15,14 @@ use arc_swap::ArcSwap;
 use data_encoding::HEXLOWER;
 use rcgen::{CertificateParams, KeyPair};
 use rustls::{
-    crypto::ring::sign::any_supported_type,
+    ServerConfig, SupportedProtocolVersion,
+    crypto::ring::{self, sign::any_supported_type},
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
     server::{ClientHello, ResolvesServerCert},
     sign::CertifiedKey,
 };
 use sha2::{Digest as _, Sha256};
+use tokio_rustls::TlsAcceptor;
 
 use super::secret;
 
@@ -123,8 +125,27 @@ impl Certificates {
         })
     }
 
-    pub(super) fn resolver(&self) -> Arc<dyn ResolvesServerCert> {
-        self.current.clone()
+    /// TLS of these versions for the protocol of that name (ALPN), with the certificate that there is at each handshake.
+    pub(super) fn tls(
+        &self,
+        versions: &[&'static SupportedProtocolVersion],
+        protocol: &[u8],
+    ) -> io::Result<ServerConfig> {
+        let provider = Arc::new(ring::default_provider());
+        let mut tls = ServerConfig::builder_with_provider(provider)
+            .with_protocol_versions(versions)
+            .map_err(io::Error::other)?
+            .with_no_client_auth()
+            .with_cert_resolver(self.current.clone());
+        tls.alpn_protocols = vec![protocol.to_vec()];
+        Ok(tls)
+    }
+
+    /// For connections of TCP that speak HTTP. Sessions are resumed by tickets, which cost the edge no memory.
+    pub(crate) fn acceptor(&self) -> io::Result<TlsAcceptor> {
+        let mut tls = self.tls(rustls::DEFAULT_VERSIONS, b"http/1.1")?;
+        tls.ticketer = ring::Ticketer::new().map_err(io::Error::other)?;
+        Ok(Arc::new(tls).into())
     }
 
     /// SHA-256 of the certificate, lower-case hex, by which a device can tell one that no authority has signed; none of one from files.

@@ -145,13 +145,7 @@ fn server_config(
     early_data_bytes: u32,
     transport: TransportConfig,
 ) -> io::Result<ServerConfig> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let mut tls = rustls::ServerConfig::builder_with_provider(provider)
-        .with_protocol_versions(&[&rustls::version::TLS13])
-        .map_err(io::Error::other)?
-        .with_no_client_auth()
-        .with_cert_resolver(certificates.resolver());
-    tls.alpn_protocols = vec![protocol.to_vec()];
+    let mut tls = certificates.tls(&[&rustls::version::TLS13], protocol)?;
     // Kept here and not in the ticket itself: only so is each good for one connection.
     tls.session_storage = ServerSessionMemoryCache::new(RESUMABLE_MAX);
     tls.send_tls13_tickets = 1;

@@ -16,6 +16,7 @@ pub(crate) struct Session {
     pub(crate) account: Account,
     pub(crate) tokens: Tokens,
     pub(crate) device_id: String,
+    pub(crate) certificate_sha256: Option<String>,
 }
 
 /// The conversation that was picked.
@@ -26,7 +27,7 @@ pub(crate) struct Picked {
 
 /// Logs in; a name that is free is registered.
 pub(crate) async fn log_in(args: &ChatArgs, screen: &mut Screen) -> Result<Session> {
-    let account = Account::new(&args.server);
+    let account = Account::pinned(&args.server, args.certificate_sha256.as_deref());
     let username = match &args.username {
         Some(username) => username.clone(),
         None => screen.ask("Your name?").await?,
@@ -57,6 +58,7 @@ pub(crate) async fn log_in(args: &ChatArgs, screen: &mut Screen) -> Result<Sessi
         account,
         tokens,
         device_id,
+        certificate_sha256: args.certificate_sha256.clone(),
     })
 }
 

@@ -19,6 +19,9 @@ pub(crate) struct ChatArgs {
     /// The edge to connect to
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:7400")]
     server: String,
+    /// SHA-256 of the only certificate to take of an https:// edge, for one that no authority has signed
+    #[arg(long, value_name = "HEX")]
+    certificate_sha256: Option<String>,
     /// Who you are; asked for when absent
     #[arg(long, value_name = "NAME")]
     username: Option<String>,

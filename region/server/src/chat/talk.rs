@@ -58,6 +58,7 @@ impl Talk {
     ) -> Result<()> {
         let options = ClientOptions {
             transport,
+            certificate_sha256: session.certificate_sha256.clone(),
             ..ClientOptions::new(session.account.server(), &session.device_id)
         };
         let (client, events, driver) = Client::start(options, session.tokens.clone());

@@ -142,8 +142,8 @@ pub(super) fn check(effective: &Effective) -> Result<(), ConfigError> {
     let endpoint = &config.telemetry.otlp_endpoint;
     require(
         "telemetry.otlp_endpoint",
-        endpoint.is_empty() || endpoint.starts_with("http://"),
-        "must begin with http://; for TLS run a collector beside this node",
+        endpoint.is_empty() || endpoint.starts_with("http://") || endpoint.starts_with("https://"),
+        "must begin with http:// or https://",
     )?;
     require(
         "slot.entry_bytes_max",

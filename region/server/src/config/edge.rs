@@ -74,6 +74,8 @@ pub(crate) struct EdgeSection {
     pub(crate) resume_push_max: u64,
     /// Proxies in front that are trusted to append to `X-Forwarded-For`; 0: the header is ignored.
     pub(crate) trusted_proxies: usize,
+    /// Whether HTTP and WebSocket are spoken over TLS. Without, a proxy in front does that.
+    pub(crate) https: bool,
     /// Whether devices may connect over QUIC and WebTransport too: on UDP, the second and third port after `node.base_port`.
     pub(crate) quic: bool,
     /// Handshakes of QUIC under way above which an address has to show first that it can be reached; above twice as many none begins.
@@ -82,7 +84,7 @@ pub(crate) struct EdgeSection {
     pub(crate) quic_url: String,
     /// Where devices are told to find WebTransport, `https://HOST:PORT/v1/connect`. Empty: as for QUIC.
     pub(crate) web_transport_url: String,
-    /// PEM file of the certificate, with those that vouch for it, that QUIC and WebTransport show; it is read again when it changes.
+    /// PEM file of the certificate that devices are shown, with those that vouch for it; it is read again when it changes.
     /// Empty: one that is made here, lives for 13 days and is known to devices by its hash alone.
     pub(crate) tls_certificate_file: PathBuf,
     /// PEM file of the certificate's key.
@@ -181,6 +183,7 @@ impl Default for EdgeSection {
             conversations_max: options.conversations_max,
             resume_push_max: options.resume_push_max,
             trusted_proxies: options.trusted_proxies,
+            https: false,
             quic: true,
             quic_retry_above: options.quic_retry_above,
             quic_url: options.quic_url,

@@ -140,7 +140,7 @@ enum CtlCommand {
 /// What the node refuses, or that it cannot be reached.
 pub(crate) async fn run(args: CtlArgs, load: impl Fn(&[(&str, &str)]) -> Result<Config>) -> Result<()> {
     let ctl = Ctl {
-        http: reqwest::Client::builder().timeout(ANSWER).build()?,
+        http: antiphon_client::http_client(None),
         admin: args.admin.trim_end_matches('/').to_owned(),
         world: args.world,
         json: args.json,
@@ -285,7 +285,7 @@ impl Ctl {
         if let Some(body) = body {
             request = request.json(body);
         }
-        let answer = request.send().await;
+        let answer = request.timeout(ANSWER).send().await;
         let answer = answer.with_context(|| format!("no node answers at {} (--admin)", self.admin))?;
         let status = answer.status();
         let text = answer.text().await?;

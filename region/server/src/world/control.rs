@@ -29,7 +29,7 @@ impl Control {
     pub(crate) fn at(url: &str) -> Result<Self> {
         Ok(Self {
             base: url.trim_end_matches('/').to_owned(),
-            client: Client::builder().timeout(PATIENCE).build()?,
+            client: antiphon_client::http_client(None),
         })
     }
 
@@ -77,7 +77,7 @@ impl Control {
     }
 
     async fn ask<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<T> {
-        let answer = request.send().await;
+        let answer = request.timeout(PATIENCE).send().await;
         let answer = answer.with_context(|| format!("no world answers at {} (--world)", self.base))?;
         let is_success = answer.status().is_success();
         let body = answer.text().await.context("the world's answer broke off")?;

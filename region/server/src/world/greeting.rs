@@ -18,13 +18,15 @@ pub(crate) fn greeting(
     program: &str,
 ) -> String {
     let mut text = String::from("\n");
-    let http = |region: &RegionView| format!("http://{}", SocketAddr::new(reached.edge, region.http_port));
+    let tls = if reached.https { "s" } else { "" };
+    let edge = |region: &RegionView| SocketAddr::new(reached.edge, region.http_port);
+    let http = |region: &RegionView| format!("http{tls}://{}", edge(region));
     let mut rows = vec![["region", "HTTP", "WebSocket", "admin", "data", "pid"].map(str::to_owned)];
     rows.extend(view.processes().map(|region| {
         [
             region.name.clone(),
             format!("{}/v1", http(region)),
-            format!("ws://{}/v1/connect", SocketAddr::new(reached.edge, region.http_port)),
+            format!("ws{tls}://{}/v1/connect", edge(region)),
             format!("http://{}", SocketAddr::new(reached.admin, region.admin_port)),
             region.data.display().to_string(),
             region.pid.unwrap_or_default().to_string(),

@@ -17,7 +17,7 @@ use super::{
     api::Shown,
     plan::{NodePlan, RegionPlan, WORLD_FILE, World, loopback},
     process::Launch,
-    reached::Reached,
+    reached::{Reached, edge_url},
     region::{Care, Region, RegionHandle},
 };
 
@@ -238,7 +238,7 @@ impl Membership {
         }
         let body = json!({
             "rpc": loopback(plan.rpc_port).to_string(),
-            "edge": format!("http://{}", loopback(plan.http_port)),
+            "edge": edge_url(self.starter.reached.https, loopback(plan.http_port)),
         });
         let path = format!("/directory/regions/{}", plan.name);
         let added = self.ask(world, |url| self.client.post(format!("{url}{path}")).json(&body));

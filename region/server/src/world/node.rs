@@ -70,8 +70,8 @@ pub(crate) struct Peer {
     pub(crate) joins: bool,
     /// Where its nodes listen; what is dialled is [`Place::detour`].
     pub(crate) rpc: SocketAddr,
-    /// Base URL of its edge, as devices reach it.
-    pub(crate) edge: String,
+    /// Where devices reach its edge.
+    pub(crate) edge: SocketAddr,
 }
 
 impl Place {
@@ -106,7 +106,7 @@ impl Place {
             id: peer.id(),
             joins: peer.joined_as.is_some(),
             rpc: loopback(peer.rpc_port),
-            edge: format!("http://{}", loopback(peer.http_port)),
+            edge: loopback(peer.http_port),
         });
         Ok(Self {
             name: own.name.clone(),
@@ -195,18 +195,11 @@ mod tests {
         let place = find(&file, "eu-central", 1).unwrap();
         assert_eq!((place.http_port, place.rpc.port()), (7500, 7504));
         assert_eq!(place.data, folder.path());
-        let peers: Vec<(&str, u64, &str)> = place
-            .peers
-            .iter()
-            .map(|peer| (peer.name.as_str(), peer.id, peer.edge.as_str()))
+        let peers = place.peers.iter();
+        let peers: Vec<(&str, u64, u16)> = peers
+            .map(|peer| (peer.name.as_str(), peer.id, peer.edge.port()))
             .collect();
-        assert_eq!(
-            peers,
-            [
-                ("us-east", 1, "http://127.0.0.1:7400"),
-                ("ap-northeast", 3, "http://127.0.0.1:7600"),
-            ]
-        );
+        assert_eq!(peers, [("us-east", 1, 7400), ("ap-northeast", 3, 7600)]);
         let detour = place.detour();
         let dialled: Vec<_> = place.peers.iter().map(|peer| detour(&peer.rpc.to_string())).collect();
         assert_eq!(

@@ -1,4 +1,4 @@
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use super::plan::loopback;
 use crate::config::Config;
@@ -7,6 +7,8 @@ use crate::config::Config;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Reached {
     pub(crate) edge: IpAddr,
+    /// Whether edges speak HTTP over TLS.
+    pub(crate) https: bool,
     pub(crate) admin: IpAddr,
 }
 
@@ -18,9 +20,16 @@ impl Reached {
         };
         Self {
             edge: reached(config.node.host),
+            https: config.edge.https,
             admin: reached(config.node.admin_host),
         }
     }
+}
+
+/// The base URL of an edge.
+pub(crate) fn edge_url(https: bool, address: SocketAddr) -> String {
+    let scheme = if https { "https" } else { "http" };
+    format!("{scheme}://{address}")
 }
 
 #[cfg(test)]

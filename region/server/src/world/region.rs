@@ -167,7 +167,7 @@ impl Region {
             care,
             orders: taken,
             status,
-            client: reqwest::Client::new(),
+            client: antiphon_client::http_client(None),
         };
         (region, handle)
     }

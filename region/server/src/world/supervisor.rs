@@ -84,7 +84,7 @@ pub(crate) async fn run(config: Config, passed: Vec<OsString>) -> Result<()> {
         ends,
         world_ends: world_ends.clone(),
         joined: joined.clone(),
-        client: reqwest::Client::new(),
+        client: antiphon_client::http_client(None),
     };
     let api = Api::start(admin, shown.clone());
 

@@ -174,7 +174,7 @@ async fn links_are_seen_and_changed_over_http() {
 #[tokio::test]
 async fn what_is_typed_by_hand_is_taken_and_what_is_wrong_is_said() {
     let run = Run::start().await;
-    let client = reqwest::Client::new();
+    let client = antiphon_client::http_client(None);
     let put = async |path: &str, body: &'static str| {
         let request = client.put(format!("{}/{path}", run.base)).body(body);
         let answer = request.send().await.unwrap();
