@@ -9,7 +9,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use quinn::{ClientConfig, Endpoint, crypto::rustls::QuicClientConfig};
+use quinn::{ClientConfig, Endpoint, TransportConfig, crypto::rustls::QuicClientConfig};
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use rustls::{
     DigitallySignedStruct, SignatureScheme,
@@ -72,7 +72,7 @@ impl ServerCertVerifier for Anybody {
     }
 }
 
-/// For the protocol of this name.
+/// For the protocol of this name. How long silence may last is the edge's word alone: quinn's own would end a session after 30 s.
 pub(crate) fn client_config(protocol: &[u8]) -> ClientConfig {
     let provider = Arc::new(ring::default_provider());
     let mut tls = rustls::ClientConfig::builder_with_provider(provider.clone())
@@ -83,7 +83,11 @@ pub(crate) fn client_config(protocol: &[u8]) -> ClientConfig {
         .with_no_client_auth();
     tls.alpn_protocols = vec![protocol.to_vec()];
     tls.enable_early_data = true;
-    ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls).unwrap()))
+    let mut transport = TransportConfig::default();
+    transport.max_idle_timeout(None);
+    let mut config = ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls).unwrap()));
+    config.transport_config(Arc::new(transport));
+    config
 }
 
 pub(crate) fn endpoint() -> Endpoint {

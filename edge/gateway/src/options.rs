@@ -37,7 +37,7 @@ pub struct GatewayOptions {
     pub resume_push_max: u64,
     /// Proxies in front of this edge that are trusted to append to `X-Forwarded-For`; 0: the header is ignored.
     pub trusted_proxies: usize,
-    /// Handshakes of QUIC under way above which an address has to show first that it can be reached; above twice as many none begins.
+    /// Handshakes of QUIC under way above which an address has to show first that it can be reached; above twice as many it is refused.
     pub quic_retry_above: usize,
     /// Where devices are told to find QUIC, `quic://HOST:PORT`; empty: at the host that they ask and the port of the socket.
     pub quic_url: String,

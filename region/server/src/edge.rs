@@ -9,6 +9,7 @@ use std::{
 use antiphon_gateway::{CertificateError, Certificates, Gateway, QuicSockets, ResetKey};
 use antiphon_types::Clock;
 use anyhow::{Context as _, Result, bail};
+use rustix::net::sockopt::{set_socket_recv_buffer_size, set_socket_send_buffer_size};
 use tokio::{net::TcpListener, runtime, task::JoinHandle};
 
 use crate::config::Config;
@@ -16,6 +17,8 @@ use crate::config::Config;
 /// After `node.base_port`: WebTransport and QUIC, on UDP.
 const WEB_TRANSPORT_OFFSET: u16 = 2;
 const QUIC_OFFSET: u16 = 3;
+/// Of every device's datagrams, until the edge comes to read them: what does not fit is lost, and sent again after a second or more.
+const UDP_BUFFER_BYTES: usize = 4 << 20;
 /// Files in the node's folder: the secret that resets are made with, and the certificate of an edge that was given none.
 const RESET_KEY_FILE: &str = "quic-reset-key";
 const CERTIFICATE_FILE: &str = "development-certificate.pem";
@@ -146,9 +149,13 @@ pub(crate) async fn listen(host: IpAddr, port: u16) -> Result<TcpListener> {
         .or_else(|error| refuse(&error, "port", address))
 }
 
+/// As much buffer as the kernel gives of what is asked for (udp(7): up to `net.core.rmem_max` and `wmem_max`).
 fn bind(host: IpAddr, port: u16) -> Result<UdpSocket> {
     let address = SocketAddr::new(host, port);
-    UdpSocket::bind(address).or_else(|error| refuse(&error, "UDP port", address))
+    let socket = UdpSocket::bind(address).or_else(|error| refuse(&error, "UDP port", address))?;
+    set_socket_recv_buffer_size(&socket, UDP_BUFFER_BYTES)?;
+    set_socket_send_buffer_size(&socket, UDP_BUFFER_BYTES)?;
+    Ok(socket)
 }
 
 fn refuse<T>(error: &io::Error, what: &str, address: SocketAddr) -> Result<T> {

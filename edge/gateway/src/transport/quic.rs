@@ -2,7 +2,7 @@
 //!
 //! Threats:
 //! - Garbage and handshakes of forged addresses cost a datagram's reading; above [`crate::GatewayOptions::quic_retry_above`] handshakes
-//!   under way an address has to show that it can be reached (Retry, RFC 9000 section 8.1.2), and above twice as many nothing is begun.
+//!   under way an address has to show that it can be reached (Retry, RFC 9000 section 8.1.2), and above twice as many all are refused.
 //!   Before an address is validated no more than three times what came from it goes there.
 //! - What is sent early (0-RTT) may be recorded and sent again. A resumption ticket is good for one connection and remembered by this
 //!   process alone, so that what is replayed is not read early, and cannot be read later.
@@ -213,10 +213,10 @@ fn admit(shared: &Shared, handshakes: &Handshakes, incoming: Incoming) -> Option
     } else if !is_validated && under_way >= retry_above {
         note("retry");
         let _ = incoming.retry();
-    } else if under_way >= retry_above.saturating_mul(2) {
-        note("ignored");
-        incoming.ignore();
-    } else if is_validated && shared.limits.handshakes.take(&address).is_err() {
+    } else if under_way >= retry_above.saturating_mul(2)
+        || is_validated && shared.limits.handshakes.take(&address).is_err()
+    {
+        // Not silence: the device would repeat itself until its token is too old, when it can go elsewhere now or come again.
         note("refused");
         incoming.refuse();
     } else {

@@ -78,7 +78,7 @@ pub(crate) struct EdgeSection {
     pub(crate) https: bool,
     /// Whether devices may connect over QUIC and WebTransport too: on UDP, the second and third port after `node.base_port`.
     pub(crate) quic: bool,
-    /// Handshakes of QUIC under way above which an address has to show first that it can be reached; above twice as many none begins.
+    /// Handshakes of QUIC under way above which an address has to show first that it can be reached; above twice as many it is refused.
     pub(crate) quic_retry_above: usize,
     /// Where devices are told to find QUIC, `quic://HOST:PORT`. Empty: at the host that they ask and the port of this node.
     pub(crate) quic_url: String,
