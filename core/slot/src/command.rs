@@ -31,6 +31,9 @@ pub(crate) trait Command: Send + Sync {
     /// Answers with a failure of the slot.
     fn fail(&self, error: SlotError);
 
+    /// It may wait a little for others to be committed with.
+    fn is_patient(&self) -> bool;
+
     /// The request's span.
     fn span(&self) -> &Span;
 
@@ -42,7 +45,7 @@ pub(crate) trait Command: Send + Sync {
 pub(crate) type Answer<T, E> = oneshot::Receiver<Result<Committed<T>, E>>;
 
 /// Pairs a body with the receiver of its answer.
-pub(crate) fn command<T, E, F, Fut>(body: F) -> (Arc<dyn Command>, Answer<T, E>)
+pub(crate) fn command<T, E, F, Fut>(body: F, is_patient: bool) -> (Arc<dyn Command>, Answer<T, E>)
 where
     T: Send + 'static,
     E: From<SlotError> + Send + 'static,
@@ -59,6 +62,7 @@ where
     (
         Arc::new(Typed {
             body,
+            is_patient,
             state,
             span,
             traceparent,
@@ -69,6 +73,7 @@ where
 
 struct Typed<T, E, F> {
     body: F,
+    is_patient: bool,
     state: Mutex<State<T, E>>,
     span: Span,
     traceparent: String,
@@ -113,6 +118,10 @@ where
         if let Some(reply) = self.state.lock().reply.take() {
             let _ = reply.send(Err(error.into()));
         }
+    }
+
+    fn is_patient(&self) -> bool {
+        self.is_patient
     }
 
     fn span(&self) -> &Span {

@@ -17,6 +17,8 @@ pub struct SlotOptions {
     pub log_entries_behind_max: u64,
     /// How long a slot is idle before it writes down cursors that moved since its last commit.
     pub flush_idle: Duration,
+    /// How long a command that is in no hurry waits for others to be committed with.
+    pub patience: Duration,
 }
 
 impl Default for SlotOptions {
@@ -29,6 +31,7 @@ impl Default for SlotOptions {
             log_entries_kept: 128,
             log_entries_behind_max: 20_000,
             flush_idle: Duration::from_secs(1),
+            patience: Duration::from_millis(100),
         }
     }
 }

@@ -19,7 +19,6 @@ use tokio::{
     time,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tracing::Instrument as _;
 
 use crate::{
     Committed, Hooks, SlotError, SlotOptions, SlotRead, SlotTxn,
@@ -225,11 +224,25 @@ impl Slots {
         F: Fn(SlotTxn) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<T, E>> + Send + 'static,
     {
-        let span = tracing::debug_span!("slot.write", slot = slot.number());
-        self.enqueue(slot, body).instrument(span).await
+        self.enqueue(slot, body, false).await
     }
 
-    async fn enqueue<T, E, F, Fut>(&self, slot: Slot, body: F) -> Result<Committed<T>, E>
+    /// As [`Slots::write`], for what is in no hurry: waits up to [`SlotOptions::patience`] for other commands to be committed with.
+    ///
+    /// # Errors
+    /// As [`Slots::write`].
+    pub async fn write_patiently<T, E, F, Fut>(&self, slot: Slot, body: F) -> Result<Committed<T>, E>
+    where
+        T: Send + 'static,
+        E: From<SlotError> + Send + 'static,
+        F: Fn(SlotTxn) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<T, E>> + Send + 'static,
+    {
+        self.enqueue(slot, body, true).await
+    }
+
+    #[tracing::instrument(name = "slot.write", level = "debug", skip_all, fields(slot = slot.number()))]
+    async fn enqueue<T, E, F, Fut>(&self, slot: Slot, body: F, is_patient: bool) -> Result<Committed<T>, E>
     where
         T: Send + 'static,
         E: From<SlotError> + Send + 'static,
@@ -238,7 +251,7 @@ impl Slots {
     {
         let options = &self.inner.node.options;
         let runtime = self.runtime(slot)?;
-        let (command, answer) = command(body);
+        let (command, answer) = command(body, is_patient);
         runtime.queue.try_send(command).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => {
                 metrics::counter!("antiphon_slot_overloaded_total").increment(1);

@@ -40,6 +40,8 @@ pub(crate) struct Writer {
     to_carry: watch::Sender<LogIndex>,
     /// Commands taken from the queue and not in a batch yet.
     taken: VecDeque<Arc<dyn Command>>,
+    /// When they are committed at the latest, while none of them is in a hurry.
+    waits_until: Option<Instant>,
     /// Answers that wait for the high watermark.
     held: VecDeque<Held>,
     /// Set while the slot is about to get another home: who is to be told when all is committed.
@@ -90,6 +92,7 @@ impl Writer {
             carried,
             to_carry,
             taken,
+            waits_until: None,
             held,
             handing_over: None,
             closing,
@@ -137,13 +140,15 @@ impl Writer {
             if takes {
                 self.refill();
             }
-            if !self.taken.is_empty() {
+            if self.is_batch_due() {
+                self.waits_until = None;
                 self.commit_batch(protocol).await?;
                 moved_at = Instant::now();
                 continue;
             }
             self.hand_over(protocol).await?;
             let flush_at = moved_at + self.node.options.flush_idle;
+            let wakes_at = self.waits_until.unwrap_or(flush_at);
             tokio::select! {
                 biased;
                 () = self.signals.changed() => {}
@@ -158,6 +163,7 @@ impl Writer {
                 () = self.closing.cancelled(), if !self.queue.is_closed() => self.queue.close(),
                 // Another region may be home already: what is queued was not begun, and is not.
                 () = std::future::ready(()), if self.queue.is_closed() && self.handing_over.is_some() => break,
+                () = tokio::time::sleep_until(wakes_at), if self.waits_until.is_some() => {}
                 () = tokio::time::sleep_until(flush_at), if protocol.flush().is_some() => {
                     self.flush(protocol).await?;
                     moved_at = Instant::now();
@@ -166,6 +172,25 @@ impl Writer {
         }
         protocol.carried(*carried.borrow_and_update());
         self.flush(protocol).await
+    }
+
+    /// Whether what was taken is to be committed now. What is in no hurry goes with the next that is, or when it has waited enough.
+    fn is_batch_due(&mut self) -> bool {
+        if self.taken.is_empty() {
+            self.waits_until = None;
+            return false;
+        }
+        let may_wait = self.taken.len() < self.node.options.batch_len_max
+            && !self.queue.is_closed()
+            && self.handing_over.is_none()
+            && self.taken.iter().all(|command| command.is_patient());
+        if !may_wait {
+            return true;
+        }
+        let waits_until = *self
+            .waits_until
+            .get_or_insert_with(|| Instant::now() + self.node.options.patience);
+        Instant::now() >= waits_until
     }
 
     /// Takes in what others have told.

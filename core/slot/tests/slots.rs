@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 use std::{
+    collections::BTreeSet,
     path::Path,
     sync::{
         Arc,
@@ -119,6 +120,8 @@ async fn concurrent_commands_run_one_after_another_in_few_commits() {
     assert_eq!(numbers, (1..=500).collect::<Vec<_>>());
     assert_eq!(counted(&slots).await, 500);
 
+    // Observers are told after whoever waits for the answer.
+    slots.close().await;
     let seen = seen.0.lock().clone();
     let indices: Vec<u64> = seen.iter().map(|(index, _)| *index).collect();
     assert_eq!(
@@ -185,6 +188,59 @@ async fn a_full_queue_is_answered() {
     assert_eq!(overloaded + counted_up, 200);
     assert!(overloaded > 0);
     assert_eq!(counted(&slots).await, counted_up as u64);
+}
+
+/// Sets a key of its own; says under which index.
+async fn set_patiently(slots: &Slots, name: usize) -> u64 {
+    let body = move |txn: SlotTxn| async move {
+        txn.set(key(&name.to_string()), Bytes::from_static(b"set"));
+        Ok::<_, SlotError>(())
+    };
+    slots.write_patiently(slot(), body).await.unwrap().index
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_in_no_hurry_is_committed_with_what_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let kv = open(folder.path()).await;
+    // So patient that without anybody in a hurry the test would end in a timeout.
+    let patience = Duration::from_secs(3_600);
+    let options = SlotOptions {
+        patience,
+        write_timeout: patience * 2,
+        ..SlotOptions::default()
+    };
+    let slots = start(&kv, OWNER, options);
+    assert_eq!(count(&slots).await.unwrap(), 1);
+    let last_index = || slots.log_state(slot()).unwrap().borrow().last_index;
+    let before = last_index();
+    let waiting = tokio::spawn({
+        let slots = slots.clone();
+        async move { join_all((0..10).map(|name| set_patiently(&slots, name))).await }
+    });
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_eq!(last_index(), before, "something was in a hurry");
+    while !waiting.is_finished() {
+        count(&slots).await.unwrap();
+    }
+    let indexes = waiting.await.unwrap();
+    assert!(indexes.iter().all(|index| *index > before), "{indexes:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_in_no_hurry_waits_no_longer_than_it_may() {
+    let folder = tempfile::tempdir().unwrap();
+    let kv = open(folder.path()).await;
+    let slots = start(&kv, OWNER, SlotOptions::default());
+    let indexes = join_all((0..10).map(|name| set_patiently(&slots, name))).await;
+    let entries: BTreeSet<u64> = indexes.iter().copied().collect();
+    assert!(entries.len() < indexes.len(), "each was committed alone: {indexes:?}");
+    // Nor when the slot is closed meanwhile.
+    let (last, ()) = tokio::join!(set_patiently(&slots, 99), async {
+        tokio::task::yield_now().await;
+        slots.close().await;
+    });
+    assert!(last > 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -17,11 +17,13 @@ pub(crate) async fn move_inbox(
     delivered: Option<Seq>,
     read: Option<Seq>,
 ) -> Result<Inbox, MessageError> {
-    let written = slots
-        .write(conversation.slot(), move |txn| {
-            write(txn, conversation, user, delivered, read)
-        })
-        .await?;
+    let slot = conversation.slot();
+    let body = move |txn| write(txn, conversation, user, delivered, read);
+    // Every device of a group says so of every message, and nobody waits for it.
+    let written = match read {
+        None => slots.write_patiently(slot, body).await?,
+        Some(_) => slots.write(slot, body).await?,
+    };
     Ok(written.value)
 }
 

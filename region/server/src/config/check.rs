@@ -10,9 +10,10 @@ use crate::{
 };
 
 /// Whole numbers that may be 0, which their docs say what it means; any other 0 would stop what it bounds.
-const MAY_BE_ZERO: [&str; 13] = [
+const MAY_BE_ZERO: [&str; 14] = [
     "deployment.region_id",
     "slot.log_entries_kept",
+    "slot.patience_ms",
     "identity.refresh_reuse_grace_ms",
     "identity.password_running_max",
     "edge.idle_timeout_ms",

@@ -29,6 +29,8 @@ pub(crate) struct SlotSection {
     pub(crate) log_entries_behind_max: u64,
     /// How long a slot is idle before it writes down cursors that moved since its last commit.
     pub(crate) flush_idle_ms: u64,
+    /// How long what is in no hurry (how far devices have come) waits for other commands to be committed with.
+    pub(crate) patience_ms: u64,
 }
 
 impl Default for SlotSection {
@@ -42,6 +44,7 @@ impl Default for SlotSection {
             log_entries_kept: options.log_entries_kept,
             log_entries_behind_max: options.log_entries_behind_max,
             flush_idle_ms: ms(options.flush_idle),
+            patience_ms: ms(options.patience),
         }
     }
 }
@@ -56,6 +59,7 @@ impl From<&SlotSection> for SlotOptions {
             log_entries_kept: section.log_entries_kept,
             log_entries_behind_max: section.log_entries_behind_max,
             flush_idle: Duration::from_millis(section.flush_idle_ms),
+            patience: Duration::from_millis(section.patience_ms),
         }
     }
 }
