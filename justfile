@@ -37,6 +37,11 @@ chaos *args:
 sim *args:
     cargo test --quiet -p antiphon-replication --test sim -- {{ args }}
 
+# Measure everything that BENCHMARKS.md says, and write it anew.
+benchmarks:
+    cargo build --release -p antiphon
+    region/scripts/benchmarks.sh
+
 # Run a node; arguments go to `antiphon up`.
 up *args:
     cargo run --release -- up {{ args }}

@@ -251,6 +251,23 @@ impl Account {
         .await
     }
 
+    /// Adds a member to a group of the caller's.
+    ///
+    /// # Errors
+    /// [`AccountError`]; `FORBIDDEN` when the caller's role does not allow it.
+    pub async fn add_member(
+        &self,
+        access_token: &str,
+        conversation_id: &str,
+        user_id: &str,
+    ) -> Result<(), AccountError> {
+        let path = format!("/v1/conversations/{conversation_id}/members");
+        let body = json!({ "userId": user_id });
+        self.send(self.request(Method::POST, &path, Some(access_token), Some(body)))
+            .await?;
+        Ok(())
+    }
+
     async fn create(&self, access_token: &str, body: Value) -> Result<String, AccountError> {
         #[derive(Deserialize)]
         #[serde(rename_all = "camelCase")]

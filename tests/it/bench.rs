@@ -9,8 +9,14 @@ use crate::support::{forget_what_steers_tests, server::free_port};
 
 const TRANSPORTS: [&str; 3] = ["websocket", "webtransport", "quic"];
 
-/// The figures of each run, and the table.
+/// The figures of each run, and what was printed.
 async fn bench(arguments: &[&str]) -> (Vec<Value>, String) {
+    let (all, printed, _) = bench_saying(arguments).await;
+    (all, printed)
+}
+
+/// As above, and what was said meanwhile.
+async fn bench_saying(arguments: &[&str]) -> (Vec<Value>, String, String) {
     let folder = tempfile::tempdir().unwrap();
     let json = folder.path().join("figures.json");
     let mut command = Command::new(env!("CARGO_BIN_EXE_antiphon"));
@@ -26,7 +32,18 @@ async fn bench(arguments: &[&str]) -> (Vec<Value>, String) {
     let output = command.output().await.unwrap();
     let said = String::from_utf8(output.stderr).unwrap();
     assert!(output.status.success(), "{said}");
-    (figures(&json), String::from_utf8(output.stdout).unwrap())
+    (figures(&json), String::from_utf8(output.stdout).unwrap(), said)
+}
+
+/// Nothing is lost or refused in any of these runs.
+fn nothing_is_missing(all: &[Value]) {
+    for run in all {
+        assert_eq!(
+            (&run["lost"], &run["refused"]),
+            (&Value::from(0), &Value::from(0)),
+            "{run}"
+        );
+    }
 }
 
 fn figures(path: &Path) -> Vec<Value> {
@@ -40,12 +57,8 @@ async fn pairs_lose_nothing_over_any_transport_and_their_cost_is_told() {
     let (all, table) = bench(&[&["pairs"], &flags[..]].concat()).await;
     let transports: Vec<&str> = all.iter().map(|run| run["transport"].as_str().unwrap()).collect();
     assert_eq!(transports, TRANSPORTS);
+    nothing_is_missing(&all);
     for run in &all {
-        assert_eq!(
-            (&run["lost"], &run["refused"]),
-            (&Value::from(0), &Value::from(0)),
-            "{run}"
-        );
         // Of 200 that are due in two seconds; the users' first messages are due at random times.
         let sent = run["messagesPerS"].as_f64().unwrap() * 2.0;
         assert!((190.0..=210.0).contains(&sent), "{run}");
@@ -71,4 +84,138 @@ async fn connections_that_say_nothing_are_all_there_still() {
     let (all, _) = bench(&["idle", "--connections", "120", "--settle", "0"]).await;
     assert!(all.iter().all(|run| run["connections"] == 120), "{all:?}");
     assert_eq!(all.len(), 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn groups_over_tls_are_held_against_the_yardstick_and_drawn() {
+    let folder = tempfile::tempdir().unwrap();
+    let plot = folder.path().join("groups.svg");
+    let arguments = [
+        &[
+            "groups",
+            "--sizes",
+            "3:2,5:1",
+            "--rate",
+            "110",
+            "--warm-up",
+            "0",
+            "--seconds",
+            "2",
+        ][..],
+        &[
+            "--transport",
+            "ws",
+            "--tls",
+            "--yardstick",
+            "--plot",
+            plot.to_str().unwrap(),
+        ],
+    ];
+    let (all, printed) = bench(&arguments.concat()).await;
+    nothing_is_missing(&all);
+    let run = &all[0];
+    // Each of eleven users sends ten a second: six of them to two others, five to four.
+    let sent = run["messagesPerS"].as_f64().unwrap() * 2.0;
+    assert!((209.0..=231.0).contains(&sent), "{run}");
+    let received = run["deliveriesPerS"].as_f64().unwrap() * 2.0;
+    assert!((600.0..=680.0).contains(&received), "{run}");
+    assert!(run["toAllP99Ms"].as_f64() >= run["toAllP50Ms"].as_f64(), "{run}");
+    let echo = run["yardstick"]["echoPerS"].as_f64().unwrap();
+    assert!(
+        (run["ratio"]["echoPerS"].as_f64().unwrap() * echo - sent / 2.0).abs() < 1.0,
+        "{run}"
+    );
+    assert!(printed.contains("yardstick: "), "{printed}");
+    assert!(fs::read_to_string(&plot).unwrap().starts_with("<svg"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_talks_and_all_others_listen_in_two_regions() {
+    let arguments = [
+        "broadcast",
+        "--members",
+        "20",
+        "--rate",
+        "10",
+        "--warm-up",
+        "0",
+        "--seconds",
+        "2",
+    ];
+    let (all, _) = bench(&[&arguments[..], &["--transport", "ws", "--regions", "2"]].concat()).await;
+    nothing_is_missing(&all);
+    let received = all[0]["deliveriesPerS"].as_f64().unwrap() * 2.0;
+    assert!((19.0 * 19.0..=19.0 * 21.0).contains(&received), "{all:?}");
+    assert_eq!(all[0]["connections"], 20);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_was_away_gets_everything() {
+    let storm = [
+        "reconnect-storm",
+        "--connections",
+        "30",
+        "--listeners",
+        "10",
+        "--missed",
+        "30",
+    ];
+    let (all, _) = bench(&storm).await;
+    nothing_is_missing(&all);
+    assert_eq!(all.len(), TRANSPORTS.len());
+    let sync = [
+        "sync",
+        "--devices",
+        "2",
+        "--conversations",
+        "3",
+        "--missed",
+        "150",
+        "--transport",
+        "ws",
+    ];
+    let (all, _) = bench(&sync).await;
+    nothing_is_missing(&all);
+    assert!(all[0]["allBackMs"].as_f64() >= all[0]["p50Ms"].as_f64(), "{all:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn old_messages_are_read_at_a_rate() {
+    let history = [
+        "history",
+        "--readers",
+        "2",
+        "--messages",
+        "120",
+        "--rate",
+        "40",
+        "--seconds",
+        "2",
+    ];
+    let (all, _) = bench(&[&history[..], &["--transport", "ws", "--runs", "2"]].concat()).await;
+    for run in &all {
+        assert_eq!(run["refused"], 0, "{run}");
+        assert!((35.0..=45.0).contains(&run["pagesPerS"].as_f64().unwrap()), "{run}");
+    }
+    assert_eq!(all.len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_highest_rate_is_looked_for_until_there_is_none() {
+    let load = [
+        "pairs",
+        "--pairs",
+        "1",
+        "--rate",
+        "2",
+        "--warm-up",
+        "0",
+        "--seconds",
+        "1",
+    ];
+    let find = ["--transport", "ws", "--find-max", "--p99-ms", "0.001"];
+    let (all, _, said) = bench_saying(&[&load[..], &find].concat()).await;
+    assert!(said.contains("no rate that was tried"), "{said}");
+    let offered: Vec<f64> = all.iter().map(|run| run["offeredPerS"].as_f64().unwrap()).collect();
+    assert_eq!(offered, [1.0, 2.0]);
 }

@@ -9,6 +9,7 @@ mod bench;
 mod browser;
 mod chat;
 mod complaints;
+mod counts;
 mod crowd;
 mod deployment;
 mod drills;

@@ -26,6 +26,8 @@ const REMEMBERED: Duration = Duration::from_secs(10 * 60);
 const IDLE_MAX: Duration = Duration::from_secs(10 * 60);
 
 /// What a client knows of the ways to its edges: what they offer, what got through last, and the sessions of TLS that can be resumed.
+/// A clone knows the same, and goes on alone.
+#[derive(Clone)]
 pub struct Connector {
     /// The only transport to use.
     only: Option<Transport>,

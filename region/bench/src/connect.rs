@@ -2,12 +2,7 @@ use antiphon_client::{Connector, Transport};
 use anyhow::Result;
 use tokio::time::Instant;
 
-use crate::{
-    Figures, Server,
-    delay::DelayedPath,
-    device::{Device, connector},
-    people,
-};
+use crate::{Figures, Say, Server, delay::DelayedPath, device::Device, people};
 
 /// Devices that come over a slow path.
 #[derive(Debug, Clone)]
@@ -22,12 +17,12 @@ pub struct ConnectOptions {
 ///
 /// # Errors
 /// When a connection is refused or lost.
-pub async fn connect(server: &Server, path: &DelayedPath, options: &ConnectOptions) -> Result<Figures> {
-    let users = people::register(&server.url(), 1).await?;
+pub async fn connect(server: &Server, path: &DelayedPath, options: &ConnectOptions, say: Say) -> Result<Figures> {
+    let users = people::register(server, 1, say).await?;
     let token = &users[0].access_token;
     let (mut first, mut cold, mut resumed) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..options.times {
-        let mut connector = connector(options.transport);
+        let mut connector = server.first_connector(options.transport);
         first.push(round_trips(&mut connector, path, token).await?);
         connector.forget_sessions();
         cold.push(round_trips(&mut connector, path, token).await?);
@@ -45,7 +40,7 @@ pub async fn connect(server: &Server, path: &DelayedPath, options: &ConnectOptio
 
 async fn round_trips(connector: &mut Connector, path: &DelayedPath, token: &str) -> Result<f64> {
     let (began, shaken) = (Instant::now(), path.tcp_connections());
-    let device = Device::open(connector, &path.url(), token).await?;
+    let device = Device::open(connector, &path.url(), token, &[]).await?;
     let took = began.elapsed();
     // The near end of the path answers TCP's own handshake, which would have gone all the way.
     let handshakes = path.tcp_connections() - shaken;

@@ -1,7 +1,7 @@
 use std::time::Duration;
 
-use antiphon_client::{Connection, Connector, Transport};
-use antiphon_proto::client::{ClientFrame, Hello, ServerFrame, client_frame, server_frame::Body};
+use antiphon_client::{Connection, Connector};
+use antiphon_proto::client::{ClientFrame, Cursor, Hello, ServerFrame, client_frame, server_frame::Body};
 use anyhow::{Result, bail};
 
 use crate::people::DEVICE;
@@ -9,16 +9,24 @@ use crate::people::DEVICE;
 /// How long a connection may take to its Welcome.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// The edge has no room now.
+#[derive(Debug, thiserror::Error)]
+#[error("{code}: to be tried again after {} ms", after.as_millis())]
+pub(crate) struct Later {
+    pub(crate) after: Duration,
+    code: String,
+}
+
 /// A session on the SDK's own connection, without what the SDK keeps for an app.
 pub(crate) struct Device {
     connection: Connection,
 }
 
-fn hello(access_token: &str) -> ClientFrame {
+fn hello(access_token: &str, cursors: &[Cursor]) -> ClientFrame {
     let hello = Hello {
         access_token: access_token.to_owned(),
         device_id: DEVICE.to_owned(),
-        cursors: Vec::new(),
+        cursors: cursors.to_vec(),
     };
     ClientFrame {
         id: "hello".to_owned(),
@@ -26,18 +34,31 @@ fn hello(access_token: &str) -> ClientFrame {
     }
 }
 
-/// Ways to edges over this transport alone.
-pub(crate) fn connector(transport: Transport) -> Connector {
-    Connector::new(Some(transport), Duration::ZERO, None)
-}
-
 impl Device {
     /// Connects and is welcomed.
-    pub(crate) async fn open(connector: &mut Connector, url: &str, access_token: &str) -> Result<Self> {
-        let opened = connector.open(url, &hello(access_token), CONNECT_TIMEOUT).await;
+    ///
+    /// # Errors
+    /// Why not, for people; a refusal that says when to come again is [`Later`].
+    pub(crate) async fn open(
+        connector: &mut Connector,
+        url: &str,
+        access_token: &str,
+        cursors: &[Cursor],
+    ) -> Result<Self> {
+        let opened = connector
+            .open(url, &hello(access_token, cursors), CONNECT_TIMEOUT)
+            .await;
         let (connection, answer) = opened.map_err(anyhow::Error::msg)?;
         match answer.body {
             Some(Body::Welcome(_)) => Ok(Self { connection }),
+            Some(Body::Error(error)) if error.retry_after_ms.is_some() => {
+                let after = Duration::from_millis(error.retry_after_ms.unwrap_or_default());
+                Err(Later {
+                    after,
+                    code: error.code,
+                }
+                .into())
+            }
             answer => bail!("a device was not welcomed but told {answer:?}"),
         }
     }

@@ -1,4 +1,9 @@
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
 use serde::Serialize;
+
+use crate::{Yardstick, usage::Usage};
 
 /// What a scenario has measured. Times are of one run; what it does not measure is absent.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
@@ -8,10 +13,19 @@ pub struct Figures {
     pub scenario: &'static str,
     /// Over what devices were connected.
     pub transport: &'static str,
+    /// Messages a second that were to be sent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub offered_per_s: Option<f64>,
     /// Messages a second that were acknowledged.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub messages_per_s: Option<f64>,
-    /// From when a message was due to be sent until its receiver has it: half were faster.
+    /// Messages a second that have reached a device: each message as often as it has receivers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub deliveries_per_s: Option<f64>,
+    /// Pages of history a second.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pages_per_s: Option<f64>,
+    /// From when something was due until whom it was for has it: half were faster.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub p50_ms: Option<f64>,
     /// As above: 99 of 100.
@@ -20,12 +34,24 @@ pub struct Figures {
     /// As above: 999 of 1,000.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub p999_ms: Option<f64>,
+    /// From when a message was due until the last of its receivers has it: half were faster.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub to_all_p50_ms: Option<f64>,
+    /// As above: 99 of 100.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub to_all_p99_ms: Option<f64>,
+    /// From the moment when devices return until the last of them has what it missed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub all_back_ms: Option<f64>,
     /// Processor time of the server for each message, microseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub server_cpu_us_per_message: Option<f64>,
     /// Processor time of the load for each message, microseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub load_cpu_us_per_message: Option<f64>,
+    /// Bytes that the server has written to the disk for each message.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub written_bytes_per_message: Option<f64>,
     /// Resident memory of the server at the end.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub server_rss_bytes: Option<u64>,
@@ -35,10 +61,10 @@ pub struct Figures {
     /// Connections at once.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub connections: Option<usize>,
-    /// Messages that the server refused.
+    /// What the server refused.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub refused: Option<u64>,
-    /// Messages that were sent, and neither refused nor received.
+    /// Messages that have a seq, and are missing at a receiver.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lost: Option<u64>,
     /// From nothing to Welcome, in round trips of the path: by a device that does not know what the edge offers.
@@ -50,4 +76,72 @@ pub struct Figures {
     /// As above: by one that was connected before.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub round_trips_resumed: Option<f64>,
+    /// What the machine can do without a server.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub yardstick: Option<Yardstick>,
+    /// `messages_per_s` over each of the yardstick's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ratio: Option<Yardstick>,
+    /// Second by second, for plots.
+    #[serde(skip)]
+    pub seconds: Vec<Second>,
+}
+
+/// What was seen in one second of a run.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Second {
+    /// Since the beginning.
+    pub at_s: f64,
+    /// Messages that were acknowledged.
+    pub acknowledged: u64,
+    /// Of what came in this second: 99 of 100 were faster.
+    pub p99_ms: f64,
+}
+
+impl Figures {
+    /// With the yardstick of the same run.
+    #[must_use]
+    pub fn beside(mut self, yardstick: Yardstick) -> Self {
+        self.yardstick = Some(yardstick);
+        self.ratio = self.messages_per_s.map(|rate| yardstick.ratio_of(rate));
+        self
+    }
+
+    pub(crate) fn set_latencies(&mut self, latencies: &Histogram<u64>) {
+        if !latencies.is_empty() {
+            self.p50_ms = Some(ms(latencies, 0.5));
+            self.p99_ms = Some(ms(latencies, 0.99));
+            self.p999_ms = Some(ms(latencies, 0.999));
+        }
+    }
+
+    /// What this many messages have cost.
+    pub(crate) fn set_costs(&mut self, messages: u64, server: Usage, load: Usage) {
+        self.server_rss_bytes = Some(server.rss_bytes);
+        if messages > 0 {
+            let each_us = |cpu: Duration| Some(cpu.as_secs_f64() * 1e6 / float(messages));
+            self.server_cpu_us_per_message = each_us(server.cpu);
+            self.load_cpu_us_per_message = each_us(load.cpu);
+            self.written_bytes_per_message = Some(float(server.written_bytes) / float(messages));
+        }
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "far fewer than 2^52")]
+pub(crate) const fn float(count: u64) -> f64 {
+    count as f64
+}
+
+/// The longest latency that is told from a longer one.
+const LATENCY_MAX_US: u64 = 600_000_000;
+
+/// For microseconds.
+pub(crate) fn histogram() -> Histogram<u64> {
+    #[expect(clippy::expect_used, reason = "these bounds are right or never were")]
+    Histogram::new_with_max(LATENCY_MAX_US, 3).expect("a histogram")
+}
+
+/// A quantile in milliseconds.
+pub(crate) fn ms(latencies: &Histogram<u64>, quantile: f64) -> f64 {
+    float(latencies.value_at_quantile(quantile)) / 1_000.0
 }

@@ -7,9 +7,9 @@ use futures_util::{StreamExt as _, TryStreamExt as _, future::try_join_all, stre
 use tokio::time::sleep;
 
 use crate::{
-    Figures, Server,
-    device::{Device, connector},
-    people,
+    Figures, Say, Server,
+    device::Device,
+    people::{self, Progress},
 };
 
 /// Handshakes under way at once.
@@ -32,13 +32,18 @@ pub struct IdleOptions {
 ///
 /// # Errors
 /// When a connection is refused or lost.
-pub async fn idle(server: &Server, options: &IdleOptions) -> Result<Figures> {
-    let url = server.url();
-    let users = people::register(&url, options.connections.div_ceil(SESSIONS_OF_EACH)).await?;
-    let url = &url;
+pub async fn idle(server: &Server, options: &IdleOptions, say: Say) -> Result<Figures> {
+    let users = people::register(server, options.connections.div_ceil(SESSIONS_OF_EACH), say).await?;
+    let progress = Progress::new("devices connected", options.connections, say);
     let open = |at: usize| {
         let token = users[at / SESSIONS_OF_EACH].access_token.clone();
-        async move { Device::open(&mut connector(options.transport), url, &token).await }
+        let progress = &progress;
+        async move {
+            let mut connector = server.connector(options.transport);
+            let opened = Device::open(&mut connector, server.url(at), &token, &[]).await;
+            progress.step();
+            opened
+        }
     };
     // What the first connection alone costs is not each one's.
     let first = open(0).await?;

@@ -7,19 +7,37 @@
 
 #![forbid(unsafe_code)]
 
+mod absence;
 mod connect;
 mod delay;
 mod device;
 mod figures;
+mod find;
+mod follower;
+mod history;
 mod idle;
-mod pairs;
+mod inbox;
 mod people;
+mod plot;
 mod server;
-mod usage;
+mod write;
 
+mod talk;
+mod usage;
+mod yardstick;
+
+pub use absence::{AbsenceOptions, absence};
 pub use connect::{ConnectOptions, connect};
 pub use delay::DelayedPath;
-pub use figures::Figures;
+pub use figures::{Figures, Second};
+pub use find::find_max;
+pub use history::{HistoryOptions, history};
 pub use idle::{IdleOptions, idle};
-pub use pairs::{PairsOptions, pairs};
+pub use plot::{Line, plot, plot_runs};
 pub use server::{Server, ServerOptions};
+
+pub use talk::{Size, TalkOptions, talk};
+pub use yardstick::Yardstick;
+
+/// Tells people how far a run has come.
+pub type Say = fn(&str);

@@ -1,6 +1,15 @@
-use std::{net::Ipv4Addr, path::PathBuf, process::Stdio, time::Duration};
+use std::{
+    fs,
+    net::Ipv4Addr,
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::Duration,
+};
 
+use antiphon_client::{Account, Connector, Transport};
 use anyhow::{Context as _, Result, bail};
+use data_encoding::HEXLOWER;
+use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncBufReadExt as _, BufReader},
@@ -12,6 +21,12 @@ use crate::usage::Usage;
 
 /// How long a server may take to be ready.
 const READY_TIMEOUT: Duration = Duration::from_secs(60);
+/// Of more than one region.
+const REGIONS: [&str; 5] = ["us-east", "eu-central", "ap-northeast", "sa-east", "af-south"];
+/// From this machine to one address.
+const CONNECTIONS_OF_EACH: usize = 20_000;
+/// Between the first ports of two regions.
+const PORTS_OF_EACH: usize = 100;
 /// What would refuse a load that comes from one address, and what a run is not about.
 const SETTINGS: [&str; 13] = [
     "edge.address_rate_per_second=0",
@@ -37,16 +52,26 @@ pub struct ServerOptions {
     pub program: PathBuf,
     /// The first of its ports.
     pub base_port: u16,
+    /// How many regions it has, at most five; several are a process each, on this machine, with nothing between them.
+    pub regions: u16,
+    /// How many connections there are to be: with many, it listens on several addresses, as one has ports for some thirty thousand.
+    pub connections: usize,
+    /// Devices come over TLS also where they come over TCP; over QUIC none does then, whose certificate devices would not believe.
+    pub tls: bool,
     /// Settings besides those of every run, as in `--set`.
     pub settings: Vec<String>,
 }
 
-/// One region as a process, with an empty store that goes with it.
+/// Regions of one machine, with an empty store that goes with them.
 #[derive(Debug)]
 pub struct Server {
     child: Child,
     pid: u32,
-    base_port: u16,
+    /// Of each edge.
+    urls: Vec<String>,
+    certificate_sha256: Option<String>,
+    /// One of each transport, to be cloned: to make one reads the system's authorities.
+    connectors: [(Transport, Connector); 3],
     _folder: TempDir,
 }
 
@@ -56,13 +81,32 @@ impl Server {
     /// # Errors
     /// What it said when it ended instead.
     pub async fn start(options: &ServerOptions) -> Result<Self> {
+        let regions = match usize::from(options.regions) {
+            1 => &["local"][..],
+            several => REGIONS
+                .get(..several)
+                .with_context(|| format!("{several} regions: a run has 1 to {}", REGIONS.len()))?,
+        };
         let folder = tempfile::tempdir().context("a folder for the server's store")?;
         let mut command = Command::new(&options.program);
         command
-            .args(["up", "--regions", "local", "--base-port"])
+            .args(["up", "--regions", &regions.join(","), "--base-port"])
             .arg(options.base_port.to_string())
             .arg("--data")
             .arg(folder.path());
+        let addresses = u8::try_from(options.connections.div_ceil(CONNECTIONS_OF_EACH).max(1)).with_context(|| {
+            format!(
+                "{} connections are too many for the addresses of one machine",
+                options.connections
+            )
+        })?;
+        if addresses > 1 {
+            command.args(["--set", "node.host=0.0.0.0"]);
+        }
+        let certificate_sha256 = match options.tls {
+            true => Some(show_certificate(&mut command, folder.path())?),
+            false => None,
+        };
         for setting in SETTINGS.into_iter().chain(options.settings.iter().map(String::as_str)) {
             command.args(["--set", setting]);
         }
@@ -88,22 +132,44 @@ impl Server {
             .context("the server was not ready in time")??;
         // Whatever it says later must not fill the pipe.
         tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
+        let scheme = if options.tls { "https" } else { "http" };
+        let ports = (options.base_port..).step_by(PORTS_OF_EACH).take(regions.len());
+        let hosts = (1..=addresses).map(|last| Ipv4Addr::new(127, 0, 0, last));
+        let urls = hosts.flat_map(|host| ports.clone().map(move |port| format!("{scheme}://{host}:{port}")));
+        let ways = [Transport::WebSocket, Transport::WebTransport, Transport::Quic];
+        let certificate = certificate_sha256.as_deref();
         Ok(Self {
             child,
             pid,
-            base_port: options.base_port,
+            urls: urls.collect(),
+            connectors: ways.map(|way| (way, Connector::new(Some(way), Duration::ZERO, certificate))),
+            certificate_sha256,
             _folder: folder,
         })
     }
 
-    /// Where devices find it.
-    #[must_use]
-    pub fn url(&self) -> String {
-        format!("http://{}:{}", Ipv4Addr::LOCALHOST, self.base_port)
+    /// Where the device of this number finds it: one edge after the other.
+    pub(crate) fn url(&self, at: usize) -> &str {
+        self.urls.get(at % self.urls.len()).map_or("", String::as_str)
+    }
+
+    pub(crate) fn account(&self) -> Account {
+        Account::pinned(self.url(0), self.certificate_sha256.as_deref())
+    }
+
+    /// Ways to its edges over this transport alone.
+    pub(crate) fn connector(&self, transport: Transport) -> Connector {
+        let known = self.connectors.iter().find(|(way, _)| *way == transport);
+        known.map_or_else(|| self.first_connector(transport), |(_, connector)| connector.clone())
+    }
+
+    /// As of a device that was never connected: nothing that others keep open serves it.
+    pub(crate) fn first_connector(&self, transport: Transport) -> Connector {
+        Connector::new(Some(transport), Duration::ZERO, self.certificate_sha256.as_deref())
     }
 
     pub(crate) fn usage(&self) -> Result<Usage> {
-        Usage::of(self.pid)
+        Usage::of_all(self.pid)
     }
 
     /// Ends it.
@@ -116,4 +182,20 @@ impl Server {
         }
         self.child.kill().await.context("the server cannot be ended")
     }
+}
+
+/// Lets the server speak HTTPS; returns by which hash devices know it.
+fn show_certificate(command: &mut Command, folder: &Path) -> Result<String> {
+    let names = vec![Ipv4Addr::LOCALHOST.to_string()];
+    let made = rcgen::generate_simple_self_signed(names).context("a certificate")?;
+    command.args(["--set", "edge.https=true"]);
+    for (setting, file, pem) in [
+        ("edge.tls_certificate_file", "certificate.pem", made.cert.pem()),
+        ("edge.tls_key_file", "key.pem", made.signing_key.serialize_pem()),
+    ] {
+        let path = folder.join(file);
+        fs::write(&path, pem).with_context(|| path.display().to_string())?;
+        command.arg("--set").arg(format!("{setting}={}", path.display()));
+    }
+    Ok(HEXLOWER.encode(&Sha256::digest(made.cert.der())))
 }

@@ -1,16 +1,22 @@
-//! What a process has used, as Linux counts it (proc(5)).
+//! What processes have used, as Linux counts it (proc(5)).
 
-use std::{fs, time::Duration};
+use std::{
+    fs,
+    ops::{AddAssign, Sub},
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result};
 
-/// Processor time and memory of a process at one moment.
-#[derive(Debug, Clone, Copy)]
+/// Processor time, memory and writing of processes at one moment; or between two, where it grows.
+#[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Usage {
     /// In user mode and in the kernel, all threads.
     pub(crate) cpu: Duration,
     /// Resident.
     pub(crate) rss_bytes: u64,
+    /// Towards a disk.
+    pub(crate) written_bytes: u64,
 }
 
 impl Usage {
@@ -23,8 +29,54 @@ impl Usage {
         Ok(Self {
             cpu: cpu(&read("stat")?).context("/proc/…/stat")?,
             rss_bytes: rss_bytes(&read("status")?).context("/proc/…/status")?,
+            written_bytes: number_after(&read("io")?, "write_bytes:").context("/proc/…/io")?,
         })
     }
+
+    /// Of that process and of all that it has started.
+    pub(crate) fn of_all(pid: u32) -> Result<Self> {
+        let mut all = Self::of(pid)?;
+        for child in children(pid)? {
+            all += Self::of_all(child)?;
+        }
+        Ok(all)
+    }
+}
+
+impl AddAssign for Usage {
+    fn add_assign(&mut self, other: Self) {
+        self.cpu += other.cpu;
+        self.rss_bytes += other.rss_bytes;
+        self.written_bytes += other.written_bytes;
+    }
+}
+
+impl Sub for Usage {
+    type Output = Self;
+
+    /// What was used since; memory as it is.
+    fn sub(self, before: Self) -> Self {
+        Self {
+            cpu: self.cpu.saturating_sub(before.cpu),
+            rss_bytes: self.rss_bytes,
+            written_bytes: self.written_bytes.saturating_sub(before.written_bytes),
+        }
+    }
+}
+
+fn children(pid: u32) -> Result<Vec<u32>> {
+    let mut children = Vec::new();
+    let path = format!("/proc/{pid}/task");
+    for thread in fs::read_dir(&path).context(path)? {
+        // A thread may have ended meanwhile.
+        let of_thread = fs::read_to_string(thread?.path().join("children")).unwrap_or_default();
+        children.extend(
+            of_thread
+                .split_whitespace()
+                .filter_map(|child| child.parse::<u32>().ok()),
+        );
+    }
+    Ok(children)
 }
 
 /// The name of the program, in parentheses, may hold anything; after it the times are the 12th and 13th field.
@@ -38,13 +90,19 @@ fn cpu(stat: &str) -> Option<Duration> {
 }
 
 fn rss_bytes(status: &str) -> Option<u64> {
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-    let kib: u64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
-    Some(kib * 1_024)
+    Some(number_after(status, "VmRSS:")? * 1_024)
+}
+
+/// The number that follows a name at the beginning of a line.
+fn number_after(text: &str, name: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+    line.split_whitespace().next()?.parse().ok()
 }
 
 #[cfg(test)]
 mod tests {
+    use std::process::{Command, Stdio};
+
     use super::*;
 
     #[test]
@@ -56,6 +114,19 @@ mod tests {
             after = Usage::of(std::process::id()).unwrap();
         }
         assert!(after.cpu > before.cpu);
+    }
+
+    #[test]
+    fn what_a_process_has_started_counts_too() {
+        let mut child = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
+        assert!(children(std::process::id()).unwrap().contains(&child.id()));
+        let (one, all) = (
+            Usage::of(std::process::id()).unwrap(),
+            Usage::of_all(std::process::id()).unwrap(),
+        );
+        assert!(all.rss_bytes > one.rss_bytes, "{one:?} {all:?}");
+        drop(child.stdin.take());
+        child.wait().unwrap();
     }
 
     #[test]

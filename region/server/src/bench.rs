@@ -8,31 +8,54 @@ use std::{
 };
 
 use antiphon_bench::{
-    ConnectOptions, DelayedPath, Figures, IdleOptions, PairsOptions, Server, ServerOptions, connect, idle, pairs,
+    AbsenceOptions, ConnectOptions, DelayedPath, Figures, HistoryOptions, IdleOptions, Server, ServerOptions, Size,
+    TalkOptions, Yardstick, absence, connect, find_max, history, idle, plot_runs, talk,
 };
 use antiphon_client::Transport;
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, Subcommand};
-use rustix::process::{Resource, getrlimit, setrlimit};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::cli::{TransportName, print};
+
+/// For a million connections.
+const OPEN_FILES: u64 = 1_048_576;
 
 #[derive(Debug, Args)]
 pub(crate) struct BenchArgs {
     #[command(subcommand)]
     scenario: Scenario,
+    #[command(flatten)]
+    run: RunArgs,
+}
+
+/// What every scenario takes.
+#[derive(Debug, Args)]
+struct RunArgs {
     /// What devices are connected over; may be repeated [default: each, one after the other]
     #[arg(long, global = true, value_enum, value_name = "NAME")]
     transport: Vec<TransportName>,
     /// How often each is run, every time with a server of its own
     #[arg(long, global = true, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=100))]
     runs: u16,
-    /// The first of the server's four ports
-    #[arg(long, global = true, value_name = "PORT", default_value_t = 7800, value_parser = clap::value_parser!(u16).range(1..=65_532))]
+    /// How many regions the server has; devices come to one after the other
+    #[arg(long, global = true, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=5))]
+    regions: u16,
+    /// WebSocket over TLS; the others are never without it
+    #[arg(long, global = true)]
+    tls: bool,
+    /// The first of the server's ports, 100 apart for each region
+    #[arg(long, global = true, value_name = "PORT", default_value_t = 7800, value_parser = clap::value_parser!(u16).range(1..=65_000))]
     base_port: u16,
+    /// Measure also what the machine can do without a server, and say how much of that the server does
+    #[arg(long, global = true)]
+    yardstick: bool,
     /// Write the figures to this file, as JSON, one run a line
     #[arg(long, global = true, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Draw them to this file, as SVG: latency against load of several rates, messages against time of one
+    #[arg(long, global = true, value_name = "FILE")]
+    plot: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Subcommand)]
@@ -42,18 +65,24 @@ enum Scenario {
         /// How many pairs; each has a conversation
         #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=100_000))]
         pairs: u32,
-        /// Messages a second, all of them together
-        #[arg(long, value_name = "N", default_value_t = 1_000.0)]
-        rate: f64,
-        /// Bytes of each text
-        #[arg(long, value_name = "BYTES", default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=4_096))]
-        text_bytes: u16,
-        /// Seconds of sending before anything counts
-        #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u64).range(0..=3_600))]
-        warm_up: u64,
-        /// Seconds of sending that count
-        #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=86_400))]
-        seconds: u64,
+        #[command(flatten)]
+        load: Load,
+    },
+    /// Groups in which everybody talks, at a fixed rate
+    Groups {
+        /// How many groups of which size, as in 3:50,10:20,100:2 for fifty of three members, twenty of ten and two of a hundred
+        #[arg(long, value_name = "MEMBERS:GROUPS", value_delimiter = ',', default_value = "3:20,10:10,100:1", value_parser = size)]
+        sizes: Vec<Size>,
+        #[command(flatten)]
+        load: Load,
+    },
+    /// One conversation in which one member talks and all others listen
+    Broadcast {
+        /// Of the conversation, the one who talks among them
+        #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(2..=10_000))]
+        members: u32,
+        #[command(flatten)]
+        load: Load,
     },
     /// Connections that say nothing: the memory of each
     Idle {
@@ -63,6 +92,49 @@ enum Scenario {
         /// Seconds that the server is left alone before its memory is read
         #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u64).range(0..=3_600))]
         settle: u64,
+    },
+    /// All devices lose their connections at once, miss something and return at once
+    ReconnectStorm {
+        /// How many devices
+        #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+        connections: u32,
+        /// Devices in each group
+        #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=9_999))]
+        listeners: u32,
+        #[command(flatten)]
+        missed: Missed,
+    },
+    /// Devices return after a long absence, each to many conversations of its own
+    Sync {
+        /// How many devices
+        #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+        devices: u32,
+        /// Conversations of each
+        #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+        conversations: u32,
+        #[command(flatten)]
+        missed: Missed,
+    },
+    /// Readers of pages of old messages, each at a random place, at a fixed rate
+    History {
+        /// How many; each has a conversation
+        #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+        readers: u32,
+        /// Messages of each conversation
+        #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..))]
+        messages: u64,
+        /// Messages of each page
+        #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=500))]
+        page_len: u32,
+        /// Pages a second, all readers together
+        #[arg(long, value_name = "N", default_value_t = 100.0)]
+        rate: f64,
+        /// Bytes of each text
+        #[arg(long, value_name = "BYTES", default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=4_096))]
+        text_bytes: u16,
+        /// Seconds of reading
+        #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+        seconds: u64,
     },
     /// From nothing to Welcome, in round trips of a slow path
     Connect {
@@ -75,11 +147,56 @@ enum Scenario {
     },
 }
 
+/// What devices miss that are away.
+#[derive(Debug, Clone, Copy, Args)]
+struct Missed {
+    /// Messages that each conversation gets meanwhile
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    missed: u64,
+    /// Bytes of each text
+    #[arg(long, value_name = "BYTES", default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=4_096))]
+    text_bytes: u16,
+}
+
+/// Of scenarios in which users talk.
+#[derive(Debug, Clone, Copy, Args)]
+struct Load {
+    /// Messages a second, all users together
+    #[arg(long, value_name = "N", default_value_t = 100.0)]
+    rate: f64,
+    /// Bytes of each text
+    #[arg(long, value_name = "BYTES", default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=4_096))]
+    text_bytes: u16,
+    /// Seconds of sending before anything counts
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u64).range(0..=3_600))]
+    warm_up: u64,
+    /// Seconds of sending that count
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    seconds: u64,
+    /// Look for the highest rate that is kept, --rate first: with nothing refused or lost, and 99 of 100 messages within --p99-ms
+    #[arg(long)]
+    find_max: bool,
+    /// Milliseconds that --find-max allows
+    #[arg(long, value_name = "N", default_value_t = 10.0, requires = "find_max")]
+    p99_ms: f64,
+}
+
+/// As in 10:20.
+fn size(text: &str) -> Result<Size, String> {
+    let parts = text.split_once(':').and_then(|(members, groups)| {
+        let members = members.parse().ok().filter(|members| (2..=10_000).contains(members))?;
+        let conversations = groups.parse().ok().filter(|groups| *groups > 0)?;
+        Some(Size { members, conversations })
+    });
+    parts.ok_or_else(|| format!("{text:?} is not MEMBERS:GROUPS, with 2 to 10000 members"))
+}
+
 /// Runs a scenario over each transport, and prints what came of it. `settings` are the server's, besides those of every run.
 ///
 /// # Errors
 /// What kept it from running to its end.
 pub(crate) async fn run(args: BenchArgs, settings: Vec<String>) -> Result<()> {
+    let BenchArgs { scenario, run: args } = args;
     let transports: Vec<Transport> = if args.transport.is_empty() {
         vec![Transport::WebSocket, Transport::WebTransport, Transport::Quic]
     } else {
@@ -88,90 +205,232 @@ pub(crate) async fn run(args: BenchArgs, settings: Vec<String>) -> Result<()> {
     if transports.is_empty() {
         bail!("--transport auto races; a run is over one of ws, wt and quic");
     }
-    if args.base_port > u16::MAX - 10 {
-        bail!(
-            "--base-port {} leaves no room for the ten ports after it",
-            args.base_port
-        );
-    }
     allow_open_files();
+    let yardstick = match args.yardstick {
+        true => Some(Yardstick::measure(scenario.text_bytes()).await?),
+        false => None,
+    };
     let mut all = Vec::new();
     for transport in transports {
         for run in 1..=args.runs {
-            let figures = run_once(&args, &settings, transport).await?;
+            let server = ServerOptions {
+                program: env::current_exe().context("this program's own file")?,
+                base_port: args.base_port,
+                regions: args.regions,
+                connections: scenario.connections(),
+                tls: args.tls && transport == Transport::WebSocket,
+                settings: settings.clone(),
+            };
+            let figures = run_once(&scenario, server, transport).await?;
             say(&format!("{transport}, run {run} of {}: done", args.runs));
-            all.push(figures);
+            all.extend(figures);
         }
+    }
+    if let Some(yardstick) = yardstick {
+        all = all.into_iter().map(|figures| figures.beside(yardstick)).collect();
     }
     if let Some(path) = &args.json {
         let lines: Result<Vec<String>, _> = all.iter().map(serde_json::to_string).collect();
         fs::write(path, lines?.join("\n") + "\n").with_context(|| format!("--json {}", path.display()))?;
     }
-    print(&table(&all))
+    if let Some(path) = &args.plot {
+        plot_runs(path, &all).context("--plot")?;
+    }
+    print(&table(&all))?;
+    if args.runs > 1 {
+        print(&medians(&all))?;
+    }
+    if let Some(yardstick) = yardstick {
+        print(&format!(
+            "yardstick: {:.0} echoes/s, {:.0} fdatasyncs/s, {:.0} messages/s through the codec\n",
+            yardstick.echo_per_s, yardstick.fdatasync_per_s, yardstick.codec_per_s
+        ))?;
+    }
+    Ok(())
 }
 
 /// As many open files as the system lets this process, and with it the server, have.
 fn allow_open_files() {
     let mut limit = getrlimit(Resource::Nofile);
+    // Root may have more than the limit that it has found.
+    let more = Rlimit {
+        current: Some(OPEN_FILES),
+        maximum: Some(OPEN_FILES),
+    };
+    if limit.maximum.is_some_and(|maximum| maximum < OPEN_FILES) && setrlimit(Resource::Nofile, more).is_ok() {
+        return;
+    }
     limit.current = limit.maximum;
     if let Err(error) = setrlimit(Resource::Nofile, limit) {
         say(&format!("the limit of open files stays as it is: {error}"));
     }
 }
 
-async fn run_once(args: &BenchArgs, settings: &[String], transport: Transport) -> Result<Figures> {
-    let mut options = ServerOptions {
-        program: env::current_exe().context("this program's own file")?,
-        base_port: args.base_port,
-        settings: settings.to_vec(),
-    };
-    let seconds = Duration::from_secs;
-    let path = match args.scenario {
-        Scenario::Connect { delay_ms, .. } => {
-            let path = DelayedPath::open(args.base_port, Duration::from_millis(delay_ms)).await?;
-            options.settings.extend(path.settings());
-            Some(path)
+impl Scenario {
+    fn text_bytes(&self) -> usize {
+        match self {
+            Self::Pairs { load, .. } | Self::Groups { load, .. } | Self::Broadcast { load, .. } => {
+                load.text_bytes.into()
+            }
+            Self::ReconnectStorm { missed, .. } | Self::Sync { missed, .. } => missed.text_bytes.into(),
+            Self::History { text_bytes, .. } => (*text_bytes).into(),
+            Self::Idle { .. } | Self::Connect { .. } => 64,
         }
-        Scenario::Pairs { .. } | Scenario::Idle { .. } => None,
-    };
-    let server = Server::start(&options).await?;
-    let figures = match args.scenario {
-        Scenario::Pairs {
-            pairs: count,
-            rate,
-            text_bytes,
-            warm_up,
-            seconds: measured,
-        } => {
-            let options = PairsOptions {
-                transport,
-                pairs: usize::try_from(count)?,
-                rate_per_s: rate,
-                text_bytes: text_bytes.into(),
-                warm_up: seconds(warm_up),
-                measured: seconds(measured),
+    }
+
+    /// Connections at once.
+    fn connections(&self) -> usize {
+        let count = |count: u32| usize::try_from(count).unwrap_or(usize::MAX);
+        match self {
+            Self::Pairs { pairs, .. } => count(*pairs) * 2,
+            Self::Groups { sizes, .. } => sizes.iter().map(|size| size.members * size.conversations).sum(),
+            Self::Broadcast { members, .. } => count(*members),
+            Self::Idle { connections, .. } | Self::ReconnectStorm { connections, .. } => count(*connections),
+            Self::Sync { devices, .. } => count(*devices),
+            Self::History { readers, .. } => count(*readers),
+            Self::Connect { .. } => 1,
+        }
+    }
+}
+
+/// The figures of one run, or with `--find-max` of one at each rate.
+async fn run_once(scenario: &Scenario, server: ServerOptions, transport: Transport) -> Result<Vec<Figures>> {
+    let seconds = Duration::from_secs;
+    let figures = match scenario {
+        Scenario::Pairs { pairs, load } => {
+            let pairs = Size {
+                members: 2,
+                conversations: usize::try_from(*pairs)?,
             };
-            pairs(&server, &options).await?
+            return talk_under(load, &server, load.options("pairs", transport, vec![pairs], 2)).await;
+        }
+        Scenario::Groups { sizes, load } => {
+            let options = load.options("groups", transport, sizes.clone(), usize::MAX);
+            return talk_under(load, &server, options).await;
+        }
+        Scenario::Broadcast { members, load } => {
+            let one = Size {
+                members: usize::try_from(*members)?,
+                conversations: 1,
+            };
+            return talk_under(load, &server, load.options("broadcast", transport, vec![one], 1)).await;
         }
         Scenario::Idle { connections, settle } => {
             let options = IdleOptions {
                 transport,
-                connections: usize::try_from(connections)?,
-                settle: seconds(settle),
+                connections: usize::try_from(*connections)?,
+                settle: seconds(*settle),
             };
-            idle(&server, &options).await?
+            measure(&server, async |server| idle(server, &options, say).await).await?
         }
-        Scenario::Connect { times, .. } => {
-            let path = path.context("the slow path")?;
+        Scenario::ReconnectStorm {
+            connections,
+            listeners,
+            missed,
+        } => {
+            let options = AbsenceOptions {
+                scenario: "reconnect-storm",
+                transport,
+                teams: usize::try_from(connections.div_ceil(*listeners))?,
+                listeners: usize::try_from(*listeners.min(connections))?,
+                conversations: 1,
+                missed: missed.missed,
+                text_bytes: missed.text_bytes.into(),
+            };
+            measure(&server, async |server| absence(server, &options, say).await).await?
+        }
+        Scenario::Sync {
+            devices,
+            conversations,
+            missed,
+        } => {
+            let options = AbsenceOptions {
+                scenario: "sync",
+                transport,
+                teams: usize::try_from(*devices)?,
+                listeners: 1,
+                conversations: usize::try_from(*conversations)?,
+                missed: missed.missed,
+                text_bytes: missed.text_bytes.into(),
+            };
+            measure(&server, async |server| absence(server, &options, say).await).await?
+        }
+        Scenario::History {
+            readers,
+            messages,
+            page_len,
+            rate,
+            text_bytes,
+            seconds: measured,
+        } => {
+            let options = HistoryOptions {
+                transport,
+                readers: usize::try_from(*readers)?,
+                messages: *messages,
+                page_len: *page_len,
+                rate_per_s: *rate,
+                text_bytes: (*text_bytes).into(),
+                measured: seconds(*measured),
+            };
+            measure(&server, async |server| history(server, &options, say).await).await?
+        }
+        Scenario::Connect { delay_ms, times } => {
+            let path = DelayedPath::open(server.base_port, Duration::from_millis(*delay_ms)).await?;
             let options = ConnectOptions {
                 transport,
-                times: times.into(),
+                times: (*times).into(),
             };
-            connect(&server, &path, &options).await?
+            let mut server = server;
+            server.settings.extend(path.settings());
+            measure(&server, async |server| connect(server, &path, &options, say).await).await?
         }
     };
+    Ok(vec![figures])
+}
+
+async fn measure(server: &ServerOptions, run: impl AsyncFnOnce(&Server) -> Result<Figures>) -> Result<Figures> {
+    let server = Server::start(server).await?;
+    let figures = run(&server).await?;
     server.stop().await?;
     Ok(figures)
+}
+
+async fn talk_under(load: &Load, server: &ServerOptions, options: TalkOptions) -> Result<Vec<Figures>> {
+    let at_rate = async |rate_per_s: f64| {
+        let options = TalkOptions {
+            rate_per_s,
+            ..options.clone()
+        };
+        measure(server, async |server| talk(server, &options, say).await).await
+    };
+    if !load.find_max {
+        return Ok(vec![at_rate(load.rate).await?]);
+    }
+    let (all, highest) = find_max(load.rate, load.p99_ms, at_rate).await?;
+    let rate = highest.and_then(|at| all.get(at)?.offered_per_s);
+    match rate {
+        Some(rate) => say(&format!(
+            "the highest rate with p99 <= {} ms: {rate:.0} messages/s",
+            load.p99_ms
+        )),
+        None => say(&format!("no rate that was tried has p99 <= {} ms", load.p99_ms)),
+    }
+    Ok(all)
+}
+
+impl Load {
+    fn options(&self, scenario: &'static str, transport: Transport, sizes: Vec<Size>, speakers: usize) -> TalkOptions {
+        TalkOptions {
+            scenario,
+            transport,
+            sizes,
+            speakers,
+            rate_per_s: self.rate,
+            text_bytes: self.text_bytes.into(),
+            warm_up: Duration::from_secs(self.warm_up),
+            measured: Duration::from_secs(self.seconds),
+        }
+    }
 }
 
 /// Standard output is for the figures alone.
@@ -183,45 +442,38 @@ fn say(line: &str) {
 fn table(all: &[Figures]) -> String {
     #[expect(clippy::cast_precision_loss, reason = "shown in three digits")]
     let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
-    type Column = (&'static str, Box<dyn Fn(&Figures) -> Option<String>>);
-    let columns: [Column; 14] = [
-        ("transport", Box::new(|of| Some(of.transport.to_owned()))),
-        (
-            "messages/s",
-            Box::new(|of| of.messages_per_s.map(|value| format!("{value:.0}"))),
-        ),
-        ("p50 ms", Box::new(|of| of.p50_ms.map(|value| format!("{value:.2}")))),
-        ("p99 ms", Box::new(|of| of.p99_ms.map(|value| format!("{value:.2}")))),
-        ("p99.9 ms", Box::new(|of| of.p999_ms.map(|value| format!("{value:.2}")))),
-        (
-            "server µs",
-            Box::new(|of| of.server_cpu_us_per_message.map(|value| format!("{value:.1}"))),
-        ),
-        (
-            "load µs",
-            Box::new(|of| of.load_cpu_us_per_message.map(|value| format!("{value:.1}"))),
-        ),
-        (
-            "server MiB",
-            Box::new(move |of| of.server_rss_bytes.map(|value| format!("{:.1}", mib(value)))),
-        ),
-        (
-            "connections",
-            Box::new(|of| of.connections.map(|value| value.to_string())),
-        ),
-        (
-            "bytes each",
-            Box::new(|of| of.bytes_per_connection.map(|value| value.to_string())),
-        ),
-        ("refused", Box::new(|of| of.refused.map(|value| value.to_string()))),
-        ("lost", Box::new(|of| of.lost.map(|value| value.to_string()))),
-        (
-            "round trips: first",
-            Box::new(|of| of.round_trips_first.map(|value| format!("{value:.1}"))),
-        ),
+    type Cell = Box<dyn Fn(&Figures) -> Option<String>>;
+    fn with(digits: usize, of: impl Fn(&Figures) -> Option<f64> + 'static) -> Cell {
+        Box::new(move |figures| of(figures).map(|value| format!("{value:.digits$}")))
+    }
+    fn count<T: ToString>(of: impl Fn(&Figures) -> Option<T> + 'static) -> Cell {
+        Box::new(move |figures| of(figures).map(|value| value.to_string()))
+    }
+    let columns: [(&str, Cell); 22] = [
+        ("transport", count(|of| Some(of.transport))),
+        ("offered/s", with(0, |of| of.offered_per_s)),
+        ("messages/s", with(0, |of| of.messages_per_s)),
+        ("deliveries/s", with(0, |of| of.deliveries_per_s)),
+        ("pages/s", with(0, |of| of.pages_per_s)),
+        ("p50 ms", with(2, |of| of.p50_ms)),
+        ("p99 ms", with(2, |of| of.p99_ms)),
+        ("p99.9 ms", with(2, |of| of.p999_ms)),
+        ("to all: p50 ms", with(2, |of| of.to_all_p50_ms)),
+        ("p99 ms", with(2, |of| of.to_all_p99_ms)),
+        ("all back ms", with(0, |of| of.all_back_ms)),
+        ("server µs", with(1, |of| of.server_cpu_us_per_message)),
+        ("load µs", with(1, |of| of.load_cpu_us_per_message)),
+        ("written B", with(0, |of| of.written_bytes_per_message)),
+        ("server MiB", with(1, move |of| of.server_rss_bytes.map(mib))),
+        ("connections", count(|of| of.connections)),
+        ("bytes each", count(|of| of.bytes_per_connection)),
+        ("refused", count(|of| of.refused)),
+        ("lost", count(|of| of.lost)),
+        ("of echo", with(3, |of| of.ratio.map(|ratio| ratio.echo_per_s))),
+        ("round trips: first", with(1, |of| of.round_trips_first)),
         (
             "cold, resumed",
-            Box::new(|of| Some(format!("{:.1}, {:.1}", of.round_trips_cold?, of.round_trips_resumed?))),
+            count(|of| Some(format!("{:.1}, {:.1}", of.round_trips_cold?, of.round_trips_resumed?))),
         ),
     ];
     let mut lines = vec![String::new(); all.len() + 1];
@@ -242,9 +494,66 @@ fn table(all: &[Figures]) -> String {
     lines.iter().map(|line| format!("{}\n", line.trim_end())).collect()
 }
 
+/// A line for each transport: of what its runs have measured, the median, the least and the most.
+fn medians(all: &[Figures]) -> String {
+    type Of = fn(&Figures) -> Option<f64>;
+    let columns: [(&str, usize, Of); 5] = [
+        ("messages/s", 0, |of| of.messages_per_s),
+        ("p50 ms", 2, |of| of.p50_ms),
+        ("p99 ms", 2, |of| of.p99_ms),
+        ("server µs", 1, |of| of.server_cpu_us_per_message),
+        ("bytes each", 0, |of| {
+            of.bytes_per_connection
+                .and_then(|bytes| u32::try_from(bytes).ok())
+                .map(f64::from)
+        }),
+    ];
+    let mut lines = String::new();
+    for runs in all.chunk_by(|a, b| a.transport == b.transport) {
+        let told = columns.iter().filter_map(|(name, digits, of)| {
+            let mut values: Vec<f64> = runs.iter().filter_map(of).collect();
+            values.sort_by(f64::total_cmp);
+            let (least, most) = (values.first()?, values.last()?);
+            let median = values.get(values.len() / 2)?;
+            Some(format!(
+                "{name} {median:.digits$} ({least:.digits$} to {most:.digits$})"
+            ))
+        });
+        let told: Vec<String> = told.collect();
+        let transport = runs.first().map_or("", |of| of.transport);
+        lines.push_str(&format!("{transport}, median of {}: {}\n", runs.len(), told.join(", ")));
+    }
+    lines
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn several_runs_have_a_median_and_a_spread() {
+        let run = |p50_ms| Figures {
+            transport: "quic",
+            p50_ms: Some(p50_ms),
+            ..Figures::default()
+        };
+        assert_eq!(
+            medians(&[run(3.0), run(1.0), run(2.5)]),
+            "quic, median of 3: p50 ms 2.50 (1.00 to 3.00)\n"
+        );
+    }
+
+    #[test]
+    fn sizes_are_members_and_groups() {
+        let expected = Size {
+            members: 10,
+            conversations: 3,
+        };
+        assert_eq!(size("10:3"), Ok(expected));
+        for wrong in ["10", "1:3", "10:0", "10001:1", "a:b"] {
+            assert!(size(wrong).is_err(), "{wrong}");
+        }
+    }
 
     #[test]
     fn a_table_has_the_columns_that_were_measured() {

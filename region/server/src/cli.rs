@@ -129,6 +129,9 @@ Each run has a server of its own, a process of this program with an empty store 
 
 Examples:
   antiphon bench pairs --pairs 50 --rate 5000
+  antiphon bench pairs --transport ws --find-max --p99-ms 10 --yardstick --plot latency.svg
+  antiphon bench groups --sizes 3:100,20:20 --rate 500 --regions 3
+  antiphon bench broadcast --members 10000 --rate 1
   antiphon bench idle --connections 2000 --transport quic
   antiphon bench connect --delay-ms 50 --json connect.json
   antiphon bench pairs --set slot.batch_len_max=1";

@@ -27,6 +27,10 @@ mod world;
 use std::{io, io::Write as _, process::ExitCode};
 
 use clap::Parser as _;
+use mimalloc::MiMalloc;
+
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 fn main() -> ExitCode {
     let cli = cli::Cli::parse();

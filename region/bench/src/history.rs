@@ -1,0 +1,167 @@
+use std::{collections::HashMap, time::Duration};
+
+use antiphon_client::Transport;
+use antiphon_proto::client::{Fetch, client_frame, server_frame::Body};
+use anyhow::{Result, bail};
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use hdrhistogram::Histogram;
+use tokio::{
+    task::JoinSet,
+    time::{Instant, sleep_until, timeout_at},
+};
+
+use crate::{
+    Figures, Say, Server,
+    device::Device,
+    figures::{float, histogram},
+    people::{self, Team},
+    usage::Usage,
+    write::write,
+};
+
+/// Histories that are written at once.
+const WRITERS: usize = 16;
+/// How long the last pages are waited for.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Readers of old messages.
+#[derive(Debug, Clone)]
+pub struct HistoryOptions {
+    /// What they are connected over.
+    pub transport: Transport,
+    /// How many; each has a conversation.
+    pub readers: usize,
+    /// Messages of each conversation.
+    pub messages: u64,
+    /// Messages of each page.
+    pub page_len: u32,
+    /// Pages a second, all of them together.
+    pub rate_per_s: f64,
+    /// Bytes of each text.
+    pub text_bytes: usize,
+    /// For how long.
+    pub measured: Duration,
+}
+
+/// Pages of histories at fixed times, each at a random place.
+///
+/// # Errors
+/// When the histories cannot be written, or a connection is lost.
+pub async fn history(server: &Server, options: &HistoryOptions, say: Say) -> Result<Figures> {
+    if options.readers == 0 || options.messages == 0 || !(options.rate_per_s.is_finite() && options.rate_per_s > 0.0) {
+        bail!(
+            "{} readers cannot read {} pages a second",
+            options.readers,
+            options.rate_per_s
+        );
+    }
+    let teams = people::teams(server, options.readers, 1, 1, say).await?;
+    say(&format!(
+        "writing {} messages to each of {} conversations",
+        options.messages,
+        teams.len()
+    ));
+    let writing = stream::iter(&teams).map(Ok).try_for_each_concurrent(WRITERS, |team| {
+        let token = &team.writer.access_token;
+        write(
+            server,
+            token,
+            &team.conversation_ids,
+            options.messages,
+            options.text_bytes,
+        )
+    });
+    writing.await?;
+    let mut reading = JoinSet::new();
+    #[expect(clippy::cast_precision_loss, reason = "far fewer than 2^52")]
+    let pause = Duration::from_secs_f64(teams.len() as f64 / options.rate_per_s);
+    let began = Instant::now();
+    let (server_before, load_before) = (server.usage()?, Usage::of(std::process::id())?);
+    for (
+        at,
+        Team {
+            members,
+            conversation_ids,
+            ..
+        },
+    ) in teams.iter().enumerate()
+    {
+        let (Some(user), Some(conversation_id)) = (members.first(), conversation_ids.first()) else {
+            bail!("a reader without a conversation");
+        };
+        let mut connector = server.connector(options.transport);
+        let device = Device::open(&mut connector, server.url(at), &user.access_token, &[]).await?;
+        let (options, conversation_id) = (options.clone(), conversation_id.clone());
+        reading.spawn(async move { read(device, conversation_id, &options, pause).await });
+    }
+    let mut latencies = histogram();
+    let mut refused = 0;
+    while let Some(read) = reading.join_next().await {
+        let (of_reader, refused_of_reader) = read??;
+        latencies.add(of_reader)?;
+        refused += refused_of_reader;
+    }
+    let (server_used, load_used) = (
+        server.usage()? - server_before,
+        Usage::of(std::process::id())? - load_before,
+    );
+    let pages = latencies.len();
+    let mut figures = Figures {
+        scenario: "history",
+        transport: options.transport.name(),
+        offered_per_s: Some(options.rate_per_s),
+        pages_per_s: Some(float(pages) / began.elapsed().as_secs_f64().min(options.measured.as_secs_f64())),
+        connections: Some(options.readers),
+        refused: Some(refused),
+        ..Figures::default()
+    };
+    figures.set_latencies(&latencies);
+    figures.set_costs(pages * u64::from(options.page_len), server_used, load_used);
+    figures.written_bytes_per_message = None;
+    Ok(figures)
+}
+
+/// One reader: how long each page took, and how many were refused.
+async fn read(
+    mut device: Device,
+    conversation_id: String,
+    options: &HistoryOptions,
+    pause: Duration,
+) -> Result<(Histogram<u64>, u64)> {
+    let (mut latencies, mut refused) = (histogram(), 0);
+    let ends = Instant::now() + options.measured;
+    let mut due = Instant::now() + pause.mul_f64(rand::random());
+    // By the request's number: when it was due.
+    let mut asked: HashMap<u64, Instant> = HashMap::new();
+    let mut number = 0;
+    while due < ends || !asked.is_empty() {
+        tokio::select! {
+            frame = timeout_at(ends + PATIENCE, device.receive()) => {
+                let Ok(frame) = frame else { bail!("{} pages did not come", asked.len()) };
+                let frame = frame?;
+                let Some(due) = frame.id.parse().ok().and_then(|number: u64| asked.remove(&number)) else { continue };
+                match frame.body {
+                    Some(Body::Page(page)) if !page.messages.is_empty() => {
+                        latencies.saturating_record(u64::try_from(due.elapsed().as_micros())?);
+                    }
+                    Some(Body::Error(_)) => refused += 1,
+                    other => bail!("not a page of a full history but {other:?}"),
+                }
+            }
+            () = sleep_until(due), if due < ends => {
+                let fetch = Fetch {
+                    conversation_id: conversation_id.clone(),
+                    after_seq: None,
+                    before_seq: Some(rand::random_range(2..=options.messages + 1)),
+                    limit: options.page_len,
+                };
+                number += 1;
+                device.send(number, client_frame::Body::Fetch(fetch)).await?;
+                asked.insert(number, due);
+                due += pause;
+            }
+        }
+    }
+    device.close().await;
+    Ok((latencies, refused))
+}

@@ -1,0 +1,377 @@
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use antiphon_client::Transport;
+use antiphon_proto::client::{Message, Send, client_frame, server_frame::Body};
+use anyhow::{Context as _, Result, bail};
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use hdrhistogram::Histogram;
+use parking_lot::Mutex;
+use tokio::{
+    task::JoinSet,
+    time::{Instant, MissedTickBehavior, interval, interval_at, sleep_until},
+};
+
+use crate::{
+    Figures, Say, Second, Server,
+    device::Device,
+    figures::{float, histogram, ms},
+    follower::{Came, Follower},
+    people::{self, Conversation},
+    usage::Usage,
+};
+
+/// Handshakes under way at once.
+const AT_ONCE: usize = 32;
+/// Between the last handshake and the first message.
+const HEAD_START: Duration = Duration::from_millis(500);
+/// How long the last messages are waited for.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// How often a device looks whether it has everything and acknowledges what it has, as the SDK does.
+const LOOK_INTERVAL: Duration = Duration::from_millis(200);
+
+/// Conversations of one size.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Size {
+    /// Of each; every one of them is a user with one device, which is connected.
+    pub members: usize,
+    /// How many of them.
+    pub conversations: usize,
+}
+
+/// Users who talk, each in one conversation.
+#[derive(Debug, Clone)]
+pub struct TalkOptions {
+    /// As the figures call it.
+    pub scenario: &'static str,
+    /// What they are connected over.
+    pub transport: Transport,
+    /// Their conversations.
+    pub sizes: Vec<Size>,
+    /// How many members of each send; the others listen.
+    pub speakers: usize,
+    /// Messages a second, all of them together.
+    pub rate_per_s: f64,
+    /// Bytes of each text.
+    pub text_bytes: usize,
+    /// How long messages are sent before anything counts.
+    pub warm_up: Duration,
+    /// How long what is sent counts.
+    pub measured: Duration,
+}
+
+/// When what happens.
+#[derive(Debug, Clone, Copy)]
+struct Times {
+    began: Instant,
+    counts: Instant,
+    ends: Instant,
+    given_up: Instant,
+    /// Between two messages of one user.
+    pause: Duration,
+}
+
+/// What all devices have seen of what counts.
+#[derive(Debug)]
+struct Seen {
+    acknowledged: AtomicU64,
+    refused: AtomicU64,
+    received: AtomicU64,
+    /// Until a message has come to one of its receivers; in this second, and in all.
+    latest: Mutex<Histogram<u64>>,
+    latencies: Mutex<Histogram<u64>>,
+    /// Until it has come to the last of them.
+    to_all: Mutex<Histogram<u64>>,
+}
+
+/// One conversation, as its devices share it.
+#[derive(Debug)]
+struct Shared {
+    id: String,
+    members: usize,
+    /// The highest seq that anybody has seen.
+    tail_seq: AtomicU64,
+    /// Requests that are not answered.
+    asked: AtomicU64,
+    /// By seq: how many have a message, while somebody lacks it.
+    spreading: Mutex<HashMap<u64, usize>>,
+}
+
+/// One user.
+struct Talker {
+    device: Device,
+    user_id: String,
+    conversation: Arc<Shared>,
+    follower: Follower,
+    text_bytes: usize,
+    /// When its next message is due, if it sends.
+    due: Option<Instant>,
+}
+
+/// Users who send at fixed times, whatever becomes of it.
+///
+/// # Errors
+/// When the conversations cannot be made, or a connection is lost.
+pub async fn talk(server: &Server, options: &TalkOptions, say: Say) -> Result<Figures> {
+    let mut talkers = talkers(server, options, say).await?;
+    let count = talkers.len();
+    let began = Instant::now() + HEAD_START;
+    let counts = began + options.warm_up;
+    let ends = counts + options.measured;
+    let speakers = talkers.iter().filter(|talker| talker.due.is_some()).count();
+    #[expect(clippy::cast_precision_loss, reason = "far fewer than 2^52")]
+    let pause = Duration::from_secs_f64(speakers as f64 / options.rate_per_s);
+    let times = Times {
+        began,
+        counts,
+        ends,
+        given_up: ends + PATIENCE,
+        pause,
+    };
+    let seen = Arc::new(Seen::new());
+    let mut talking = JoinSet::new();
+    for (at, mut talker) in talkers.drain(..).enumerate() {
+        // Spread over the pause.
+        if let Some(due) = &mut talker.due {
+            *due = began + times.pause.mul_f64(rand::random::<f64>());
+        }
+        let seen = seen.clone();
+        talking.spawn(async move { talker.talk(times, &seen).await.with_context(|| format!("user {at}")) });
+    }
+    let seconds = Arc::new(Mutex::new(Vec::new()));
+    let watching = tokio::spawn(watch(times, seen.clone(), seconds.clone(), say));
+    sleep_until(counts).await;
+    let (server_before, load_before) = (server.usage()?, Usage::of(std::process::id())?);
+    sleep_until(ends).await;
+    let (server_after, load_after) = (server.usage()?, Usage::of(std::process::id())?);
+
+    let mut lost = 0;
+    while let Some(missing) = talking.join_next().await {
+        lost += missing??;
+    }
+    watching.abort();
+    let measured = options.measured.as_secs_f64();
+    let acknowledged = seen.acknowledged.load(Ordering::Relaxed);
+    let mut figures = Figures {
+        scenario: options.scenario,
+        transport: options.transport.name(),
+        offered_per_s: Some(options.rate_per_s),
+        messages_per_s: Some(float(acknowledged) / measured),
+        deliveries_per_s: Some(float(seen.received.load(Ordering::Relaxed)) / measured),
+        connections: Some(count),
+        refused: Some(seen.refused.load(Ordering::Relaxed)),
+        lost: Some(lost),
+        ..Figures::default()
+    };
+    figures.set_latencies(&seen.latencies.lock());
+    let to_all = seen.to_all.lock();
+    if !to_all.is_empty() {
+        figures.to_all_p50_ms = Some(ms(&to_all, 0.5));
+        figures.to_all_p99_ms = Some(ms(&to_all, 0.99));
+    }
+    figures.set_costs(acknowledged, server_after - server_before, load_after - load_before);
+    figures.seconds = std::mem::take(&mut seconds.lock());
+    Ok(figures)
+}
+
+/// Tells each second what came in it.
+async fn watch(times: Times, seen: Arc<Seen>, seconds: Arc<Mutex<Vec<Second>>>, say: Say) {
+    let mut ticks = interval_at(times.counts, Duration::from_secs(1));
+    let mut before = 0;
+    ticks.tick().await;
+    loop {
+        ticks.tick().await;
+        let acknowledged = seen.acknowledged.load(Ordering::Relaxed);
+        let latest = std::mem::replace(&mut *seen.latest.lock(), histogram());
+        let second = Second {
+            at_s: times.counts.elapsed().as_secs_f64(),
+            acknowledged: acknowledged - before,
+            p99_ms: ms(&latest, 0.99),
+        };
+        before = acknowledged;
+        say(&format!(
+            "{:>5.0} s  {:>7} messages  p99 {:.1} ms  {} refused",
+            second.at_s,
+            second.acknowledged,
+            second.p99_ms,
+            seen.refused.load(Ordering::Relaxed)
+        ));
+        seconds.lock().push(second);
+    }
+}
+
+impl Seen {
+    fn new() -> Self {
+        Self {
+            acknowledged: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
+            received: AtomicU64::new(0),
+            latest: Mutex::new(histogram()),
+            latencies: Mutex::new(histogram()),
+            to_all: Mutex::new(histogram()),
+        }
+    }
+}
+
+/// Makes the users and their conversations, and connects them.
+async fn talkers(server: &Server, options: &TalkOptions, say: Say) -> Result<Vec<Talker>> {
+    let users: usize = options.sizes.iter().map(|size| size.members * size.conversations).sum();
+    let is_rate = options.rate_per_s.is_finite() && options.rate_per_s > 0.0;
+    if users == 0 || options.speakers == 0 || !is_rate {
+        bail!(
+            "{users} users, {} of each conversation speaking, cannot send {} messages a second",
+            options.speakers,
+            options.rate_per_s
+        );
+    }
+    let sizes = options
+        .sizes
+        .iter()
+        .flat_map(|size| std::iter::repeat_n(size.members, size.conversations));
+    let conversations = people::conversations(server, sizes, say).await?;
+    let mut opening = Vec::new();
+    for (number, conversation) in conversations.into_iter().enumerate() {
+        let Conversation { id, members } = conversation;
+        let shared = Arc::new(Shared {
+            id,
+            members: members.len(),
+            tail_seq: AtomicU64::new(0),
+            asked: AtomicU64::new(0),
+            spreading: Mutex::default(),
+        });
+        for (at, user) in members.into_iter().enumerate() {
+            let shared = shared.clone();
+            // Members of one conversation are at different edges.
+            opening.push(async move {
+                let mut connector = server.connector(options.transport);
+                Ok::<_, anyhow::Error>(Talker {
+                    device: Device::open(&mut connector, server.url(number + at), &user.access_token, &[]).await?,
+                    user_id: user.user_id,
+                    conversation: shared,
+                    follower: Follower::default(),
+                    text_bytes: options.text_bytes,
+                    due: (at < options.speakers).then(Instant::now),
+                })
+            });
+        }
+    }
+    say(&format!("connecting {} devices", opening.len()));
+    stream::iter(opening).buffer_unordered(AT_ONCE).try_collect().await
+}
+
+impl Talker {
+    /// Sends what is due and takes what comes, until everybody has everything, or it takes too long. How many messages are missing.
+    async fn talk(mut self, times: Times, seen: &Seen) -> Result<u64> {
+        let mut looks = interval(LOOK_INTERVAL);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // The number of a message is its request's id.
+        let mut number = 0_u64;
+        let mut first_that_counts = u64::MAX;
+        let conversation = self.conversation.clone();
+        loop {
+            tokio::select! {
+                frame = self.device.receive() => {
+                    let came = self.follower.take(&mut self.device, frame?).await?;
+                    let frame = match came {
+                        Came::Messages(messages) => {
+                            messages.iter().for_each(|message| self.has(message, times, seen));
+                            continue;
+                        }
+                        Came::Frame(frame) => frame,
+                    };
+                    let counts = frame.id.parse::<u64>().is_ok_and(|id| id >= first_that_counts);
+                    match frame.body {
+                        Some(Body::Sent(sent)) => {
+                            conversation.tail_seq.fetch_max(sent.seq, Ordering::Relaxed);
+                            self.follower.hold(&conversation.id, sent.seq);
+                            conversation.asked.fetch_sub(1, Ordering::Relaxed);
+                            seen.acknowledged.fetch_add(u64::from(counts), Ordering::Relaxed);
+                        }
+                        Some(Body::Error(_)) => {
+                            conversation.asked.fetch_sub(1, Ordering::Relaxed);
+                            seen.refused.fetch_add(u64::from(counts), Ordering::Relaxed);
+                        }
+                        _ => {}
+                    }
+                }
+                due = moment(self.due), if self.due.is_some_and(|due| due < times.ends) => {
+                    number += 1;
+                    if due >= times.counts {
+                        first_that_counts = first_that_counts.min(number);
+                    }
+                    let send = self.message(number, due, times.began);
+                    conversation.asked.fetch_add(1, Ordering::Relaxed);
+                    self.device.send(number, client_frame::Body::Send(send)).await?;
+                    self.due = Some(due + times.pause);
+                }
+                now = looks.tick() => {
+                    self.follower.acknowledge(&mut self.device).await?;
+                    self.follower.fetch_again(&mut self.device).await?;
+                    let missing = self.follower.missing(&conversation.id, conversation.tail_seq.load(Ordering::Relaxed));
+                    let is_all = conversation.asked.load(Ordering::Relaxed) == 0 && missing == 0;
+                    if now >= times.ends && is_all || now >= times.given_up {
+                        self.device.close().await;
+                        return Ok(missing);
+                    }
+                }
+            }
+        }
+    }
+
+    /// A message has come that the device had not.
+    fn has(&self, message: &Message, times: Times, seen: &Seen) {
+        self.conversation.tail_seq.fetch_max(message.seq, Ordering::Relaxed);
+        if message.sender_id == self.user_id {
+            return;
+        }
+        let Some(latency) = latency(message, times) else {
+            return;
+        };
+        seen.received.fetch_add(1, Ordering::Relaxed);
+        seen.latencies.lock().saturating_record(latency);
+        seen.latest.lock().saturating_record(latency);
+        let receivers = self.conversation.members - 1;
+        if receivers > 1 {
+            let mut spreading = self.conversation.spreading.lock();
+            let have = spreading.entry(message.seq).or_default();
+            *have += 1;
+            if *have == receivers {
+                spreading.remove(&message.seq);
+                seen.to_all.lock().saturating_record(latency);
+            }
+        }
+    }
+
+    /// A message that says when it was due, in microseconds after the run began.
+    fn message(&self, number: u64, due: Instant, began: Instant) -> Send {
+        let due_us = due.saturating_duration_since(began).as_micros();
+        Send {
+            conversation_id: self.conversation.id.clone(),
+            client_msg_id: format!("{number}"),
+            text: format!("{due_us:<width$}", width = self.text_bytes),
+        }
+    }
+}
+
+/// When it has come; never without one.
+async fn moment(due: Option<Instant>) -> Instant {
+    let Some(due) = due else {
+        return std::future::pending().await;
+    };
+    sleep_until(due).await;
+    due
+}
+
+/// Microseconds from when a message was due until now, if it counts.
+fn latency(message: &Message, times: Times) -> Option<u64> {
+    let due_us = message.text.trim_end().parse().ok()?;
+    let due = times.began + Duration::from_micros(due_us);
+    let counts = due >= times.counts && due < times.ends;
+    counts.then(|| u64::try_from(due.elapsed().as_micros()).unwrap_or(u64::MAX))
+}

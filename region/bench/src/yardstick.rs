@@ -1,0 +1,158 @@
+//! What the machine can do without a server: the limits that a figure is held against.
+
+use std::{
+    fs::File,
+    io::Write as _,
+    net::Ipv4Addr,
+    time::{Duration, Instant},
+};
+
+use antiphon_proto::client::{ClientFrame, Message, Send, ServerFrame, client_frame, server_frame};
+use anyhow::{Context as _, Result};
+use axum::{
+    Router,
+    extract::ws::{self, WebSocketUpgrade},
+    routing::get,
+};
+use bytes::Bytes;
+use futures_util::{SinkExt as _, StreamExt as _};
+use prost::Message as _;
+use serde::Serialize;
+use tokio::{net::TcpListener, task::JoinSet};
+use tokio_tungstenite::{connect_async_with_config, tungstenite};
+
+use crate::figures::float;
+
+/// Of the echo: as many as there are talkers in a usual run, each with this many frames under way.
+const CONNECTIONS: usize = 64;
+const IN_FLIGHT: usize = 16;
+/// How long each yardstick is measured.
+const MEASURED: Duration = Duration::from_secs(2);
+
+/// Each alone on the machine, a second.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Yardstick {
+    /// Frames that a bare WebSocket server sends back, 64 connections with 16 under way each: the network's limit.
+    pub echo_per_s: f64,
+    /// Frames that are appended to a file, each with an fdatasync of its own: the disk's limit.
+    pub fdatasync_per_s: f64,
+    /// Messages that go through the codec on one core: sent and received, written and read.
+    pub codec_per_s: f64,
+}
+
+impl Yardstick {
+    /// Measures all three with texts of this many bytes.
+    ///
+    /// # Errors
+    /// When the system refuses a socket or a file.
+    pub async fn measure(text_bytes: usize) -> Result<Self> {
+        let frame = Bytes::from(frame(text_bytes).encode_to_vec());
+        let appended = frame.clone();
+        let codec_per_s = tokio::task::spawn_blocking(move || codec(text_bytes)).await??;
+        let fdatasync_per_s = tokio::task::spawn_blocking(move || fdatasync(&appended)).await??;
+        Ok(Self {
+            echo_per_s: echo(frame).await?,
+            fdatasync_per_s,
+            codec_per_s,
+        })
+    }
+
+    pub(crate) fn ratio_of(&self, rate: f64) -> Self {
+        Self {
+            echo_per_s: rate / self.echo_per_s,
+            fdatasync_per_s: rate / self.fdatasync_per_s,
+            codec_per_s: rate / self.codec_per_s,
+        }
+    }
+}
+
+/// As devices send it.
+fn frame(text_bytes: usize) -> ClientFrame {
+    let send = Send {
+        conversation_id: "0123456789abcdef0123456789abcdef".to_owned(),
+        client_msg_id: "12345".to_owned(),
+        text: "x".repeat(text_bytes),
+    };
+    ClientFrame {
+        id: "12345".to_owned(),
+        body: Some(client_frame::Body::Send(send)),
+    }
+}
+
+fn codec(text_bytes: usize) -> Result<f64> {
+    let sent = frame(text_bytes);
+    let (began, mut count) = (Instant::now(), 0);
+    while began.elapsed() < MEASURED {
+        let frame = ClientFrame::decode(Bytes::from(sent.encode_to_vec()))?;
+        let Some(client_frame::Body::Send(send)) = frame.body else {
+            anyhow::bail!("the codec has made something else of a message");
+        };
+        let message = Message {
+            conversation_id: send.conversation_id,
+            seq: 1,
+            sender_id: "0123456789abcdef0123456789abcdef".to_owned(),
+            client_msg_id: send.client_msg_id,
+            text: send.text,
+            sent_at_ms: 1_700_000_000_000,
+        };
+        let event = ServerFrame {
+            id: String::new(),
+            body: Some(server_frame::Body::Message(message)),
+        };
+        std::hint::black_box(ServerFrame::decode(Bytes::from(event.encode_to_vec()))?);
+        count += 1;
+    }
+    Ok(float(count) / began.elapsed().as_secs_f64())
+}
+
+fn fdatasync(frame: &[u8]) -> Result<f64> {
+    let mut file: File = tempfile::tempfile().context("a file for the yardstick")?;
+    let (began, mut count) = (Instant::now(), 0);
+    while began.elapsed() < MEASURED {
+        file.write_all(frame)?;
+        file.sync_data()?;
+        count += 1;
+    }
+    Ok(float(count) / began.elapsed().as_secs_f64())
+}
+
+async fn echo(frame: Bytes) -> Result<f64> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+    let address = listener.local_addr()?;
+    let upgrade = |upgrade: WebSocketUpgrade| async { upgrade.on_upgrade(send_back) };
+    let app = Router::new().route("/", get(upgrade));
+    let server = tokio::spawn(async move { axum::serve(listener, app).await });
+    let mut clients = JoinSet::new();
+    for _ in 0..CONNECTIONS {
+        let frame = frame.clone();
+        clients.spawn(async move {
+            let (mut socket, _) = connect_async_with_config(format!("ws://{address}/"), None, true).await?;
+            for _ in 0..IN_FLIGHT {
+                socket.feed(tungstenite::Message::Binary(frame.clone())).await?;
+            }
+            socket.flush().await?;
+            let (began, mut count) = (Instant::now(), 0);
+            while began.elapsed() < MEASURED {
+                socket.next().await.context("the echo ended")??;
+                count += 1;
+                socket.send(tungstenite::Message::Binary(frame.clone())).await?;
+            }
+            Ok::<_, anyhow::Error>(float(count) / began.elapsed().as_secs_f64())
+        });
+    }
+    let mut rate = 0.0;
+    while let Some(of_client) = clients.join_next().await {
+        rate += of_client??;
+    }
+    server.abort();
+    Ok(rate)
+}
+
+async fn send_back(mut socket: ws::WebSocket) {
+    while let Some(Ok(message)) = socket.recv().await {
+        if matches!(message, ws::Message::Binary(_)) && socket.send(message).await.is_err() {
+            return;
+        }
+    }
+}
