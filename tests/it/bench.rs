@@ -150,6 +150,26 @@ async fn one_talks_and_all_others_listen_in_two_regions() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_day_goes_by_and_nothing_is_lost_or_doubled() {
+    let arguments = [
+        "mixed",
+        "--sizes",
+        "2:10,5:4",
+        "--rate",
+        "80",
+        "--warm-up",
+        "0",
+        "--seconds",
+        "6",
+    ];
+    let (all, _) = bench(&[&arguments[..], &["--transport", "ws"]].concat()).await;
+    nothing_is_missing(&all);
+    assert_eq!(all[0]["duplicated"], 0, "{all:?}");
+    let sent = all[0]["messagesPerS"].as_f64().unwrap() * 6.0;
+    assert!((440.0..=520.0).contains(&sent), "{all:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn whoever_was_away_gets_everything() {
     let storm = [
         "reconnect-storm",

@@ -1,6 +1,6 @@
 use std::{sync::Arc, time::Duration};
 
-use antiphon_client::{Backoff, Connector, Tokens, Transport};
+use antiphon_client::{Connector, Tokens, Transport};
 use antiphon_proto::client::{Ping, client_frame::Body};
 use anyhow::{Context as _, Result};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
@@ -12,7 +12,7 @@ use tokio::{
 
 use crate::{
     Figures, Say, Server,
-    device::{Device, Later},
+    device::Device,
     figures::{float, histogram},
     follower::{Came, Follower},
     people::{self, Progress, Team},
@@ -26,8 +26,6 @@ const AT_ONCE: usize = 64;
 const WRITERS: usize = 16;
 /// Until a device that has not come back counts as lost.
 const PATIENCE: Duration = Duration::from_secs(300);
-/// As the SDK's own pauses.
-const PAUSE_MS: (u64, u64) = (250, 30_000);
 /// How often a device asks again for what was refused.
 const LOOK_INTERVAL: Duration = Duration::from_millis(200);
 /// How long the server is left alone before its memory is read.
@@ -182,20 +180,8 @@ impl Listener {
         let began = Instant::now();
         let given_up = began + PATIENCE;
         let cursors = self.follower.cursors(&self.conversation_ids);
-        let mut backoff = Backoff::new(PAUSE_MS.0, PAUSE_MS.1);
-        let mut refused = 0;
-        let mut device = loop {
-            let token = &self.user.access_token;
-            match Device::open(&mut self.connector, &self.url, token, &cursors).await {
-                Ok(device) => break device,
-                Err(error) if Instant::now() < given_up => {
-                    refused += 1;
-                    let later = error.downcast_ref::<Later>().map(|later| later.after);
-                    sleep(later.unwrap_or_default() + backoff.pause(rand::random())).await;
-                }
-                Err(error) => return Err(error),
-            }
-        };
+        let token = &self.user.access_token;
+        let (mut device, refused) = Device::reopen(&mut self.connector, &self.url, token, &cursors, given_up).await?;
         let mut looks = interval(LOOK_INTERVAL);
         let ids = self.conversation_ids.clone();
         let lost = |follower: &Follower| ids.iter().map(|id| follower.missing(id, missed)).sum::<u64>();

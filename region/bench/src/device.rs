@@ -1,13 +1,17 @@
 use std::time::Duration;
 
-use antiphon_client::{Connection, Connector};
+use antiphon_client::{Backoff, Connection, Connector};
 use antiphon_proto::client::{ClientFrame, Cursor, Hello, ServerFrame, client_frame, server_frame::Body};
 use anyhow::{Result, bail};
+use tokio::time::{Instant, sleep};
 
 use crate::people::DEVICE;
 
 /// How long a connection may take to its Welcome.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// As the SDK's own.
+const PAUSE_MS: (u64, u64) = (250, 30_000);
 
 /// The edge has no room now.
 #[derive(Debug, thiserror::Error)]
@@ -61,6 +65,28 @@ impl Device {
             }
             answer => bail!("a device was not welcomed but told {answer:?}"),
         }
+    }
+
+    /// As [`Device::open`], again and again until it is welcomed or it takes too long; and how often it was not.
+    pub(crate) async fn reopen(
+        connector: &mut Connector,
+        url: &str,
+        access_token: &str,
+        cursors: &[Cursor],
+        given_up: Instant,
+    ) -> Result<(Self, u64)> {
+        let mut backoff = Backoff::new(PAUSE_MS.0, PAUSE_MS.1);
+        for refused in 0.. {
+            match Self::open(connector, url, access_token, cursors).await {
+                Ok(device) => return Ok((device, refused)),
+                Err(error) if Instant::now() < given_up => {
+                    let later = error.downcast_ref::<Later>().map(|later| later.after);
+                    sleep(later.unwrap_or_default() + backoff.pause(rand::random())).await;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        bail!("a device was never welcomed")
     }
 
     /// Sends a request of this number; 0 asks for no answer but a refusal.

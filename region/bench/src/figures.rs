@@ -67,6 +67,9 @@ pub struct Figures {
     /// Messages that have a seq, and are missing at a receiver.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lost: Option<u64>,
+    /// Messages that were stored more than once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub duplicated: Option<u64>,
     /// From nothing to Welcome, in round trips of the path: by a device that does not know what the edge offers.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub round_trips_first: Option<f64>,

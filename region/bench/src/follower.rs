@@ -7,6 +7,8 @@ use crate::{device::Device, inbox::Inbox};
 
 /// The number of requests for pages, which no other request has.
 const FETCH: u64 = u64::MAX;
+/// Of those for pages of what is there already.
+const LOOK_BACK: u64 = u64::MAX - 1;
 
 /// What a device has of its conversations, each from its first message on.
 #[derive(Debug, Default)]
@@ -44,6 +46,7 @@ impl Follower {
     pub(crate) async fn take(&mut self, device: &mut Device, frame: ServerFrame) -> Result<Came> {
         let messages = match frame.body {
             Some(Body::Message(message)) => vec![message],
+            Some(Body::Page(_)) if frame.id == LOOK_BACK.to_string() => Vec::new(),
             Some(Body::Page(page)) => {
                 self.held(&page.conversation_id).fetching = Fetching::No;
                 let mut new = page.messages;
@@ -76,6 +79,28 @@ impl Follower {
     /// The device has this message; true if it had it not.
     pub(crate) fn hold(&mut self, conversation_id: &str, seq: u64) -> bool {
         self.held(conversation_id).inbox.take(seq)
+    }
+
+    /// Up to which seq it has every message.
+    pub(crate) fn whole(&self, conversation_id: &str) -> u64 {
+        self.held.get(conversation_id).map_or(0, |held| held.inbox.whole())
+    }
+
+    /// Pages that were asked for in another session do not come.
+    pub(crate) fn reconnected(&mut self) {
+        self.held.values_mut().for_each(|held| held.fetching = Fetching::No);
+    }
+
+    /// Asks for a page of what it has already, from somewhere in it.
+    pub(crate) async fn look_back(&mut self, device: &mut Device, conversation_id: &str) -> Result<()> {
+        let before_seq = rand::random_range(1..=self.whole(conversation_id).max(1));
+        let fetch = Fetch {
+            conversation_id: conversation_id.to_owned(),
+            after_seq: None,
+            before_seq: Some(before_seq),
+            limit: 0,
+        };
+        device.send(LOOK_BACK, client_frame::Body::Fetch(fetch)).await
     }
 
     /// Of the first `tail_seq` messages, how many it lacks.

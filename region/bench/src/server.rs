@@ -9,6 +9,7 @@ use std::{
 use antiphon_client::{Account, Connector, Transport};
 use anyhow::{Context as _, Result, bail};
 use data_encoding::HEXLOWER;
+use rustix::process::{Pid, Signal, kill_process};
 use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
 use tokio::{
@@ -21,6 +22,8 @@ use crate::usage::Usage;
 
 /// How long a server may take to be ready.
 const READY_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long a server may take to end.
+const STOP_TIMEOUT: Duration = Duration::from_secs(30);
 /// Of more than one region.
 const REGIONS: [&str; 5] = ["us-east", "eu-central", "ap-northeast", "sa-east", "af-south"];
 /// From this machine to one address.
@@ -180,7 +183,13 @@ impl Server {
         if let Some(status) = self.child.try_wait()? {
             bail!("the server ended during the run: {status}");
         }
-        self.child.kill().await.context("the server cannot be ended")
+        // Not killed: it would leave its regions behind.
+        let pid = Pid::from_raw(self.pid.cast_signed()).context("the server's number")?;
+        kill_process(pid, Signal::TERM).context("the server cannot be ended")?;
+        if timeout(STOP_TIMEOUT, self.child.wait()).await.is_err() {
+            self.child.kill().await.context("the server cannot be killed")?;
+        }
+        Ok(())
     }
 }
 

@@ -1,5 +1,6 @@
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
+    f64::consts::TAU,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -7,15 +8,15 @@ use std::{
     time::Duration,
 };
 
-use antiphon_client::Transport;
-use antiphon_proto::client::{Message, Send, client_frame, server_frame::Body};
+use antiphon_client::{Connector, Tokens, Transport};
+use antiphon_proto::client::{Message, Read, Send, ServerFrame, Typing, client_frame, server_frame::Body};
 use anyhow::{Context as _, Result, bail};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use hdrhistogram::Histogram;
 use parking_lot::Mutex;
 use tokio::{
     task::JoinSet,
-    time::{Instant, MissedTickBehavior, interval, interval_at, sleep_until},
+    time::{Instant, MissedTickBehavior, interval, interval_at, sleep, sleep_until},
 };
 
 use crate::{
@@ -33,6 +34,12 @@ const AT_ONCE: usize = 32;
 const HEAD_START: Duration = Duration::from_millis(500);
 /// How long the last messages are waited for.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// Of a day: messages that are announced, and looks at new messages that are followed by one at old ones.
+const ANNOUNCED: f64 = 0.3;
+const LOOKS_BACK: f64 = 0.02;
+/// Of a day: between two losses of a device's connection, in the mean, and until it comes back, at most.
+const LOST_EVERY: Duration = Duration::from_secs(60);
+const AWAY_MAX: Duration = Duration::from_secs(5);
 /// How often a device looks whether it has everything and acknowledges what it has, as the SDK does.
 const LOOK_INTERVAL: Duration = Duration::from_millis(200);
 
@@ -56,7 +63,10 @@ pub struct TalkOptions {
     pub sizes: Vec<Size>,
     /// How many members of each send; the others listen.
     pub speakers: usize,
-    /// Messages a second, all of them together.
+    /// The run is a day: the rate is low in its night and high in its evening, and users do what else users do. They announce messages
+    /// and read them, look back in their histories, lose their connections and return.
+    pub is_day: bool,
+    /// Messages a second, all of them together; of a day, in the mean.
     pub rate_per_s: f64,
     /// Bytes of each text.
     pub text_bytes: usize,
@@ -75,6 +85,31 @@ struct Times {
     given_up: Instant,
     /// Between two messages of one user.
     pause: Duration,
+    is_day: bool,
+}
+
+impl Times {
+    /// When something is due that would be due `even` after the beginning if all hours were the same. A day begins and ends in its night
+    /// with a tenth of the mean rate, and has nearly twice that in the middle.
+    fn due(&self, even: Duration) -> Instant {
+        let day = self.ends.saturating_duration_since(self.began);
+        if !self.is_day || even >= day {
+            return self.began + even;
+        }
+        let done = |hour: f64| hour - 0.9 * (hour * TAU).sin() / TAU;
+        let even = even.div_duration_f64(day);
+        let (mut before, mut after) = (0.0, 1.0);
+        // To a billionth of the day.
+        for _ in 0..30 {
+            let middle = f64::midpoint(before, after);
+            if done(middle) < even {
+                before = middle;
+            } else {
+                after = middle;
+            }
+        }
+        self.began + day.mul_f64(before)
+    }
 }
 
 /// What all devices have seen of what counts.
@@ -99,19 +134,36 @@ struct Shared {
     tail_seq: AtomicU64,
     /// Requests that are not answered.
     asked: AtomicU64,
+    /// Requests that were, with a message's seq or a refusal.
+    answered: AtomicU64,
     /// By seq: how many have a message, while somebody lacks it.
     spreading: Mutex<HashMap<u64, usize>>,
 }
 
 /// One user.
 struct Talker {
-    device: Device,
-    user_id: String,
+    connector: Connector,
+    url: String,
+    user: Tokens,
     conversation: Arc<Shared>,
     follower: Follower,
     text_bytes: usize,
-    /// When its next message is due, if it sends.
+    /// When its next message is due, if it sends; and when it would be if all hours were the same.
     due: Option<Instant>,
+    even: Duration,
+    /// The number of its last message, which is its request's id.
+    number: u64,
+    first_that_counts: u64,
+    /// What is not answered and has to be sent again after an absence: of a day alone.
+    pending: BTreeMap<u64, Send>,
+}
+
+/// Why a session ended.
+enum Ended {
+    /// Everybody has everything, or it took too long: so many messages are missing.
+    Done(u64),
+    /// Its connection was lost.
+    Lost,
 }
 
 /// Users who send at fixed times, whatever becomes of it.
@@ -120,11 +172,14 @@ struct Talker {
 /// When the conversations cannot be made, or a connection is lost.
 pub async fn talk(server: &Server, options: &TalkOptions, say: Say) -> Result<Figures> {
     let mut talkers = talkers(server, options, say).await?;
+    let mut conversations: Vec<Arc<Shared>> = talkers.iter().map(|(_, talker)| talker.conversation.clone()).collect();
+    conversations.sort_by(|a, b| a.id.cmp(&b.id));
+    conversations.dedup_by(|a, b| a.id == b.id);
     let count = talkers.len();
     let began = Instant::now() + HEAD_START;
     let counts = began + options.warm_up;
     let ends = counts + options.measured;
-    let speakers = talkers.iter().filter(|talker| talker.due.is_some()).count();
+    let speakers = talkers.iter().filter(|(_, talker)| talker.due.is_some()).count();
     #[expect(clippy::cast_precision_loss, reason = "far fewer than 2^52")]
     let pause = Duration::from_secs_f64(speakers as f64 / options.rate_per_s);
     let times = Times {
@@ -133,16 +188,21 @@ pub async fn talk(server: &Server, options: &TalkOptions, say: Say) -> Result<Fi
         ends,
         given_up: ends + PATIENCE,
         pause,
+        is_day: options.is_day,
     };
     let seen = Arc::new(Seen::new());
     let mut talking = JoinSet::new();
-    for (at, mut talker) in talkers.drain(..).enumerate() {
+    for (at, (device, mut talker)) in talkers.drain(..).enumerate() {
         // Spread over the pause.
-        if let Some(due) = &mut talker.due {
-            *due = began + times.pause.mul_f64(rand::random::<f64>());
-        }
+        talker.even = times.pause.mul_f64(rand::random::<f64>());
+        talker.due = talker.due.map(|_| times.due(talker.even));
         let seen = seen.clone();
-        talking.spawn(async move { talker.talk(times, &seen).await.with_context(|| format!("user {at}")) });
+        talking.spawn(async move {
+            talker
+                .talk(device, times, &seen)
+                .await
+                .with_context(|| format!("user {at}"))
+        });
     }
     let seconds = Arc::new(Mutex::new(Vec::new()));
     let watching = tokio::spawn(watch(times, seen.clone(), seconds.clone(), say));
@@ -156,6 +216,16 @@ pub async fn talk(server: &Server, options: &TalkOptions, say: Say) -> Result<Fi
         lost += missing??;
     }
     watching.abort();
+    // What nobody has answered may be anywhere.
+    lost += conversations
+        .iter()
+        .map(|of| of.asked.load(Ordering::Relaxed))
+        .sum::<u64>();
+    // Every seq is somebody's answer: what is over was stored twice.
+    let twice = |of: &Arc<Shared>| {
+        let answered = of.answered.load(Ordering::Relaxed);
+        of.tail_seq.load(Ordering::Relaxed).saturating_sub(answered)
+    };
     let measured = options.measured.as_secs_f64();
     let acknowledged = seen.acknowledged.load(Ordering::Relaxed);
     let mut figures = Figures {
@@ -167,6 +237,7 @@ pub async fn talk(server: &Server, options: &TalkOptions, say: Say) -> Result<Fi
         connections: Some(count),
         refused: Some(seen.refused.load(Ordering::Relaxed)),
         lost: Some(lost),
+        duplicated: Some(conversations.iter().map(twice).sum()),
         ..Figures::default()
     };
     figures.set_latencies(&seen.latencies.lock());
@@ -220,7 +291,7 @@ impl Seen {
 }
 
 /// Makes the users and their conversations, and connects them.
-async fn talkers(server: &Server, options: &TalkOptions, say: Say) -> Result<Vec<Talker>> {
+async fn talkers(server: &Server, options: &TalkOptions, say: Say) -> Result<Vec<(Device, Talker)>> {
     let users: usize = options.sizes.iter().map(|size| size.members * size.conversations).sum();
     let is_rate = options.rate_per_s.is_finite() && options.rate_per_s > 0.0;
     if users == 0 || options.speakers == 0 || !is_rate {
@@ -243,21 +314,29 @@ async fn talkers(server: &Server, options: &TalkOptions, say: Say) -> Result<Vec
             members: members.len(),
             tail_seq: AtomicU64::new(0),
             asked: AtomicU64::new(0),
+            answered: AtomicU64::new(0),
             spreading: Mutex::default(),
         });
         for (at, user) in members.into_iter().enumerate() {
             let shared = shared.clone();
             // Members of one conversation are at different edges.
             opening.push(async move {
-                let mut connector = server.connector(options.transport);
-                Ok::<_, anyhow::Error>(Talker {
-                    device: Device::open(&mut connector, server.url(number + at), &user.access_token, &[]).await?,
-                    user_id: user.user_id,
+                let mut talker = Talker {
+                    connector: server.connector(options.transport),
+                    url: server.url(number + at).to_owned(),
+                    user,
                     conversation: shared,
                     follower: Follower::default(),
                     text_bytes: options.text_bytes,
                     due: (at < options.speakers).then(Instant::now),
-                })
+                    even: Duration::ZERO,
+                    number: 0,
+                    first_that_counts: u64::MAX,
+                    pending: BTreeMap::new(),
+                };
+                let token = &talker.user.access_token;
+                let device = Device::open(&mut talker.connector, &talker.url, token, &[]).await?;
+                Ok::<_, anyhow::Error>((device, talker))
             });
         }
     }
@@ -266,68 +345,111 @@ async fn talkers(server: &Server, options: &TalkOptions, say: Say) -> Result<Vec
 }
 
 impl Talker {
-    /// Sends what is due and takes what comes, until everybody has everything, or it takes too long. How many messages are missing.
-    async fn talk(mut self, times: Times, seen: &Seen) -> Result<u64> {
+    /// Talks until everybody has everything, or it takes too long. How many messages are missing.
+    async fn talk(mut self, mut device: Device, times: Times, seen: &Seen) -> Result<u64> {
+        loop {
+            if let Ended::Done(missing) = self.session(&mut device, times, seen).await? {
+                device.close().await;
+                return Ok(missing);
+            }
+            drop(device);
+            sleep(AWAY_MAX.mul_f64(rand::random())).await;
+            let cursors = self.follower.cursors(std::slice::from_ref(&self.conversation.id));
+            let token = &self.user.access_token;
+            let reopening = Device::reopen(&mut self.connector, &self.url, token, &cursors, times.given_up);
+            let (reopened, refused) = reopening.await?;
+            seen.refused.fetch_add(refused, Ordering::Relaxed);
+            device = reopened;
+            // Nobody has asked for pages in this session yet.
+            self.follower.reconnected();
+            for (number, send) in &self.pending {
+                device.send(*number, client_frame::Body::Send(send.clone())).await?;
+            }
+        }
+    }
+
+    /// Sends what is due and takes what comes.
+    async fn session(&mut self, device: &mut Device, times: Times, seen: &Seen) -> Result<Ended> {
         let mut looks = interval(LOOK_INTERVAL);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        // The number of a message is its request's id.
-        let mut number = 0_u64;
-        let mut first_that_counts = u64::MAX;
         let conversation = self.conversation.clone();
+        let lost_at = times
+            .is_day
+            .then(|| Instant::now() + LOST_EVERY.mul_f64(-rand::random::<f64>().max(1e-9).ln()));
+        let mut read_seq = 0;
         loop {
             tokio::select! {
-                frame = self.device.receive() => {
-                    let came = self.follower.take(&mut self.device, frame?).await?;
-                    let frame = match came {
-                        Came::Messages(messages) => {
-                            messages.iter().for_each(|message| self.has(message, times, seen));
-                            continue;
-                        }
-                        Came::Frame(frame) => frame,
-                    };
-                    let counts = frame.id.parse::<u64>().is_ok_and(|id| id >= first_that_counts);
-                    match frame.body {
-                        Some(Body::Sent(sent)) => {
-                            conversation.tail_seq.fetch_max(sent.seq, Ordering::Relaxed);
-                            self.follower.hold(&conversation.id, sent.seq);
-                            conversation.asked.fetch_sub(1, Ordering::Relaxed);
-                            seen.acknowledged.fetch_add(u64::from(counts), Ordering::Relaxed);
-                        }
-                        Some(Body::Error(_)) => {
-                            conversation.asked.fetch_sub(1, Ordering::Relaxed);
-                            seen.refused.fetch_add(u64::from(counts), Ordering::Relaxed);
-                        }
-                        _ => {}
-                    }
-                }
+                frame = device.receive() => match self.follower.take(device, frame?).await? {
+                    Came::Messages(messages) => messages.iter().for_each(|message| self.has(message, times, seen)),
+                    Came::Frame(frame) => self.answered(&frame, seen),
+                },
                 due = moment(self.due), if self.due.is_some_and(|due| due < times.ends) => {
-                    number += 1;
-                    if due >= times.counts {
-                        first_that_counts = first_that_counts.min(number);
+                    if times.is_day && rand::random_bool(ANNOUNCED) {
+                        let typing = Typing { conversation_id: conversation.id.clone() };
+                        device.send(0, client_frame::Body::Typing(typing)).await?;
                     }
-                    let send = self.message(number, due, times.began);
+                    self.number += 1;
+                    if due >= times.counts {
+                        self.first_that_counts = self.first_that_counts.min(self.number);
+                    }
+                    let send = self.message(due, times.began);
+                    if times.is_day {
+                        self.pending.insert(self.number, send.clone());
+                    }
                     conversation.asked.fetch_add(1, Ordering::Relaxed);
-                    self.device.send(number, client_frame::Body::Send(send)).await?;
-                    self.due = Some(due + times.pause);
+                    device.send(self.number, client_frame::Body::Send(send)).await?;
+                    self.even += times.pause;
+                    self.due = Some(times.due(self.even));
                 }
+                _ = moment(lost_at), if lost_at.is_some_and(|at| at < times.ends) => return Ok(Ended::Lost),
                 now = looks.tick() => {
-                    self.follower.acknowledge(&mut self.device).await?;
-                    self.follower.fetch_again(&mut self.device).await?;
+                    self.follower.acknowledge(device).await?;
+                    self.follower.fetch_again(device).await?;
+                    let whole_seq = self.follower.whole(&conversation.id);
+                    if times.is_day && whole_seq > read_seq {
+                        read_seq = whole_seq;
+                        let read = Read { conversation_id: conversation.id.clone(), seq: read_seq };
+                        device.send(0, client_frame::Body::Read(read)).await?;
+                        if rand::random_bool(LOOKS_BACK) {
+                            self.follower.look_back(device, &conversation.id).await?;
+                        }
+                    }
                     let missing = self.follower.missing(&conversation.id, conversation.tail_seq.load(Ordering::Relaxed));
                     let is_all = conversation.asked.load(Ordering::Relaxed) == 0 && missing == 0;
                     if now >= times.ends && is_all || now >= times.given_up {
-                        self.device.close().await;
-                        return Ok(missing);
+                        return Ok(Ended::Done(missing));
                     }
                 }
             }
         }
     }
 
+    /// A message of its own was answered.
+    fn answered(&mut self, frame: &ServerFrame, seen: &Seen) {
+        let Some(number) = frame.id.parse().ok().filter(|number| *number <= self.number) else {
+            return;
+        };
+        let counts = u64::from(number >= self.first_that_counts);
+        match &frame.body {
+            Some(Body::Sent(sent)) => {
+                self.conversation.tail_seq.fetch_max(sent.seq, Ordering::Relaxed);
+                self.follower.hold(&self.conversation.id, sent.seq);
+                seen.acknowledged.fetch_add(counts, Ordering::Relaxed);
+            }
+            Some(Body::Error(_)) => {
+                seen.refused.fetch_add(counts, Ordering::Relaxed);
+            }
+            _ => return,
+        }
+        self.pending.remove(&number);
+        self.conversation.answered.fetch_add(1, Ordering::Relaxed);
+        self.conversation.asked.fetch_sub(1, Ordering::Relaxed);
+    }
+
     /// A message has come that the device had not.
     fn has(&self, message: &Message, times: Times, seen: &Seen) {
         self.conversation.tail_seq.fetch_max(message.seq, Ordering::Relaxed);
-        if message.sender_id == self.user_id {
+        if message.sender_id == self.user.user_id {
             return;
         }
         let Some(latency) = latency(message, times) else {
@@ -349,11 +471,11 @@ impl Talker {
     }
 
     /// A message that says when it was due, in microseconds after the run began.
-    fn message(&self, number: u64, due: Instant, began: Instant) -> Send {
+    fn message(&self, due: Instant, began: Instant) -> Send {
         let due_us = due.saturating_duration_since(began).as_micros();
         Send {
             conversation_id: self.conversation.id.clone(),
-            client_msg_id: format!("{number}"),
+            client_msg_id: self.number.to_string(),
             text: format!("{due_us:<width$}", width = self.text_bytes),
         }
     }
@@ -374,4 +496,30 @@ fn latency(message: &Message, times: Times) -> Option<u64> {
     let due = times.began + Duration::from_micros(due_us);
     let counts = due >= times.counts && due < times.ends;
     counts.then(|| u64::try_from(due.elapsed().as_micros()).unwrap_or(u64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_day_has_as_many_messages_as_an_even_time_and_most_of_them_in_its_middle() {
+        let began = Instant::now();
+        let seconds = Duration::from_secs;
+        let times = Times {
+            began,
+            counts: began,
+            ends: began + seconds(100),
+            given_up: began + seconds(200),
+            pause: seconds(1),
+            is_day: true,
+        };
+        let due: Vec<f64> = (0..100)
+            .map(|even| (times.due(seconds(even)) - began).as_secs_f64())
+            .collect();
+        assert!(due.is_sorted() && due[99] < 100.0, "{due:?}");
+        let among = |from: f64, to: f64| due.iter().filter(|at| (from..to).contains(*at)).count();
+        assert!(among(0.0, 10.0) <= 4 && among(45.0, 55.0) >= 18, "{due:?}");
+        assert_eq!(times.due(seconds(150)), began + seconds(150), "after the day");
+    }
 }

@@ -76,6 +76,14 @@ enum Scenario {
         #[command(flatten)]
         load: Load,
     },
+    /// A day of a messenger: pairs and groups; a night and an evening; reading, looking back, losing connections and returning
+    Mixed {
+        /// How many conversations of which size, as in 2:200,5:40,50:2
+        #[arg(long, value_name = "MEMBERS:CONVERSATIONS", value_delimiter = ',', default_value = "2:200,5:40,50:2", value_parser = size)]
+        sizes: Vec<Size>,
+        #[command(flatten)]
+        load: Load,
+    },
     /// One conversation in which one member talks and all others listen
     Broadcast {
         /// Of the conversation, the one who talks among them
@@ -269,9 +277,10 @@ fn allow_open_files() {
 impl Scenario {
     fn text_bytes(&self) -> usize {
         match self {
-            Self::Pairs { load, .. } | Self::Groups { load, .. } | Self::Broadcast { load, .. } => {
-                load.text_bytes.into()
-            }
+            Self::Pairs { load, .. }
+            | Self::Groups { load, .. }
+            | Self::Mixed { load, .. }
+            | Self::Broadcast { load, .. } => load.text_bytes.into(),
             Self::ReconnectStorm { missed, .. } | Self::Sync { missed, .. } => missed.text_bytes.into(),
             Self::History { text_bytes, .. } => (*text_bytes).into(),
             Self::Idle { .. } | Self::Connect { .. } => 64,
@@ -283,7 +292,9 @@ impl Scenario {
         let count = |count: u32| usize::try_from(count).unwrap_or(usize::MAX);
         match self {
             Self::Pairs { pairs, .. } => count(*pairs) * 2,
-            Self::Groups { sizes, .. } => sizes.iter().map(|size| size.members * size.conversations).sum(),
+            Self::Groups { sizes, .. } | Self::Mixed { sizes, .. } => {
+                sizes.iter().map(|size| size.members * size.conversations).sum()
+            }
             Self::Broadcast { members, .. } => count(*members),
             Self::Idle { connections, .. } | Self::ReconnectStorm { connections, .. } => count(*connections),
             Self::Sync { devices, .. } => count(*devices),
@@ -306,6 +317,11 @@ async fn run_once(scenario: &Scenario, server: ServerOptions, transport: Transpo
         }
         Scenario::Groups { sizes, load } => {
             let options = load.options("groups", transport, sizes.clone(), usize::MAX);
+            return talk_under(load, &server, options).await;
+        }
+        Scenario::Mixed { sizes, load } => {
+            let mut options = load.options("mixed", transport, sizes.clone(), usize::MAX);
+            options.is_day = true;
             return talk_under(load, &server, options).await;
         }
         Scenario::Broadcast { members, load } => {
@@ -390,9 +406,10 @@ async fn run_once(scenario: &Scenario, server: ServerOptions, transport: Transpo
 
 async fn measure(server: &ServerOptions, run: impl AsyncFnOnce(&Server) -> Result<Figures>) -> Result<Figures> {
     let server = Server::start(server).await?;
-    let figures = run(&server).await?;
+    let figures = run(&server).await;
+    // Also after a run that failed: the next one has the same ports.
     server.stop().await?;
-    Ok(figures)
+    figures
 }
 
 async fn talk_under(load: &Load, server: &ServerOptions, options: TalkOptions) -> Result<Vec<Figures>> {
@@ -425,6 +442,7 @@ impl Load {
             transport,
             sizes,
             speakers,
+            is_day: false,
             rate_per_s: self.rate,
             text_bytes: self.text_bytes.into(),
             warm_up: Duration::from_secs(self.warm_up),
@@ -449,7 +467,7 @@ fn table(all: &[Figures]) -> String {
     fn count<T: ToString>(of: impl Fn(&Figures) -> Option<T> + 'static) -> Cell {
         Box::new(move |figures| of(figures).map(|value| value.to_string()))
     }
-    let columns: [(&str, Cell); 22] = [
+    let columns: [(&str, Cell); 23] = [
         ("transport", count(|of| Some(of.transport))),
         ("offered/s", with(0, |of| of.offered_per_s)),
         ("messages/s", with(0, |of| of.messages_per_s)),
@@ -469,6 +487,7 @@ fn table(all: &[Figures]) -> String {
         ("bytes each", count(|of| of.bytes_per_connection)),
         ("refused", count(|of| of.refused)),
         ("lost", count(|of| of.lost)),
+        ("duplicated", count(|of| of.duplicated)),
         ("of echo", with(3, |of| of.ratio.map(|ratio| ratio.echo_per_s))),
         ("round trips: first", with(1, |of| of.round_trips_first)),
         (

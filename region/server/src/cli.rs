@@ -132,6 +132,7 @@ Examples:
   antiphon bench pairs --transport ws --find-max --p99-ms 10 --yardstick --plot latency.svg
   antiphon bench groups --sizes 3:100,20:20 --rate 500 --regions 3
   antiphon bench broadcast --members 10000 --rate 1
+  antiphon bench mixed --transport ws --rate 500 --seconds 600 --plot day.svg
   antiphon bench idle --connections 2000 --transport quic
   antiphon bench connect --delay-ms 50 --json connect.json
   antiphon bench pairs --set slot.batch_len_max=1";
