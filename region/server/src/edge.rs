@@ -153,8 +153,9 @@ pub(crate) async fn listen(host: IpAddr, port: u16) -> Result<TcpListener> {
 fn bind(host: IpAddr, port: u16) -> Result<UdpSocket> {
     let address = SocketAddr::new(host, port);
     let socket = UdpSocket::bind(address).or_else(|error| refuse(&error, "UDP port", address))?;
-    set_socket_recv_buffer_size(&socket, UDP_BUFFER_BYTES)?;
-    set_socket_send_buffer_size(&socket, UDP_BUFFER_BYTES)?;
+    let enlarged = set_socket_recv_buffer_size(&socket, UDP_BUFFER_BYTES)
+        .and_then(|()| set_socket_send_buffer_size(&socket, UDP_BUFFER_BYTES));
+    enlarged.with_context(|| format!("buffers of {UDP_BUFFER_BYTES} bytes for UDP port {port} of {host}"))?;
     Ok(socket)
 }
 
