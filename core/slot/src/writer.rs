@@ -148,7 +148,7 @@ impl Writer {
             }
             self.hand_over(protocol).await?;
             let flush_at = moved_at + self.node.options.flush_idle;
-            let wakes_at = self.waits_until.unwrap_or(flush_at);
+            let commit_at = self.waits_until.unwrap_or(flush_at);
             tokio::select! {
                 biased;
                 () = self.signals.changed() => {}
@@ -163,7 +163,7 @@ impl Writer {
                 () = self.closing.cancelled(), if !self.queue.is_closed() => self.queue.close(),
                 // Another region may be home already: what is queued was not begun, and is not.
                 () = std::future::ready(()), if self.queue.is_closed() && self.handing_over.is_some() => break,
-                () = tokio::time::sleep_until(wakes_at), if self.waits_until.is_some() => {}
+                () = tokio::time::sleep_until(commit_at), if self.waits_until.is_some() => {}
                 () = tokio::time::sleep_until(flush_at), if protocol.flush().is_some() => {
                     self.flush(protocol).await?;
                     moved_at = Instant::now();

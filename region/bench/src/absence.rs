@@ -17,13 +17,11 @@ use crate::{
     follower::{Came, Follower},
     people::{self, Progress, Team},
     usage::Usage,
-    write::write,
+    write::write_to_all,
 };
 
 /// Handshakes under way at once, of those who were not away yet.
 const AT_ONCE: usize = 64;
-/// Teams whose writers write at once.
-const WRITERS: usize = 16;
 /// Until a device that has not come back counts as lost.
 const PATIENCE: Duration = Duration::from_secs(300);
 /// How often a device asks again for what was refused.
@@ -71,7 +69,7 @@ struct Back {
 /// How long it takes until everybody who returns has everything.
 ///
 /// # Errors
-/// When the teams cannot be made, or a device is refused without a word on when to come again.
+/// When the teams cannot be made, or a device is not welcomed within five minutes.
 pub async fn absence(server: &Server, options: &AbsenceOptions, say: Say) -> Result<Figures> {
     let teams = people::teams(server, options.teams, options.listeners, options.conversations, say).await?;
     let mut listeners = Vec::new();
@@ -108,17 +106,7 @@ pub async fn absence(server: &Server, options: &AbsenceOptions, say: Say) -> Res
 
     say(&format!("{count} devices go away"));
     let listeners: Vec<Listener> = connected.into_iter().map(|(_, listener)| listener).collect();
-    let writing = stream::iter(&teams).map(Ok).try_for_each_concurrent(WRITERS, |team| {
-        let token = &team.writer.access_token;
-        write(
-            server,
-            token,
-            &team.conversation_ids,
-            options.missed,
-            options.text_bytes,
-        )
-    });
-    writing.await?;
+    write_to_all(server, &teams, options.missed, options.text_bytes).await?;
 
     say(&format!("{count} devices come back"));
     let (server_before, load_before) = (server.usage()?, Usage::of(std::process::id())?);

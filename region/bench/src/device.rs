@@ -76,17 +76,18 @@ impl Device {
         given_up: Instant,
     ) -> Result<(Self, u64)> {
         let mut backoff = Backoff::new(PAUSE_MS.0, PAUSE_MS.1);
-        for refused in 0.. {
+        let mut refused = 0;
+        loop {
             match Self::open(connector, url, access_token, cursors).await {
                 Ok(device) => return Ok((device, refused)),
                 Err(error) if Instant::now() < given_up => {
+                    refused += 1;
                     let later = error.downcast_ref::<Later>().map(|later| later.after);
                     sleep(later.unwrap_or_default() + backoff.pause(rand::random())).await;
                 }
                 Err(error) => return Err(error),
             }
         }
-        bail!("a device was never welcomed")
     }
 
     /// Sends a request of this number; 0 asks for no answer but a refusal.

@@ -64,7 +64,7 @@ pub struct Figures {
     /// What the server refused.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub refused: Option<u64>,
-    /// Messages that have a seq, and are missing at a receiver.
+    /// Messages that have a seq and are missing at a receiver, and those that nobody has answered.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lost: Option<u64>,
     /// Messages that were stored more than once.

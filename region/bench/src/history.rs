@@ -3,7 +3,6 @@ use std::{collections::HashMap, time::Duration};
 use antiphon_client::Transport;
 use antiphon_proto::client::{Fetch, client_frame, server_frame::Body};
 use anyhow::{Result, bail};
-use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use hdrhistogram::Histogram;
 use tokio::{
     task::JoinSet,
@@ -16,11 +15,9 @@ use crate::{
     figures::{float, histogram},
     people::{self, Team},
     usage::Usage,
-    write::write,
+    write::write_to_all,
 };
 
-/// Histories that are written at once.
-const WRITERS: usize = 16;
 /// How long the last pages are waited for.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -61,17 +58,7 @@ pub async fn history(server: &Server, options: &HistoryOptions, say: Say) -> Res
         options.messages,
         teams.len()
     ));
-    let writing = stream::iter(&teams).map(Ok).try_for_each_concurrent(WRITERS, |team| {
-        let token = &team.writer.access_token;
-        write(
-            server,
-            token,
-            &team.conversation_ids,
-            options.messages,
-            options.text_bytes,
-        )
-    });
-    writing.await?;
+    write_to_all(server, &teams, options.messages, options.text_bytes).await?;
     let mut reading = JoinSet::new();
     #[expect(clippy::cast_precision_loss, reason = "far fewer than 2^52")]
     let pause = Duration::from_secs_f64(teams.len() as f64 / options.rate_per_s);

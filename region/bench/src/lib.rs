@@ -23,6 +23,7 @@ mod server;
 mod write;
 
 mod talk;
+mod times;
 mod usage;
 mod yardstick;
 
@@ -33,7 +34,7 @@ pub use figures::{Figures, Second};
 pub use find::find_max;
 pub use history::{HistoryOptions, history};
 pub use idle::{IdleOptions, idle};
-pub use plot::{Line, plot, plot_runs};
+pub use plot::plot_runs;
 pub use server::{Server, ServerOptions};
 
 pub use talk::{Size, TalkOptions, talk};

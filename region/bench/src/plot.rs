@@ -11,17 +11,15 @@ use plotters::{
     style::{Palette as _, Palette99, WHITE},
 };
 
-use crate::Figures;
+use crate::{Figures, figures::float};
 
 const SIZE_PX: (u32, u32) = (900, 420);
 
 /// One line of a picture.
-#[derive(Debug, Clone)]
-pub struct Line {
-    /// What it is called.
-    pub name: String,
+struct Line {
+    name: String,
     /// From left to right.
-    pub points: Vec<(f64, f64)>,
+    points: Vec<(f64, f64)>,
 }
 
 /// Latency against load if the runs have several rates, throughput against time if not.
@@ -60,16 +58,8 @@ pub fn plot_runs(path: &Path, all: &[Figures]) -> Result<()> {
     plot(path, ("seconds", "messages/s acknowledged"), false, &by_time)
 }
 
-#[expect(clippy::cast_precision_loss, reason = "drawn on a few hundred pixels")]
-const fn float(count: u64) -> f64 {
-    count as f64
-}
-
 /// Draws lines over the axes of these names; `is_log`: the upright one is logarithmic.
-///
-/// # Errors
-/// When there is nothing to draw, or the file cannot be written.
-pub fn plot(path: &Path, (across, upright): (&str, &str), is_log: bool, lines: &[Line]) -> Result<()> {
+fn plot(path: &Path, (across, upright): (&str, &str), is_log: bool, lines: &[Line]) -> Result<()> {
     let points = || lines.iter().flat_map(|line| &line.points);
     let most = |of: fn(&(f64, f64)) -> f64| points().map(of).fold(f64::NAN, f64::max);
     let (right, top) = (most(|point| point.0), most(|point| point.1));

@@ -1,6 +1,5 @@
 use std::{
     collections::{BTreeMap, HashMap},
-    f64::consts::TAU,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -25,6 +24,7 @@ use crate::{
     figures::{float, histogram, ms},
     follower::{Came, Follower},
     people::{self, Conversation},
+    times::Times,
     usage::Usage,
 };
 
@@ -74,42 +74,6 @@ pub struct TalkOptions {
     pub warm_up: Duration,
     /// How long what is sent counts.
     pub measured: Duration,
-}
-
-/// When what happens.
-#[derive(Debug, Clone, Copy)]
-struct Times {
-    began: Instant,
-    counts: Instant,
-    ends: Instant,
-    given_up: Instant,
-    /// Between two messages of one user.
-    pause: Duration,
-    is_day: bool,
-}
-
-impl Times {
-    /// When something is due that would be due `even` after the beginning if all hours were the same. A day begins and ends in its night
-    /// with a tenth of the mean rate, and has nearly twice that in the middle.
-    fn due(&self, even: Duration) -> Instant {
-        let day = self.ends.saturating_duration_since(self.began);
-        if !self.is_day || even >= day {
-            return self.began + even;
-        }
-        let done = |hour: f64| hour - 0.9 * (hour * TAU).sin() / TAU;
-        let even = even.div_duration_f64(day);
-        let (mut before, mut after) = (0.0, 1.0);
-        // To a billionth of the day.
-        for _ in 0..30 {
-            let middle = f64::midpoint(before, after);
-            if done(middle) < even {
-                before = middle;
-            } else {
-                after = middle;
-            }
-        }
-        self.began + day.mul_f64(before)
-    }
 }
 
 /// What all devices have seen of what counts.
@@ -496,30 +460,4 @@ fn latency(message: &Message, times: Times) -> Option<u64> {
     let due = times.began + Duration::from_micros(due_us);
     let counts = due >= times.counts && due < times.ends;
     counts.then(|| u64::try_from(due.elapsed().as_micros()).unwrap_or(u64::MAX))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_day_has_as_many_messages_as_an_even_time_and_most_of_them_in_its_middle() {
-        let began = Instant::now();
-        let seconds = Duration::from_secs;
-        let times = Times {
-            began,
-            counts: began,
-            ends: began + seconds(100),
-            given_up: began + seconds(200),
-            pause: seconds(1),
-            is_day: true,
-        };
-        let due: Vec<f64> = (0..100)
-            .map(|even| (times.due(seconds(even)) - began).as_secs_f64())
-            .collect();
-        assert!(due.is_sorted() && due[99] < 100.0, "{due:?}");
-        let among = |from: f64, to: f64| due.iter().filter(|at| (from..to).contains(*at)).count();
-        assert!(among(0.0, 10.0) <= 4 && among(45.0, 55.0) >= 18, "{due:?}");
-        assert_eq!(times.due(seconds(150)), began + seconds(150), "after the day");
-    }
 }

@@ -1,14 +1,26 @@
 use antiphon_client::Transport;
 use antiphon_proto::client::{Send, client_frame, server_frame::Body};
 use anyhow::{Result, bail};
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
-use crate::{Server, device::Device};
+use crate::{Server, device::Device, people::Team};
+
+/// Writers who write at once.
+const WRITERS: usize = 16;
 
 /// Messages under way at once.
 const IN_FLIGHT: u64 = 32;
 
-/// Lets a user send this many messages to each of these conversations, and waits until all are acknowledged.
-pub(crate) async fn write(
+/// Lets the writer of each team send this many messages to each of its conversations, and waits until all are acknowledged.
+pub(crate) async fn write_to_all(server: &Server, teams: &[Team], messages: u64, text_bytes: usize) -> Result<()> {
+    let writing = stream::iter(teams).map(Ok).try_for_each_concurrent(WRITERS, |team| {
+        let token = &team.writer.access_token;
+        write(server, token, &team.conversation_ids, messages, text_bytes)
+    });
+    writing.await
+}
+
+async fn write(
     server: &Server,
     access_token: &str,
     conversation_ids: &[String],

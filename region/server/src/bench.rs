@@ -1,5 +1,7 @@
 //! `antiphon bench`: a load on a server that is started for it, and what came of it.
 
+mod table;
+
 use std::{
     env, fs,
     io::{self, Write as _},
@@ -16,6 +18,7 @@ use anyhow::{Context as _, Result, bail};
 use clap::{Args, Subcommand};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
+use self::table::{medians, table};
 use crate::cli::{TransportName, print};
 
 /// For a million connections.
@@ -103,7 +106,7 @@ enum Scenario {
     },
     /// All devices lose their connections at once, miss something and return at once
     ReconnectStorm {
-        /// How many devices
+        /// How many devices, rounded up to whole groups
         #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
         connections: u32,
         /// Devices in each group
@@ -456,111 +459,9 @@ fn say(line: &str) {
     let _ = writeln!(io::stderr(), "{line}");
 }
 
-/// A line for each run, a column for each figure that there is.
-fn table(all: &[Figures]) -> String {
-    #[expect(clippy::cast_precision_loss, reason = "shown in three digits")]
-    let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
-    type Cell = Box<dyn Fn(&Figures) -> Option<String>>;
-    fn with(digits: usize, of: impl Fn(&Figures) -> Option<f64> + 'static) -> Cell {
-        Box::new(move |figures| of(figures).map(|value| format!("{value:.digits$}")))
-    }
-    fn count<T: ToString>(of: impl Fn(&Figures) -> Option<T> + 'static) -> Cell {
-        Box::new(move |figures| of(figures).map(|value| value.to_string()))
-    }
-    let columns: [(&str, Cell); 23] = [
-        ("transport", count(|of| Some(of.transport))),
-        ("offered/s", with(0, |of| of.offered_per_s)),
-        ("messages/s", with(0, |of| of.messages_per_s)),
-        ("deliveries/s", with(0, |of| of.deliveries_per_s)),
-        ("pages/s", with(0, |of| of.pages_per_s)),
-        ("p50 ms", with(2, |of| of.p50_ms)),
-        ("p99 ms", with(2, |of| of.p99_ms)),
-        ("p99.9 ms", with(2, |of| of.p999_ms)),
-        ("to all: p50 ms", with(2, |of| of.to_all_p50_ms)),
-        ("p99 ms", with(2, |of| of.to_all_p99_ms)),
-        ("all back ms", with(0, |of| of.all_back_ms)),
-        ("server µs", with(1, |of| of.server_cpu_us_per_message)),
-        ("load µs", with(1, |of| of.load_cpu_us_per_message)),
-        ("written B", with(0, |of| of.written_bytes_per_message)),
-        ("server MiB", with(1, move |of| of.server_rss_bytes.map(mib))),
-        ("connections", count(|of| of.connections)),
-        ("bytes each", count(|of| of.bytes_per_connection)),
-        ("refused", count(|of| of.refused)),
-        ("lost", count(|of| of.lost)),
-        ("duplicated", count(|of| of.duplicated)),
-        ("of echo", with(3, |of| of.ratio.map(|ratio| ratio.echo_per_s))),
-        ("round trips: first", with(1, |of| of.round_trips_first)),
-        (
-            "cold, resumed",
-            count(|of| Some(format!("{:.1}, {:.1}", of.round_trips_cold?, of.round_trips_resumed?))),
-        ),
-    ];
-    let mut lines = vec![String::new(); all.len() + 1];
-    for (name, of) in columns {
-        let cells: Vec<Option<String>> = all.iter().map(&of).collect();
-        if cells.iter().all(Option::is_none) {
-            continue;
-        }
-        let cells: Vec<String> = cells.into_iter().map(Option::unwrap_or_default).collect();
-        let width = cells.iter().map(String::len).chain([name.len()]).max().unwrap_or(0);
-        for (line, cell) in lines
-            .iter_mut()
-            .zip(std::iter::once(name).chain(cells.iter().map(String::as_str)))
-        {
-            line.push_str(&format!("{cell:<width$}  "));
-        }
-    }
-    lines.iter().map(|line| format!("{}\n", line.trim_end())).collect()
-}
-
-/// A line for each transport: of what its runs have measured, the median, the least and the most.
-fn medians(all: &[Figures]) -> String {
-    type Of = fn(&Figures) -> Option<f64>;
-    let columns: [(&str, usize, Of); 5] = [
-        ("messages/s", 0, |of| of.messages_per_s),
-        ("p50 ms", 2, |of| of.p50_ms),
-        ("p99 ms", 2, |of| of.p99_ms),
-        ("server µs", 1, |of| of.server_cpu_us_per_message),
-        ("bytes each", 0, |of| {
-            of.bytes_per_connection
-                .and_then(|bytes| u32::try_from(bytes).ok())
-                .map(f64::from)
-        }),
-    ];
-    let mut lines = String::new();
-    for runs in all.chunk_by(|a, b| a.transport == b.transport) {
-        let told = columns.iter().filter_map(|(name, digits, of)| {
-            let mut values: Vec<f64> = runs.iter().filter_map(of).collect();
-            values.sort_by(f64::total_cmp);
-            let (least, most) = (values.first()?, values.last()?);
-            let median = values.get(values.len() / 2)?;
-            Some(format!(
-                "{name} {median:.digits$} ({least:.digits$} to {most:.digits$})"
-            ))
-        });
-        let told: Vec<String> = told.collect();
-        let transport = runs.first().map_or("", |of| of.transport);
-        lines.push_str(&format!("{transport}, median of {}: {}\n", runs.len(), told.join(", ")));
-    }
-    lines
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn several_runs_have_a_median_and_a_spread() {
-        let run = |p50_ms| Figures {
-            transport: "quic",
-            p50_ms: Some(p50_ms),
-            ..Figures::default()
-        };
-        assert_eq!(
-            medians(&[run(3.0), run(1.0), run(2.5)]),
-            "quic, median of 3: p50 ms 2.50 (1.00 to 3.00)\n"
-        );
-    }
 
     #[test]
     fn sizes_are_members_and_groups() {
@@ -572,23 +473,5 @@ mod tests {
         for wrong in ["10", "1:3", "10:0", "10001:1", "a:b"] {
             assert!(size(wrong).is_err(), "{wrong}");
         }
-    }
-
-    #[test]
-    fn a_table_has_the_columns_that_were_measured() {
-        let figures = Figures {
-            transport: "quic",
-            p50_ms: Some(1.5),
-            lost: Some(0),
-            ..Figures::default()
-        };
-        let other = Figures {
-            transport: "websocket",
-            ..figures.clone()
-        };
-        assert_eq!(
-            table(&[figures, other]),
-            "transport  p50 ms  lost\nquic       1.50    0\nwebsocket  1.50    0\n"
-        );
     }
 }
