@@ -122,6 +122,40 @@ async fn a_removed_member_receives_nothing_sent_after() {
 }
 
 #[tokio::test]
+async fn in_a_large_group_only_a_members_own_devices_hear_what_it_has_read() {
+    let server = Server::with(&[("message.receipts_members_max", "2")]).await;
+    let [a, b, c] = ["anna", "ben", "cleo"].map(|name| server.person(name));
+    let (anna, ben, cleo) = (a.await, b.await, c.await);
+    let group = anna.group("crew", &[&ben]).await;
+    let bens_tablet = ben.on("tablet").await;
+    let (mut a, mut b) = (server.session(&anna).await, server.session(&ben).await);
+    let mut tablet = server.session(&bens_tablet).await;
+    let read = |seq: u64| {
+        let of = ben.id.as_str();
+        move |receipt: &Value| receipt["userId"] == of && number(&receipt["readSeq"]) == seq
+    };
+    anna.send(&group, "to two").await;
+    b.request("read", &json!({"conversationId": group, "seq": "1"})).await;
+    a.event_where("receipt", read(1)).await;
+
+    assert_eq!(add(&anna, &group, &cleo).await, 204);
+    anna.send(&group, "to three").await;
+    let ack = json!({"conversationId": group, "deliveredSeq": "2"});
+    assert!(b.request("ack", &ack).await.get("ok").is_some());
+    b.request("read", &json!({"conversationId": group, "seq": "2"})).await;
+    tablet.event_where("receipt", read(2)).await;
+    // What the group is told afterwards has reached anna, and no receipt before it.
+    anna.send(&group, "the last").await;
+    a.event_where("message", |message| number(&message["seq"]) == 3).await;
+    while let Some(receipt) = a.event_within("receipt", SILENCE).await {
+        assert!(
+            number(&receipt["deliveredSeq"]) < 2 || receipt["userId"] != ben.id.as_str(),
+            "{receipt}"
+        );
+    }
+}
+
+#[tokio::test]
 async fn who_was_added_is_told_and_receives_what_follows() {
     let server = Server::start().await;
     let [a, b] = ["anna", "ben"].map(|name| server.person(name));

@@ -155,9 +155,9 @@ impl Client {
                 Ok(Ok(answer)) => {
                     let answer = match answer.into_inner().results.remove(0).result.unwrap() {
                         send_result::Result::Stored(stored) => stored,
-                        send_result::Result::NotStored(not_stored) => {
-                            let why = not_stored.refusal.unwrap();
-                            self.refused(&refusal::status(&why.code, not_stored.message, why.retry_after_ms))
+                        send_result::Result::NotDone(not_done) => {
+                            let why = not_done.refusal.unwrap();
+                            self.refused(&refusal::status(&why.code, not_done.message, why.retry_after_ms))
                                 .await;
                             continue;
                         }

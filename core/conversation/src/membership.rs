@@ -1,7 +1,7 @@
 //! Who is a member of a conversation, asked from within the conversation's own slot: what another service calls inside its
 //! transaction, so that what it writes and who may write it are decided at one point of the log (I7).
 
-use antiphon_proto::log::{Member, Role};
+use antiphon_proto::log::{Conversation, Member, Role};
 use antiphon_slot::{SlotError, SlotRead, SlotTxn};
 use antiphon_types::{ConversationId, UserId};
 use bytes::Bytes;
@@ -42,6 +42,16 @@ pub async fn member_in(txn: &SlotTxn, conversation: ConversationId, user: UserId
 /// As [`member_in`].
 pub async fn member_at(read: &SlotRead, conversation: ConversationId, user: UserId) -> Result<Role, ConversationError> {
     known(role_at(read, conversation, user).await?, conversation)
+}
+
+/// How many members `conversation` has; 0 where there is no such conversation.
+///
+/// # Errors
+/// As [`role_in`].
+pub async fn count_in(txn: &SlotTxn, conversation: ConversationId) -> Result<u32, SlotError> {
+    let stored = txn.get(&keys::conversation(conversation)).await?;
+    let conversation: Option<Conversation> = store::decoded("a conversation", stored)?;
+    Ok(conversation.map_or(0, |conversation| conversation.member_count))
 }
 
 fn role(stored: Option<Bytes>) -> Result<Option<Role>, SlotError> {

@@ -82,7 +82,7 @@ impl Queue {
                     return Pushed::Overflow;
                 }
             }
-            Some(Body::Frame(_)) | None => {
+            Some(Body::Frame(_) | Body::OwnFrame(_)) | None => {
                 if is_full {
                     return Pushed::LeftOut;
                 }
@@ -122,6 +122,7 @@ fn frame_bytes(item: &FeedItem) -> usize {
     match &item.body {
         Some(Body::Message(message)) => message.frame.len(),
         Some(Body::Frame(frame)) => frame.len(),
+        Some(Body::OwnFrame(own)) => own.frame.len(),
         Some(Body::Tail(_) | Body::Membership(_) | Body::Revoked(_)) | None => 0,
     }
 }
@@ -204,7 +205,7 @@ mod tests {
                             assert_eq!(change.version, seen_versions[of] + 1, "a change was left out");
                             seen_versions[of] = change.version;
                         }
-                        Body::Frame(_) | Body::Revoked(_) => unreachable!(),
+                        Body::Frame(_) | Body::OwnFrame(_) | Body::Revoked(_) => unreachable!(),
                     }
                 }
                 (seen, seen_versions)

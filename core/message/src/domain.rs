@@ -46,6 +46,14 @@ pub enum Rejection {
         /// The bound.
         limit: usize,
     },
+    /// More moves than one request may hold.
+    #[error("{count} moves are over the limit of {limit}")]
+    TooManyMoves {
+        /// How many came.
+        count: usize,
+        /// The bound.
+        limit: usize,
+    },
     /// More conversations than one request may name.
     #[error("{count} conversations are over the limit of {limit}")]
     TooManyConversations {
@@ -70,6 +78,7 @@ impl Rejection {
             | Self::BeyondTail { .. }
             | Self::BothWays
             | Self::TooManyMessages { .. }
+            | Self::TooManyMoves { .. }
             | Self::TooManyConversations { .. }
             | Self::MixedSlots => ErrorCode::InvalidArgument,
         }
@@ -138,6 +147,29 @@ pub(crate) fn moved(
         read_seq,
     };
     Ok((after != *inbox).then_some(after))
+}
+
+/// Who hears that an inbox has moved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Told {
+    /// Every member.
+    Members,
+    /// The member's own devices.
+    OwnDevices,
+    /// Nobody.
+    Nobody,
+}
+
+/// Who hears that an inbox of a conversation of `members` members has moved. Where there are many, each message would be told as many
+/// times as members times members; of that, only what one device of a member has read matters to another.
+pub(crate) const fn told(before: &Inbox, after: &Inbox, members: u32, members_max: u32) -> Told {
+    if members <= members_max {
+        Told::Members
+    } else if after.read_seq > before.read_seq {
+        Told::OwnDevices
+    } else {
+        Told::Nobody
+    }
 }
 
 /// Where a page of history lies: the seqs from `first` to `last`, both included; empty when `first` > `last`.
@@ -212,6 +244,19 @@ mod tests {
                 prop_assert_eq!(wanted, (span.first..=span.last).contains(&seq));
             }
         }
+    }
+
+    #[test]
+    fn in_a_large_conversation_only_a_members_own_devices_hear_and_only_what_it_has_read() {
+        let inbox = |delivered_seq, read_seq| Inbox {
+            delivered_seq,
+            read_seq,
+        };
+        let (before, delivered, read) = (inbox(3, 1), inbox(4, 1), inbox(4, 2));
+        assert_eq!(told(&before, &delivered, 10, 10), Told::Members);
+        assert_eq!(told(&before, &read, 10, 10), Told::Members);
+        assert_eq!(told(&before, &delivered, 11, 10), Told::Nobody);
+        assert_eq!(told(&before, &read, 11, 10), Told::OwnDevices);
     }
 
     #[test]

@@ -24,6 +24,14 @@ pub enum SlotError {
         /// When to try again.
         retry_after_ms: u64,
     },
+    /// As many commands wait as a node takes.
+    #[error("{waiting_max} commands wait for slots of this node, which is the limit")]
+    NodeOverloaded {
+        /// The bound.
+        waiting_max: usize,
+        /// When to try again.
+        retry_after_ms: u64,
+    },
     /// One command's writes do not fit into a log entry.
     #[error("a command's writes of {size} bytes are over the limit of {limit} bytes")]
     TooLarge {
@@ -107,7 +115,7 @@ impl SlotError {
     pub const fn code(&self) -> ErrorCode {
         match self {
             Self::NotHome { .. } => ErrorCode::NotHome,
-            Self::Overloaded { .. } => ErrorCode::ResourceExhausted,
+            Self::Overloaded { .. } | Self::NodeOverloaded { .. } => ErrorCode::ResourceExhausted,
             Self::TooLarge { .. } => ErrorCode::TooLarge,
             Self::Timeout { .. } | Self::Unsettled { .. } => ErrorCode::DeadlineExceeded,
             Self::Closed { .. } | Self::Stale { .. } | Self::TooFewInSync { .. } | Self::NoLease { .. } => {
@@ -132,7 +140,9 @@ impl SlotError {
     #[must_use]
     pub const fn retry_after_ms(&self) -> Option<u64> {
         match self {
-            Self::Overloaded { retry_after_ms, .. } => Some(*retry_after_ms),
+            Self::Overloaded { retry_after_ms, .. } | Self::NodeOverloaded { retry_after_ms, .. } => {
+                Some(*retry_after_ms)
+            }
             Self::TooFewInSync { .. } | Self::NoLease { .. } => Some(500),
             Self::Closed { .. } | Self::Stale { .. } | Self::Kv(_) => Some(1_000),
             Self::NotHome { .. }
@@ -153,6 +163,7 @@ impl SlotError {
                 refusal::unsettled(self.code().as_str(), self.to_string(), self.retry_after_ms(), *epoch)
             }
             Self::Overloaded { .. }
+            | Self::NodeOverloaded { .. }
             | Self::TooLarge { .. }
             | Self::Timeout { .. }
             | Self::Closed { .. }

@@ -8,7 +8,8 @@
 //! - A node whose fencing token is not in the header cannot commit ([`protocol`]).
 //! - A commit of unknown result is settled by its batch id before anything else happens, never by hoping.
 //! - Nothing is answered, read or observed above the high watermark (I3).
-//! - The queue is bounded; a full one is answered with [`SlotError::Overloaded`] (I9).
+//! - The queue is bounded; a full one is answered with [`SlotError::Overloaded`] (I9). So are those of all slots together, by what a node
+//!   works off in a second or less: [`SlotError::NodeOverloaded`].
 //! - What concerns another slot is an event, carried at least once by a durable cursor ([`Carrier`]).
 //!
 //! | key | value |

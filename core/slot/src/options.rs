@@ -5,6 +5,8 @@ use std::time::Duration;
 pub struct SlotOptions {
     /// Commands that may wait for one slot.
     pub queue_len_max: usize,
+    /// Commands that may wait for all slots of a node: what is over cannot be answered in a time that anybody would wait.
+    pub waiting_max: usize,
     /// Commands in one batch.
     pub batch_len_max: usize,
     /// Bytes of one log entry; below the port's limit of 100 kB for a value.
@@ -25,6 +27,7 @@ impl Default for SlotOptions {
     fn default() -> Self {
         Self {
             queue_len_max: 4_096,
+            waiting_max: 16_384,
             batch_len_max: 512,
             entry_bytes_max: 90_000,
             write_timeout: Duration::from_secs(10),

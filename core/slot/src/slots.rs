@@ -15,7 +15,7 @@ use antiphon_types::{
 use futures_util::future::try_join_all;
 use parking_lot::Mutex;
 use tokio::{
-    sync::{mpsc, oneshot, watch},
+    sync::{Semaphore, mpsc, oneshot, watch},
     time,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -32,6 +32,8 @@ use crate::{
     writer::{Tells, Writer},
 };
 
+/// When to try again where a node has too much to do, milliseconds: about what it needs for what waits.
+const NODE_RETRY_MS: u64 = 500;
 /// Headers that are read in one transaction when a node starts.
 const RECOVERED_AT_ONCE: usize = 256;
 
@@ -48,6 +50,8 @@ pub(crate) struct Inner {
     places: Box<[Mutex<Place>]>,
     tasks: TaskTracker,
     closing: CancellationToken,
+    /// A permit for each command that may wait.
+    room: Semaphore,
 }
 
 /// What this node knows of one slot.
@@ -81,6 +85,7 @@ impl Slots {
     #[must_use]
     pub fn start(kv: Kv, options: SlotOptions, owner: OwnerToken, hooks: Hooks) -> Self {
         let places = Slot::all().map(|_| Mutex::new(Place::Elsewhere { epoch: 0 })).collect();
+        let waiting_max = options.waiting_max;
         let inner = Inner {
             owner,
             openings: AtomicU64::new(0),
@@ -88,6 +93,7 @@ impl Slots {
             places,
             tasks: TaskTracker::new(),
             closing: CancellationToken::new(),
+            room: Semaphore::new(waiting_max),
         };
         Self { inner: Arc::new(inner) }
     }
@@ -227,7 +233,8 @@ impl Slots {
         self.enqueue(slot, body, false).await
     }
 
-    /// As [`Slots::write`], for what is in no hurry: waits up to [`SlotOptions::patience`] for other commands to be committed with.
+    /// As [`Slots::write`], for what is in no hurry: waits up to [`SlotOptions::patience`] for other commands to be committed with, and leaves them half
+    /// of each queue.
     ///
     /// # Errors
     /// As [`Slots::write`].
@@ -252,15 +259,29 @@ impl Slots {
         let options = &self.inner.node.options;
         let runtime = self.runtime(slot)?;
         let (command, answer) = command(body, is_patient);
-        runtime.queue.try_send(command).map_err(|error| match error {
-            mpsc::error::TrySendError::Full(_) => {
-                metrics::counter!("antiphon_slot_overloaded_total").increment(1);
-                SlotError::Overloaded {
-                    slot,
-                    queue_len_max: options.queue_len_max,
-                    retry_after_ms: 100,
-                }
+        let overloaded = || {
+            metrics::counter!("antiphon_slot_overloaded_total").increment(1);
+            SlotError::Overloaded {
+                slot,
+                queue_len_max: options.queue_len_max,
+                retry_after_ms: 100,
             }
+        };
+        if is_patient && runtime.queue.capacity() < options.queue_len_max / 2 {
+            return Err(overloaded().into());
+        }
+        let leaves_room = !is_patient || self.inner.room.available_permits() > options.waiting_max / 2;
+        let Some(_waits) = self.inner.room.try_acquire().ok().filter(|_| leaves_room) else {
+            metrics::counter!("antiphon_slot_overloaded_total").increment(1);
+            let (waiting_max, retry_after_ms) = (options.waiting_max, NODE_RETRY_MS);
+            return Err(SlotError::NodeOverloaded {
+                waiting_max,
+                retry_after_ms,
+            }
+            .into());
+        };
+        runtime.queue.try_send(command).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => overloaded(),
             mpsc::error::TrySendError::Closed(_) => runtime.gone(),
         })?;
         match time::timeout(options.write_timeout, answer).await {

@@ -1,5 +1,6 @@
 use std::{collections::BTreeMap, sync::Arc};
 
+use ahash::AHashMap;
 use antiphon_kv::{KvPair, Page, RangeRead, Txn};
 use antiphon_proto::log::{Event, Write, event};
 use antiphon_types::{LogIndex, Slot};
@@ -32,6 +33,8 @@ struct State {
     events: Vec<Event>,
     bytes: usize,
     command: Command,
+    /// What the store holds of keys that were read: commands of one batch read the same ones again and again.
+    read: AHashMap<Bytes, Option<Bytes>>,
 }
 
 #[derive(Default)]
@@ -93,8 +96,14 @@ impl SlotTxn {
             if let Some(value) = state.command.writes.get(key).or_else(|| state.writes.get(key)) {
                 return Ok(value.clone());
             }
+            if let Some(value) = state.read.get(key) {
+                return Ok(value.clone());
+            }
         }
-        Ok(self.shared.kv.snapshot_get(key).await?)
+        let value = self.shared.kv.snapshot_get(key).await?;
+        let key = Bytes::copy_from_slice(key);
+        self.shared.state.lock().read.insert(key, value.clone());
+        Ok(value)
     }
 
     /// Reads a page of a range of the slot.

@@ -22,7 +22,7 @@ use antiphon_types::{Slot, kind};
 use bytes::Bytes;
 use foundationdb_tuple::pack;
 use futures_util::{
-    FutureExt as _,
+    FutureExt,
     future::{BoxFuture, join_all},
 };
 use parking_lot::Mutex;
@@ -225,6 +225,68 @@ async fn what_is_in_no_hurry_is_committed_with_what_is() {
     }
     let indexes = waiting.await.unwrap();
     assert!(indexes.iter().all(|index| *index > before), "{indexes:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_takes_so_many_commands_over_all_of_its_slots() {
+    let folder = tempfile::tempdir().unwrap();
+    let kv = open(folder.path()).await;
+    let options = SlotOptions {
+        waiting_max: 10,
+        ..SlotOptions::default()
+    };
+    let slots = start(&kv, OWNER, options);
+    let other = Slot::new(1).unwrap();
+    slots.grant(other, 1, InSync::alone());
+    let body = |_: SlotTxn| async { Ok::<_, SlotError>(()) };
+    let write = |number: usize| {
+        slots
+            .write(if number.is_multiple_of(2) { slot() } else { other }, body)
+            .boxed()
+    };
+    let asked: Vec<_> = (0..100).map(write).collect();
+    let answers = join_all(asked).await;
+    let refused = |answer: &Result<_, SlotError>| {
+        matches!(
+            answer,
+            Err(SlotError::NodeOverloaded {
+                waiting_max: 10,
+                retry_after_ms: 1..
+            })
+        )
+    };
+    let taken = answers.iter().filter(|answer| answer.is_ok()).count();
+    assert!((10..100).contains(&taken), "{taken} were taken");
+    assert_eq!(
+        taken + answers.iter().filter(|answer| refused(answer)).count(),
+        100,
+        "{answers:?}"
+    );
+    // Whoever comes when they are answered finds room.
+    slots.write(other, body).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_in_no_hurry_leaves_half_of_the_queue_to_what_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let kv = open(folder.path()).await;
+    let options = SlotOptions {
+        queue_len_max: 100,
+        ..SlotOptions::default()
+    };
+    let slots = start(&kv, OWNER, options);
+    count(&slots).await.unwrap();
+    let body = |_: SlotTxn| async { Ok::<_, SlotError>(()) };
+    // All of them are asked for before the slot's task can take one.
+    let mut asked: Vec<_> = (0..100).map(|_| slots.write_patiently(slot(), body).boxed()).collect();
+    let at_once: Vec<_> = asked.iter_mut().map(FutureExt::now_or_never).collect();
+    let refused = at_once
+        .iter()
+        .filter(|answer| matches!(answer, Some(Err(SlotError::Overloaded { .. }))))
+        .count();
+    assert!((30..50).contains(&refused), "{refused} of 100 were refused");
+    let answers = join_all((0..40).map(|_| count(&slots))).await;
+    assert!(answers.iter().all(Result::is_ok), "{answers:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

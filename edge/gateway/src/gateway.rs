@@ -9,11 +9,12 @@ use antiphon_identity::TokenVerifier;
 use antiphon_types::Clock;
 use axum::Router;
 use rand::RngExt as _;
-use tokio::{net::TcpListener, sync::Semaphore};
+use tokio::{net::TcpListener, sync::Semaphore, task::unconstrained};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     GatewayOptions,
+    acks::Acks,
     auth::Auth,
     calls::Calls,
     hub::Hub,
@@ -56,6 +57,7 @@ impl Gateway {
         );
         let shared = Arc::new(Shared {
             session_options: Arc::new(options.session.clone()),
+            acks: Acks::new(calls.clone(), tasks.clone()),
             auth: Auth::new(calls.clone(), clock.clone(), verifier),
             limits: Limits::new(&options),
             admitted: Connections::new(options.connections_max, options.connections_per_address_max),
@@ -113,7 +115,8 @@ impl Gateway {
         let stopped = self.shared.stop_accepting.clone();
         let tls = self.shared.https.get().map(|https| https.acceptor.clone());
         tokio::select! {
-            () = serve::accept(&self.shared, listener, tls, self.router()) => {}
+            // All that wait at once: those who find no room to wait lose seconds.
+            () = unconstrained(serve::accept(&self.shared, listener, tls, self.router())) => {}
             () = stopped.cancelled() => {}
             () = shutdown => self.shared.stop_accepting.cancel(),
         }

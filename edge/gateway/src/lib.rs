@@ -10,6 +10,7 @@
 
 #![forbid(unsafe_code)]
 
+mod acks;
 mod auth;
 mod calls;
 mod connection;

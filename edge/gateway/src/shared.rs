@@ -14,6 +14,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     GatewayOptions,
+    acks::Acks,
     auth::Auth,
     calls::Calls,
     hub::{Hub, SessionHandle},
@@ -34,6 +35,7 @@ pub(crate) struct Shared {
     pub(crate) session_options: Arc<SessionOptions>,
     pub(crate) clock: Clock,
     pub(crate) calls: Calls,
+    pub(crate) acks: Acks,
     pub(crate) auth: Auth,
     pub(crate) limits: Limits,
     pub(crate) hub: Arc<Hub>,

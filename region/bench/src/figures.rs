@@ -43,6 +43,12 @@ pub struct Figures {
     /// From the moment when devices return until the last of them has what it missed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub all_back_ms: Option<f64>,
+    /// From the end of an overload until the last second whose 99 of 100 took more than twice the longest of the calm before it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub back_to_normal_ms: Option<f64>,
+    /// The most memory that the server had in any second.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub server_rss_bytes_max: Option<u64>,
     /// Processor time of the server for each message, microseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub server_cpu_us_per_message: Option<f64>,
@@ -61,9 +67,15 @@ pub struct Figures {
     /// Connections at once.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub connections: Option<usize>,
+    /// Messages that were stored before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stored: Option<u64>,
     /// What the server refused.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub refused: Option<u64>,
+    /// Of these, what was not told when to try again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub refused_for_good: Option<u64>,
     /// Messages that have a seq and are missing at a receiver, and those that nobody has answered.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lost: Option<u64>,
@@ -99,6 +111,12 @@ pub struct Second {
     pub acknowledged: u64,
     /// Of what came in this second: 99 of 100 were faster.
     pub p99_ms: f64,
+    /// What the server has refused.
+    pub refused: u64,
+    /// Resident memory of the server.
+    pub server_rss_bytes: u64,
+    /// Files and sockets that the server holds.
+    pub server_open_files: usize,
 }
 
 impl Figures {

@@ -10,7 +10,7 @@ const FETCH: u64 = u64::MAX;
 /// Of those for pages of what is there already.
 const LOOK_BACK: u64 = u64::MAX - 1;
 
-/// What a device has of its conversations, each from its first message on.
+/// What a device has of its conversations.
 #[derive(Debug, Default)]
 pub(crate) struct Follower {
     held: HashMap<String, Held>,
@@ -42,6 +42,17 @@ pub(crate) enum Came {
 }
 
 impl Follower {
+    /// Of a device that has a conversation up to this message.
+    pub(crate) fn holding(conversation_id: String, seq: u64) -> Self {
+        let held = Held {
+            inbox: Inbox::whole_to(seq),
+            ..Held::default()
+        };
+        Self {
+            held: HashMap::from([(conversation_id, held)]),
+        }
+    }
+
     /// Takes in what came, and asks for what the edge says it has left out.
     pub(crate) async fn take(&mut self, device: &mut Device, frame: ServerFrame) -> Result<Came> {
         let messages = match frame.body {

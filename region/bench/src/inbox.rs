@@ -8,6 +8,14 @@ pub(crate) struct Inbox {
 }
 
 impl Inbox {
+    /// Of a device that has all messages up to this one.
+    pub(crate) const fn whole_to(seq: u64) -> Self {
+        Self {
+            whole: seq,
+            ahead: BTreeSet::new(),
+        }
+    }
+
     /// Takes a message; false if it was there.
     pub(crate) fn take(&mut self, seq: u64) -> bool {
         if seq <= self.whole || !self.ahead.insert(seq) {

@@ -38,6 +38,7 @@ pub use plot::plot_runs;
 pub use server::{Server, ServerOptions};
 
 pub use talk::{Size, TalkOptions, talk};
+pub use times::Shape;
 pub use yardstick::Yardstick;
 
 /// Tells people how far a run has come.

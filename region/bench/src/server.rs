@@ -172,7 +172,12 @@ impl Server {
     }
 
     pub(crate) fn usage(&self) -> Result<Usage> {
-        Usage::of_all(self.pid)
+        self.watched().usage()
+    }
+
+    /// Its processes, for who looks at them meanwhile.
+    pub(crate) const fn watched(&self) -> Watched {
+        Watched { pid: self.pid }
     }
 
     /// Ends it.
@@ -207,4 +212,17 @@ fn show_certificate(command: &mut Command, folder: &Path) -> Result<String> {
         command.arg("--set").arg(format!("{setting}={}", path.display()));
     }
     Ok(HEXLOWER.encode(&Sha256::digest(made.cert.der())))
+}
+
+/// The processes of a server.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Watched {
+    pid: u32,
+}
+
+impl Watched {
+    /// What they have used until now.
+    pub(crate) fn usage(self) -> Result<Usage> {
+        Usage::of_all(self.pid)
+    }
 }

@@ -24,8 +24,10 @@ use crate::{
     figures::{float, histogram, ms},
     follower::{Came, Follower},
     people::{self, Conversation},
-    times::Times,
+    server::Watched,
+    times::{Shape, Times},
     usage::Usage,
+    write::fill,
 };
 
 /// Handshakes under way at once.
@@ -63,11 +65,13 @@ pub struct TalkOptions {
     pub sizes: Vec<Size>,
     /// How many members of each send; the others listen.
     pub speakers: usize,
-    /// The run is a day: the rate is low in its night and high in its evening, and users do what else users do. They announce messages
-    /// and read them, look back in their histories, lose their connections and return.
-    pub is_day: bool,
-    /// Messages a second, all of them together; of a day, in the mean.
+    /// How the rate changes. In a day users do what else users do: they announce messages and read them, look back in their histories, lose
+    /// their connections and return.
+    pub shape: Shape,
+    /// Messages a second, all of them together; of a day, in the mean; of an overload, at its height.
     pub rate_per_s: f64,
+    /// Messages that all conversations together hold already, as many each.
+    pub stored: u64,
     /// Bytes of each text.
     pub text_bytes: usize,
     /// How long messages are sent before anything counts.
@@ -81,6 +85,8 @@ pub struct TalkOptions {
 struct Seen {
     acknowledged: AtomicU64,
     refused: AtomicU64,
+    /// Of these, those that were not told when to try again.
+    refused_for_good: AtomicU64,
     received: AtomicU64,
     /// Until a message has come to one of its receivers; in this second, and in all.
     latest: Mutex<Histogram<u64>>,
@@ -122,6 +128,14 @@ struct Talker {
     pending: BTreeMap<u64, Send>,
 }
 
+impl TalkOptions {
+    /// Messages that each conversation holds already.
+    fn stored_each(&self) -> Result<u64> {
+        let conversations: usize = self.sizes.iter().map(|size| size.conversations).sum();
+        Ok(self.stored / u64::try_from(conversations)?.max(1))
+    }
+}
+
 /// Why a session ended.
 enum Ended {
     /// Everybody has everything, or it took too long: so many messages are missing.
@@ -152,7 +166,7 @@ pub async fn talk(server: &Server, options: &TalkOptions, say: Say) -> Result<Fi
         ends,
         given_up: ends + PATIENCE,
         pause,
-        is_day: options.is_day,
+        shape: options.shape,
     };
     let seen = Arc::new(Seen::new());
     let mut talking = JoinSet::new();
@@ -169,7 +183,7 @@ pub async fn talk(server: &Server, options: &TalkOptions, say: Say) -> Result<Fi
         });
     }
     let seconds = Arc::new(Mutex::new(Vec::new()));
-    let watching = tokio::spawn(watch(times, seen.clone(), seconds.clone(), say));
+    let watching = tokio::spawn(watch(server.watched(), times, seen.clone(), seconds.clone(), say));
     sleep_until(counts).await;
     let (server_before, load_before) = (server.usage()?, Usage::of(std::process::id())?);
     sleep_until(ends).await;
@@ -186,9 +200,10 @@ pub async fn talk(server: &Server, options: &TalkOptions, say: Say) -> Result<Fi
         .map(|of| of.asked.load(Ordering::Relaxed))
         .sum::<u64>();
     // Every seq is somebody's answer: what is over was stored twice.
+    let stored = options.stored_each()?;
     let twice = |of: &Arc<Shared>| {
         let answered = of.answered.load(Ordering::Relaxed);
-        of.tail_seq.load(Ordering::Relaxed).saturating_sub(answered)
+        of.tail_seq.load(Ordering::Relaxed).saturating_sub(answered + stored)
     };
     let measured = options.measured.as_secs_f64();
     let acknowledged = seen.acknowledged.load(Ordering::Relaxed);
@@ -199,7 +214,9 @@ pub async fn talk(server: &Server, options: &TalkOptions, say: Say) -> Result<Fi
         messages_per_s: Some(float(acknowledged) / measured),
         deliveries_per_s: Some(float(seen.received.load(Ordering::Relaxed)) / measured),
         connections: Some(count),
+        stored: Some(options.stored),
         refused: Some(seen.refused.load(Ordering::Relaxed)),
+        refused_for_good: Some(seen.refused_for_good.load(Ordering::Relaxed)),
         lost: Some(lost),
         duplicated: Some(conversations.iter().map(twice).sum()),
         ..Figures::default()
@@ -211,34 +228,64 @@ pub async fn talk(server: &Server, options: &TalkOptions, say: Say) -> Result<Fi
         figures.to_all_p99_ms = Some(ms(&to_all, 0.99));
     }
     figures.set_costs(acknowledged, server_after - server_before, load_after - load_before);
-    figures.seconds = std::mem::take(&mut seconds.lock());
+    let seconds = std::mem::take(&mut *seconds.lock());
+    figures.server_rss_bytes_max = seconds.iter().map(|second| second.server_rss_bytes).max();
+    figures.back_to_normal_ms = back_to_normal_ms(times, &seconds);
+    figures.seconds = seconds;
     Ok(figures)
 }
 
 /// Tells each second what came in it.
-async fn watch(times: Times, seen: Arc<Seen>, seconds: Arc<Mutex<Vec<Second>>>, say: Say) {
+async fn watch(
+    server: Watched,
+    times: Times,
+    seen: Arc<Seen>,
+    seconds: Arc<Mutex<Vec<Second>>>,
+    say: Say,
+) -> Result<()> {
     let mut ticks = interval_at(times.counts, Duration::from_secs(1));
-    let mut before = 0;
+    let (mut acknowledged_before, mut refused_before) = (0, 0);
     ticks.tick().await;
     loop {
         ticks.tick().await;
         let acknowledged = seen.acknowledged.load(Ordering::Relaxed);
+        let refused = seen.refused.load(Ordering::Relaxed);
         let latest = std::mem::replace(&mut *seen.latest.lock(), histogram());
+        let usage = server.usage()?;
         let second = Second {
             at_s: times.counts.elapsed().as_secs_f64(),
-            acknowledged: acknowledged - before,
+            acknowledged: acknowledged - acknowledged_before,
             p99_ms: ms(&latest, 0.99),
+            refused: refused - refused_before,
+            server_rss_bytes: usage.rss_bytes,
+            server_open_files: usage.open_files,
         };
-        before = acknowledged;
+        (acknowledged_before, refused_before) = (acknowledged, refused);
         say(&format!(
-            "{:>5.0} s  {:>7} messages  p99 {:.1} ms  {} refused",
+            "{:>5.0} s  {:>7} messages  p99 {:.1} ms  {} refused  server {} MiB, {} open files",
             second.at_s,
             second.acknowledged,
             second.p99_ms,
-            seen.refused.load(Ordering::Relaxed)
+            second.refused,
+            second.server_rss_bytes >> 20,
+            second.server_open_files
         ));
         seconds.lock().push(second);
     }
+}
+
+/// See [`Figures::back_to_normal_ms`].
+fn back_to_normal_ms(times: Times, seconds: &[Second]) -> Option<f64> {
+    let Shape::Overload { calm, .. } = times.shape else {
+        return None;
+    };
+    let since = |at: Instant| at.saturating_duration_since(times.counts).as_secs_f64();
+    let (begins, ends) = (since(times.began + calm), since(times.overload_ends()?));
+    let before = seconds.iter().filter(|second| second.at_s <= begins);
+    let normal_ms = 2.0 * before.map(|second| second.p99_ms).fold(0.0, f64::max);
+    let is_slow = |second: &&Second| second.at_s > ends && second.p99_ms > normal_ms;
+    let last = seconds.iter().rfind(is_slow);
+    Some(last.map_or(0.0, |second| (second.at_s - ends) * 1_000.0))
 }
 
 impl Seen {
@@ -246,6 +293,7 @@ impl Seen {
         Self {
             acknowledged: AtomicU64::new(0),
             refused: AtomicU64::new(0),
+            refused_for_good: AtomicU64::new(0),
             received: AtomicU64::new(0),
             latest: Mutex::new(histogram()),
             latencies: Mutex::new(histogram()),
@@ -270,19 +318,22 @@ async fn talkers(server: &Server, options: &TalkOptions, say: Say) -> Result<Vec
         .iter()
         .flat_map(|size| std::iter::repeat_n(size.members, size.conversations));
     let conversations = people::conversations(server, sizes, say).await?;
+    let stored = options.stored_each()?;
+    fill(server, &conversations, stored, options.text_bytes, say).await?;
     let mut opening = Vec::new();
     for (number, conversation) in conversations.into_iter().enumerate() {
         let Conversation { id, members } = conversation;
         let shared = Arc::new(Shared {
             id,
             members: members.len(),
-            tail_seq: AtomicU64::new(0),
+            tail_seq: AtomicU64::new(stored),
             asked: AtomicU64::new(0),
             answered: AtomicU64::new(0),
             spreading: Mutex::default(),
         });
         for (at, user) in members.into_iter().enumerate() {
             let shared = shared.clone();
+            let follower = Follower::holding(shared.id.clone(), stored);
             // Members of one conversation are at different edges.
             opening.push(async move {
                 let mut talker = Talker {
@@ -290,7 +341,7 @@ async fn talkers(server: &Server, options: &TalkOptions, say: Say) -> Result<Vec
                     url: server.url(number + at).to_owned(),
                     user,
                     conversation: shared,
-                    follower: Follower::default(),
+                    follower,
                     text_bytes: options.text_bytes,
                     due: (at < options.speakers).then(Instant::now),
                     even: Duration::ZERO,
@@ -337,9 +388,8 @@ impl Talker {
         let mut looks = interval(LOOK_INTERVAL);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let conversation = self.conversation.clone();
-        let lost_at = times
-            .is_day
-            .then(|| Instant::now() + LOST_EVERY.mul_f64(-rand::random::<f64>().max(1e-9).ln()));
+        let is_day = times.shape == Shape::Day;
+        let lost_at = is_day.then(|| Instant::now() + LOST_EVERY.mul_f64(-rand::random::<f64>().max(1e-9).ln()));
         let mut read_seq = 0;
         loop {
             tokio::select! {
@@ -348,7 +398,7 @@ impl Talker {
                     Came::Frame(frame) => self.answered(&frame, seen),
                 },
                 due = moment(self.due), if self.due.is_some_and(|due| due < times.ends) => {
-                    if times.is_day && rand::random_bool(ANNOUNCED) {
+                    if is_day && rand::random_bool(ANNOUNCED) {
                         let typing = Typing { conversation_id: conversation.id.clone() };
                         device.send(0, client_frame::Body::Typing(typing)).await?;
                     }
@@ -357,7 +407,7 @@ impl Talker {
                         self.first_that_counts = self.first_that_counts.min(self.number);
                     }
                     let send = self.message(due, times.began);
-                    if times.is_day {
+                    if is_day {
                         self.pending.insert(self.number, send.clone());
                     }
                     conversation.asked.fetch_add(1, Ordering::Relaxed);
@@ -370,7 +420,7 @@ impl Talker {
                     self.follower.acknowledge(device).await?;
                     self.follower.fetch_again(device).await?;
                     let whole_seq = self.follower.whole(&conversation.id);
-                    if times.is_day && whole_seq > read_seq {
+                    if is_day && whole_seq > read_seq {
                         read_seq = whole_seq;
                         let read = Read { conversation_id: conversation.id.clone(), seq: read_seq };
                         device.send(0, client_frame::Body::Read(read)).await?;
@@ -400,8 +450,10 @@ impl Talker {
                 self.follower.hold(&self.conversation.id, sent.seq);
                 seen.acknowledged.fetch_add(counts, Ordering::Relaxed);
             }
-            Some(Body::Error(_)) => {
+            Some(Body::Error(error)) => {
                 seen.refused.fetch_add(counts, Ordering::Relaxed);
+                let for_good = counts * u64::from(error.retry_after_ms.is_none());
+                seen.refused_for_good.fetch_add(for_good, Ordering::Relaxed);
             }
             _ => return,
         }

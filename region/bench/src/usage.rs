@@ -17,6 +17,8 @@ pub(crate) struct Usage {
     pub(crate) rss_bytes: u64,
     /// Towards a disk.
     pub(crate) written_bytes: u64,
+    /// Files and sockets that are open.
+    pub(crate) open_files: usize,
 }
 
 impl Usage {
@@ -30,6 +32,7 @@ impl Usage {
             cpu: cpu(&read("stat")?).context("/proc/…/stat")?,
             rss_bytes: rss_bytes(&read("status")?).context("/proc/…/status")?,
             written_bytes: number_after(&read("io")?, "write_bytes:").context("/proc/…/io")?,
+            open_files: fs::read_dir(format!("/proc/{pid}/fd")).context("/proc/…/fd")?.count(),
         })
     }
 
@@ -48,18 +51,20 @@ impl AddAssign for Usage {
         self.cpu += other.cpu;
         self.rss_bytes += other.rss_bytes;
         self.written_bytes += other.written_bytes;
+        self.open_files += other.open_files;
     }
 }
 
 impl Sub for Usage {
     type Output = Self;
 
-    /// What was used since; memory as it is.
+    /// What was used since; memory and files as they are.
     fn sub(self, before: Self) -> Self {
         Self {
             cpu: self.cpu.saturating_sub(before.cpu),
             rss_bytes: self.rss_bytes,
             written_bytes: self.written_bytes.saturating_sub(before.written_bytes),
+            open_files: self.open_files,
         }
     }
 }

@@ -3,10 +3,17 @@ use antiphon_proto::client::{Send, client_frame, server_frame::Body};
 use anyhow::{Result, bail};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
-use crate::{Server, device::Device, people::Team};
+use crate::{
+    Say, Server,
+    device::Device,
+    people::{Conversation, Progress, Team},
+};
 
 /// Writers who write at once.
 const WRITERS: usize = 16;
+
+/// As above, where there is nothing else to do.
+const FILLERS: usize = 256;
 
 /// Messages under way at once.
 const IN_FLIGHT: u64 = 32;
@@ -18,6 +25,40 @@ pub(crate) async fn write_to_all(server: &Server, teams: &[Team], messages: u64,
         write(server, token, &team.conversation_ids, messages, text_bytes)
     });
     writing.await
+}
+
+/// Lets the first member of each conversation send this many messages to it, and waits until all are acknowledged.
+pub(crate) async fn fill(
+    server: &Server,
+    conversations: &[Conversation],
+    messages: u64,
+    text_bytes: usize,
+    say: Say,
+) -> Result<()> {
+    if messages == 0 {
+        return Ok(());
+    }
+    let progress = Progress::new("conversations filled", conversations.len(), say);
+    let filling =
+        stream::iter(conversations)
+            .map(Ok)
+            .try_for_each_concurrent(FILLERS, |Conversation { id, members }| {
+                let progress = &progress;
+                async move {
+                    let Some(writer) = members.first() else { return Ok(()) };
+                    write(
+                        server,
+                        &writer.access_token,
+                        std::slice::from_ref(id),
+                        messages,
+                        text_bytes,
+                    )
+                    .await?;
+                    progress.step();
+                    Ok(())
+                }
+            });
+    filling.await
 }
 
 async fn write(
@@ -43,7 +84,7 @@ async fn write(
         }
         let send = Send {
             conversation_id: conversation_id.clone(),
-            client_msg_id: number.to_string(),
+            client_msg_id: format!("stored-{number}"),
             text: "x".repeat(text_bytes),
         };
         device.send(at, client_frame::Body::Send(send)).await?;

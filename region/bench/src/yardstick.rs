@@ -17,7 +17,7 @@ use axum::{
 use bytes::Bytes;
 use futures_util::{SinkExt as _, StreamExt as _};
 use prost::Message as _;
-use serde::Serialize;
+use serde::{Serialize, de::DeserializeOwned};
 use tokio::{net::TcpListener, task::JoinSet};
 use tokio_tungstenite::{connect_async_with_config, tungstenite};
 
@@ -39,22 +39,26 @@ pub struct Yardstick {
     pub fdatasync_per_s: f64,
     /// Messages that go through the codec on one core: sent and received, written and read.
     pub codec_per_s: f64,
+    /// As above, with JSON in place of protobuf.
+    pub json_codec_per_s: f64,
 }
 
 impl Yardstick {
-    /// Measures all three with texts of this many bytes.
+    /// Measures all of them with texts of this many bytes.
     ///
     /// # Errors
     /// When the system refuses a socket or a file.
     pub async fn measure(text_bytes: usize) -> Result<Self> {
         let frame = Bytes::from(frame(text_bytes).encode_to_vec());
         let appended = frame.clone();
-        let codec_per_s = tokio::task::spawn_blocking(move || codec(text_bytes)).await??;
+        let codec_per_s = tokio::task::spawn_blocking(move || codec::<Protobuf>(text_bytes)).await??;
+        let json_codec_per_s = tokio::task::spawn_blocking(move || codec::<Json>(text_bytes)).await??;
         let fdatasync_per_s = tokio::task::spawn_blocking(move || fdatasync(&appended)).await??;
         Ok(Self {
             echo_per_s: echo(frame).await?,
             fdatasync_per_s,
             codec_per_s,
+            json_codec_per_s,
         })
     }
 
@@ -63,6 +67,7 @@ impl Yardstick {
             echo_per_s: rate / self.echo_per_s,
             fdatasync_per_s: rate / self.fdatasync_per_s,
             codec_per_s: rate / self.codec_per_s,
+            json_codec_per_s: rate / self.json_codec_per_s,
         }
     }
 }
@@ -80,11 +85,31 @@ fn frame(text_bytes: usize) -> ClientFrame {
     }
 }
 
-fn codec(text_bytes: usize) -> Result<f64> {
+/// There and back again, as bytes of one format.
+trait Format {
+    fn through<F: prost::Message + Default + Serialize + DeserializeOwned>(frame: &F) -> Result<F>;
+}
+
+struct Protobuf;
+struct Json;
+
+impl Format for Protobuf {
+    fn through<F: prost::Message + Default + Serialize + DeserializeOwned>(frame: &F) -> Result<F> {
+        Ok(F::decode(Bytes::from(frame.encode_to_vec()))?)
+    }
+}
+
+impl Format for Json {
+    fn through<F: prost::Message + Default + Serialize + DeserializeOwned>(frame: &F) -> Result<F> {
+        Ok(serde_json::from_slice(&serde_json::to_vec(frame)?)?)
+    }
+}
+
+fn codec<F: Format>(text_bytes: usize) -> Result<f64> {
     let sent = frame(text_bytes);
     let (began, mut count) = (Instant::now(), 0);
     while began.elapsed() < MEASURED {
-        let frame = ClientFrame::decode(Bytes::from(sent.encode_to_vec()))?;
+        let frame = F::through(&sent)?;
         let Some(client_frame::Body::Send(send)) = frame.body else {
             anyhow::bail!("the codec has made something else of a message");
         };
@@ -100,7 +125,7 @@ fn codec(text_bytes: usize) -> Result<f64> {
             id: String::new(),
             body: Some(server_frame::Body::Message(message)),
         };
-        std::hint::black_box(ServerFrame::decode(Bytes::from(event.encode_to_vec()))?);
+        std::hint::black_box(F::through(&event)?);
         count += 1;
     }
     Ok(float(count) / began.elapsed().as_secs_f64())

@@ -165,6 +165,6 @@ const fn seq_of(item: &FeedItem) -> Option<Seq> {
     match &item.body {
         Some(Body::Message(message)) => Some(message.seq),
         Some(Body::Tail(seq)) => Some(*seq),
-        Some(Body::Frame(_) | Body::Membership(_) | Body::Revoked(_)) | None => None,
+        Some(Body::Frame(_) | Body::OwnFrame(_) | Body::Membership(_) | Body::Revoked(_)) | None => None,
     }
 }

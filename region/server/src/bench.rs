@@ -10,8 +10,8 @@ use std::{
 };
 
 use antiphon_bench::{
-    AbsenceOptions, ConnectOptions, DelayedPath, Figures, HistoryOptions, IdleOptions, Server, ServerOptions, Size,
-    TalkOptions, Yardstick, absence, connect, find_max, history, idle, plot_runs, talk,
+    AbsenceOptions, ConnectOptions, DelayedPath, Figures, HistoryOptions, IdleOptions, Server, ServerOptions, Shape,
+    Size, TalkOptions, Yardstick, absence, connect, find_max, history, idle, plot_runs, talk,
 };
 use antiphon_client::Transport;
 use anyhow::{Context as _, Result, bail};
@@ -56,7 +56,7 @@ struct RunArgs {
     /// Write the figures to this file, as JSON, one run a line
     #[arg(long, global = true, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// Draw them to this file, as SVG: latency against load of several rates, messages against time of one
+    /// Draw them to this file, as SVG: cost and latency against size or load where there are several, or one run against time
     #[arg(long, global = true, value_name = "FILE")]
     plot: Option<PathBuf>,
 }
@@ -65,9 +65,23 @@ struct RunArgs {
 enum Scenario {
     /// Users who talk in twos, at a fixed rate
     Pairs {
+        /// How many pairs; each has a conversation. Several: a run with each
+        #[arg(long, value_name = "N", value_delimiter = ',', default_value = "50", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+        pairs: Vec<u32>,
+        #[command(flatten)]
+        load: Load,
+    },
+    /// Users who talk in twos: calm, then --rate, which is to be more than the server can, then calm again
+    Overload {
         /// How many pairs; each has a conversation
-        #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+        #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=100_000))]
         pairs: u32,
+        /// Messages a second while it is calm
+        #[arg(long, value_name = "N", default_value_t = 1_000.0)]
+        calm_rate: f64,
+        /// Seconds of calm before and after; they count besides --seconds
+        #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=3_600))]
+        calm: u64,
         #[command(flatten)]
         load: Load,
     },
@@ -89,9 +103,12 @@ enum Scenario {
     },
     /// One conversation in which one member talks and all others listen
     Broadcast {
-        /// Of the conversation, the one who talks among them
-        #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(2..=10_000))]
-        members: u32,
+        /// Of the conversation, the one who talks among them. Several: a run with each
+        #[arg(long, value_name = "N", value_delimiter = ',', default_value = "1000", value_parser = clap::value_parser!(u32).range(2..=10_000))]
+        members: Vec<u32>,
+        /// Deliveries a second, all members together, in place of --rate
+        #[arg(long, value_name = "N", conflicts_with = "rate")]
+        deliveries: Option<f64>,
         #[command(flatten)]
         load: Load,
     },
@@ -170,11 +187,14 @@ struct Missed {
 }
 
 /// Of scenarios in which users talk.
-#[derive(Debug, Clone, Copy, Args)]
+#[derive(Debug, Clone, Args)]
 struct Load {
     /// Messages a second, all users together
     #[arg(long, value_name = "N", default_value_t = 100.0)]
     rate: f64,
+    /// Messages that all conversations together hold already. Several: a run with each
+    #[arg(long, value_name = "N", value_delimiter = ',', default_value = "0")]
+    stored: Vec<u64>,
     /// Bytes of each text
     #[arg(long, value_name = "BYTES", default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=4_096))]
     text_bytes: u16,
@@ -222,7 +242,11 @@ pub(crate) async fn run(args: BenchArgs, settings: Vec<String>) -> Result<()> {
         false => None,
     };
     let mut all = Vec::new();
-    for transport in transports {
+    let scenarios = scenario.each();
+    for (transport, scenario) in transports
+        .iter()
+        .flat_map(|of| scenarios.iter().map(|each| (*of, each)))
+    {
         for run in 1..=args.runs {
             let server = ServerOptions {
                 program: env::current_exe().context("this program's own file")?,
@@ -232,7 +256,7 @@ pub(crate) async fn run(args: BenchArgs, settings: Vec<String>) -> Result<()> {
                 tls: args.tls && transport == Transport::WebSocket,
                 settings: settings.clone(),
             };
-            let figures = run_once(&scenario, server, transport).await?;
+            let figures = run_once(scenario, server, transport).await?;
             say(&format!("{transport}, run {run} of {}: done", args.runs));
             all.extend(figures);
         }
@@ -253,8 +277,8 @@ pub(crate) async fn run(args: BenchArgs, settings: Vec<String>) -> Result<()> {
     }
     if let Some(yardstick) = yardstick {
         print(&format!(
-            "yardstick: {:.0} echoes/s, {:.0} fdatasyncs/s, {:.0} messages/s through the codec\n",
-            yardstick.echo_per_s, yardstick.fdatasync_per_s, yardstick.codec_per_s
+            "yardstick: {:.0} echoes/s, {:.0} fdatasyncs/s, {:.0} messages/s through the codec, {:.0} through that of JSON\n",
+            yardstick.echo_per_s, yardstick.fdatasync_per_s, yardstick.codec_per_s, yardstick.json_codec_per_s
         ))?;
     }
     Ok(())
@@ -278,9 +302,36 @@ fn allow_open_files() {
 }
 
 impl Scenario {
+    /// One of each size that was asked for.
+    fn each(&self) -> Vec<Self> {
+        if let Self::Pairs { pairs, load } = self {
+            let each = |pairs: &u32| load.each().into_iter().map(|load| (*pairs, load)).collect::<Vec<_>>();
+            let each = pairs.iter().flat_map(each).map(|(pairs, load)| Self::Pairs {
+                pairs: vec![pairs],
+                load,
+            });
+            return each.collect();
+        }
+        if let Self::Broadcast {
+            members,
+            deliveries,
+            load,
+        } = self
+        {
+            let each = members.iter().map(|members| Self::Broadcast {
+                members: vec![*members],
+                deliveries: *deliveries,
+                load: load.clone(),
+            });
+            return each.collect();
+        }
+        vec![self.clone()]
+    }
+
     fn text_bytes(&self) -> usize {
         match self {
             Self::Pairs { load, .. }
+            | Self::Overload { load, .. }
             | Self::Groups { load, .. }
             | Self::Mixed { load, .. }
             | Self::Broadcast { load, .. } => load.text_bytes.into(),
@@ -293,12 +344,14 @@ impl Scenario {
     /// Connections at once.
     fn connections(&self) -> usize {
         let count = |count: u32| usize::try_from(count).unwrap_or(usize::MAX);
+        let first = |counts: &[u32]| counts.first().map_or(0, |first| count(*first));
         match self {
-            Self::Pairs { pairs, .. } => count(*pairs) * 2,
+            Self::Pairs { pairs, .. } => first(pairs) * 2,
+            Self::Overload { pairs, .. } => count(*pairs) * 2,
             Self::Groups { sizes, .. } | Self::Mixed { sizes, .. } => {
                 sizes.iter().map(|size| size.members * size.conversations).sum()
             }
-            Self::Broadcast { members, .. } => count(*members),
+            Self::Broadcast { members, .. } => first(members),
             Self::Idle { connections, .. } | Self::ReconnectStorm { connections, .. } => count(*connections),
             Self::Sync { devices, .. } => count(*devices),
             Self::History { readers, .. } => count(*readers),
@@ -312,11 +365,26 @@ async fn run_once(scenario: &Scenario, server: ServerOptions, transport: Transpo
     let seconds = Duration::from_secs;
     let figures = match scenario {
         Scenario::Pairs { pairs, load } => {
-            let pairs = Size {
-                members: 2,
-                conversations: usize::try_from(*pairs)?,
-            };
-            return talk_under(load, &server, load.options("pairs", transport, vec![pairs], 2)).await;
+            let pairs = pairs.first().copied().unwrap_or_default();
+            let options = load.options("pairs", transport, vec![pairs_of(pairs)?], 2);
+            return talk_under(load, &server, options).await;
+        }
+        Scenario::Overload {
+            pairs,
+            calm_rate,
+            calm,
+            load,
+        } => {
+            let mut options = load.options("overload", transport, vec![pairs_of(*pairs)?], 2);
+            let calm = seconds(*calm);
+            let share = calm_rate / load.rate;
+            if !(share > 0.0 && share < 1.0) {
+                bail!("--calm-rate {calm_rate} is not between 0 and --rate {}", load.rate);
+            }
+            options.shape = Shape::Overload { calm, share };
+            options.warm_up = Duration::ZERO;
+            options.measured += calm * 2;
+            return talk_under(load, &server, options).await;
         }
         Scenario::Groups { sizes, load } => {
             let options = load.options("groups", transport, sizes.clone(), usize::MAX);
@@ -324,15 +392,22 @@ async fn run_once(scenario: &Scenario, server: ServerOptions, transport: Transpo
         }
         Scenario::Mixed { sizes, load } => {
             let mut options = load.options("mixed", transport, sizes.clone(), usize::MAX);
-            options.is_day = true;
+            options.shape = Shape::Day;
             return talk_under(load, &server, options).await;
         }
-        Scenario::Broadcast { members, load } => {
+        Scenario::Broadcast {
+            members,
+            deliveries,
+            load,
+        } => {
+            let members = members.first().copied().unwrap_or_default();
             let one = Size {
-                members: usize::try_from(*members)?,
+                members: usize::try_from(members)?,
                 conversations: 1,
             };
-            return talk_under(load, &server, load.options("broadcast", transport, vec![one], 1)).await;
+            let mut load = load.clone();
+            load.rate = deliveries.map_or(load.rate, |rate| rate / f64::from(members - 1));
+            return talk_under(&load, &server, load.options("broadcast", transport, vec![one], 1)).await;
         }
         Scenario::Idle { connections, settle } => {
             let options = IdleOptions {
@@ -407,6 +482,13 @@ async fn run_once(scenario: &Scenario, server: ServerOptions, transport: Transpo
     Ok(vec![figures])
 }
 
+fn pairs_of(count: u32) -> Result<Size> {
+    Ok(Size {
+        members: 2,
+        conversations: usize::try_from(count)?,
+    })
+}
+
 async fn measure(server: &ServerOptions, run: impl AsyncFnOnce(&Server) -> Result<Figures>) -> Result<Figures> {
     let server = Server::start(server).await?;
     let figures = run(&server).await;
@@ -439,14 +521,24 @@ async fn talk_under(load: &Load, server: &ServerOptions, options: TalkOptions) -
 }
 
 impl Load {
+    /// One for each store that was asked for.
+    fn each(&self) -> Vec<Self> {
+        let each = self.stored.iter().map(|stored| Self {
+            stored: vec![*stored],
+            ..self.clone()
+        });
+        each.collect()
+    }
+
     fn options(&self, scenario: &'static str, transport: Transport, sizes: Vec<Size>, speakers: usize) -> TalkOptions {
         TalkOptions {
             scenario,
             transport,
             sizes,
             speakers,
-            is_day: false,
+            shape: Shape::Even,
             rate_per_s: self.rate,
+            stored: self.stored.first().copied().unwrap_or_default(),
             text_bytes: self.text_bytes.into(),
             warm_up: Duration::from_secs(self.warm_up),
             measured: Duration::from_secs(self.seconds),

@@ -10,13 +10,20 @@ use antiphon_gateway::{CertificateError, Certificates, Gateway, QuicSockets, Res
 use antiphon_types::Clock;
 use anyhow::{Context as _, Result, bail};
 use rustix::net::sockopt::{set_socket_recv_buffer_size, set_socket_send_buffer_size};
-use tokio::{net::TcpListener, runtime, task::JoinHandle};
+use tokio::{
+    net::{TcpListener, TcpSocket},
+    runtime,
+    task::JoinHandle,
+};
 
-use crate::config::Config;
+use crate::{config::Config, metrics::observe_tasks};
 
 /// After `node.base_port`: WebTransport and QUIC, on UDP.
 const WEB_TRANSPORT_OFFSET: u16 = 2;
 const QUIC_OFFSET: u16 = 3;
+/// Connections that may wait to be taken, as far as the kernel allows (`net.core.somaxconn`). Whoever finds no room tries again after 1, 2, 4, 8
+/// seconds (RFC 6298, 5.5).
+const TCP_BACKLOG: u32 = 65_535;
 /// Of every device's datagrams, until the edge comes to read them: what does not fit is lost, and sent again after a second or more.
 const UDP_BUFFER_BYTES: usize = 4 << 20;
 /// Files in the node's folder: the secret that resets are made with, and the certificate of an edge that was given none.
@@ -35,7 +42,9 @@ impl Threads {
             .thread_name("edge")
             .enable_all()
             .build();
-        Ok(Self(Some(runtime.context("the threads of the edge")?)))
+        let runtime = runtime.context("the threads of the edge")?;
+        runtime.spawn(observe_tasks("edge"));
+        Ok(Self(Some(runtime)))
     }
 
     /// Makes an edge and lets it take connections, on these threads.
@@ -101,10 +110,10 @@ impl Edge {
     ///
     /// # Errors
     /// Names the port that is in use, or the file that cannot be used.
-    pub(crate) async fn listen(config: &Config, folder: &Path) -> Result<Self> {
+    pub(crate) fn listen(config: &Config, folder: &Path) -> Result<Self> {
         let (host, port) = (config.node.host, config.node.base_port);
         let mut edge = Self {
-            tcp: listen(host, port).await?,
+            tcp: listen(host, port)?,
             https: config.edge.https,
             certificates: None,
             udp: None,
@@ -142,11 +151,20 @@ fn certificates(config: &Config, folder: &Path) -> Result<Certificates, Certific
 ///
 /// # Errors
 /// Names the port, and says so when it is in use.
-pub(crate) async fn listen(host: IpAddr, port: u16) -> Result<TcpListener> {
+pub(crate) fn listen(host: IpAddr, port: u16) -> Result<TcpListener> {
     let address = SocketAddr::new(host, port);
-    TcpListener::bind(address)
-        .await
-        .or_else(|error| refuse(&error, "port", address))
+    listen_at(address).or_else(|error| refuse(&error, "port", address))
+}
+
+fn listen_at(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => TcpSocket::new_v6()?,
+    };
+    // A restart finds connections of the process before it that are not over yet.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(TCP_BACKLOG)
 }
 
 /// As much buffer as the kernel gives of what is asked for (udp(7): up to `net.core.rmem_max` and `wmem_max`).
@@ -175,7 +193,7 @@ mod tests {
     async fn a_port_in_use_is_named_on_one_line() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let taken = listener.local_addr().unwrap();
-        let error = format!("{:#}", listen(taken.ip(), taken.port()).await.unwrap_err());
+        let error = format!("{:#}", listen(taken.ip(), taken.port()).unwrap_err());
         let expected = format!("port {} of 127.0.0.1 is in use", taken.port());
         assert!(error.contains(&expected) && !error.contains('\n'), "{error}");
 

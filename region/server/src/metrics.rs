@@ -1,6 +1,9 @@
 //! The metrics recorder, and what is said of the process itself.
 
-use std::{fs, time::Instant};
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
 
 use antiphon_directory::{
     Role, Status,
@@ -9,6 +12,7 @@ use antiphon_directory::{
 use anyhow::{Context as _, Result};
 use metrics::{counter, gauge, set_global_recorder};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
+use tokio::{runtime::Handle, time::sleep};
 
 /// From a write in memory to a client that has given up.
 const SECONDS: [f64; 14] = [
@@ -20,6 +24,9 @@ const FSYNC_SECONDS: [f64; 12] = [
 ];
 const COUNTS: [f64; 11] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0];
 const BYTES: [f64; 7] = [256.0, 1024.0, 4096.0, 16_384.0, 65_536.0, 262_144.0, 1_048_576.0];
+
+/// How often tasks are counted.
+const TASKS_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Installs the recorder of the process.
 ///
@@ -54,6 +61,16 @@ pub(crate) fn observe_process(started: Instant) {
     gauge!("process_threads").set(process.threads);
     gauge!("process_open_fds").set(process.open_fds);
     counter!("process_cpu_ticks_total").absolute(process.cpu_ticks);
+}
+
+/// Counts the tasks of the runtime that it runs on, for ever.
+#[allow(clippy::cast_precision_loss, reason = "gauges are floating-point numbers")]
+pub(crate) async fn observe_tasks(runtime: &'static str) {
+    let alive = gauge!("antiphon_tasks", "runtime" => runtime);
+    loop {
+        alive.set(Handle::current().metrics().num_alive_tasks() as f64);
+        sleep(TASKS_INTERVAL).await;
+    }
 }
 
 /// Brings the numbers of the directory up to date: how this node is in its group, and how the slots are that the whole deployment has.

@@ -33,8 +33,8 @@ const ENDS: &str = "the node ends, to be started again";
 pub(crate) async fn run(config: Config, shutdown: Shutdown, membership: Option<Membership>) -> Result<()> {
     let telemetry = Telemetry::start(&config)?;
     let folder = Folder::take(&config.node.data, &config.node.folder_name())?;
-    let edge = Edge::listen(&config, &folder.path).await?;
-    let admin = edge::listen(config.node.admin_host, config.node.base_port.saturating_add(1)).await?;
+    let edge = Edge::listen(&config, &folder.path)?;
+    let admin = edge::listen(config.node.admin_host, config.node.base_port.saturating_add(1))?;
     let (edge_address, admin_address) = (edge.tcp.local_addr()?, admin.local_addr()?);
 
     let readiness = Readiness::default();

@@ -25,6 +25,7 @@ use crate::{
     config::Config,
     deployment::Membership,
     edge::{Edge, Threads},
+    metrics::observe_tasks,
     regions::{Opened, RegionsRunning},
     stamp::{self, Opener},
     store,
@@ -153,6 +154,7 @@ impl Node {
 
         let stop = CancellationToken::new();
         let keys = tokio::spawn(rotate_keys(identity, stop.clone()));
+        tokio::spawn(stop.clone().run_until_cancelled_owned(observe_tasks("node")));
         let verifier = TokenVerifier::new(&config.identity.issuer, NO_KEYS).context("token keys")?;
         let threads = Threads::start()?;
         let (gateway, connections) = threads.serve(edge, || Gateway::new(route, verifier, clock, config.into()))?;

@@ -10,7 +10,7 @@ use antiphon_proto::{
     client::{self, server_frame},
     log::{MessageSent, ReceiptMoved, StoredMessage, event},
     rpc::{
-        FeedItem, Interest, PushedMessage, feed_item,
+        FeedItem, Interest, OwnFrame, PushedMessage, feed_item,
         feed_server::{Feed, FeedServer},
     },
 };
@@ -165,10 +165,15 @@ impl Home {
             delivered_seq: moved.delivered_seq,
             read_seq: moved.read_seq,
         }));
-        self.topics.publish(
-            topic,
-            item(topic, feed_item::Body::Frame(frame), traceparent.to_owned()),
-        );
+        let body = if moved.own_devices {
+            feed_item::Body::OwnFrame(OwnFrame {
+                user_id: moved.user_id.clone(),
+                frame,
+            })
+        } else {
+            feed_item::Body::Frame(frame)
+        };
+        self.topics.publish(topic, item(topic, body, traceparent.to_owned()));
     }
 
     fn publish(&self, id: &[u8], body: feed_item::Body, traceparent: &str) {

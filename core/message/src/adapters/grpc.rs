@@ -4,10 +4,11 @@ use antiphon_feed::Topic;
 use antiphon_proto::{
     refusal,
     rpc::{
-        HistoryRequest, HistoryResponse, MoveInboxRequest, MoveInboxResponse, NewMessage, NotStored, SendRequest,
-        SendResponse, SendResult, Stored, SummariesRequest, SummariesResponse, TypingRequest, TypingResponse,
+        HistoryRequest, HistoryResponse, InboxMove, InboxMoved, MoveInboxResult, MoveInboxesRequest,
+        MoveInboxesResponse, NewMessage, NotDone, SendRequest, SendResponse, SendResult, Stored, SummariesRequest,
+        SummariesResponse, TypingRequest, TypingResponse,
         message_server::{Message, MessageServer},
-        send_result,
+        move_inbox_result, send_result,
     },
 };
 use antiphon_slot::Slots;
@@ -18,7 +19,7 @@ use tonic::{Request, Response, Status};
 
 use crate::{
     FeedHome, MessageError, MessageOptions, Rejection,
-    app::{self, Asked, Sending},
+    app::{self, Asked, Move, Sending},
     domain,
 };
 
@@ -27,6 +28,9 @@ const SUMMARIES_MAX: usize = 100;
 
 /// Messages of one request to send.
 const SENDS_MAX: usize = 1_000;
+
+/// Moves of one request.
+const MOVES_MAX: usize = 512;
 
 /// Bytes of a message of this service's, in and out: a page of history and its envelope.
 const MESSAGE_BYTES_MAX: usize = 4 << 20;
@@ -118,7 +122,7 @@ impl Message for MessageService {
                     Ok(stored) => send_result::Result::Stored(stored),
                     // Whoever asks finds the home, and sends all again.
                     Err(error) if error.code() == ErrorCode::NotHome => return Err(refused(error)),
-                    Err(error) => not_stored(error),
+                    Err(error) => send_result::Result::NotDone(not_done(error)),
                 }),
             });
         }
@@ -143,20 +147,40 @@ impl Message for MessageService {
         Ok(Response::new(page))
     }
 
-    async fn move_inbox(&self, request: Request<MoveInboxRequest>) -> Result<Response<MoveInboxResponse>, Status> {
-        let request = request.into_inner();
-        let (conversation, user) = (
-            conversation(&request.conversation_id)?,
-            user("userId", &request.user_id)?,
-        );
-        let (delivered, read) = (request.delivered_seq, request.read_seq);
-        let inbox = app::move_inbox(&self.slots, conversation, user, delivered, read)
-            .await
-            .map_err(refused)?;
-        Ok(Response::new(MoveInboxResponse {
-            delivered_seq: inbox.delivered_seq,
-            read_seq: inbox.read_seq,
-        }))
+    async fn move_inboxes(
+        &self,
+        request: Request<MoveInboxesRequest>,
+    ) -> Result<Response<MoveInboxesResponse>, Status> {
+        let asked = request.into_inner().moves;
+        if asked.len() > MOVES_MAX {
+            return Err(refused(Rejection::TooManyMoves {
+                count: asked.len(),
+                limit: MOVES_MAX,
+            }));
+        }
+        let moves: Vec<Move> = asked.iter().map(move_of).collect::<Result<_, _>>()?;
+        if !share_slot(moves.iter().map(|moves| moves.conversation)) {
+            return Err(refused(Rejection::MixedSlots));
+        }
+        // Each is in the slot's queue before the next is looked at.
+        let moves = moves
+            .into_iter()
+            .map(|moves| app::move_inbox(&self.slots, moves, self.options.receipts_members_max));
+        let mut results = Vec::new();
+        for moved in join_all(moves).await {
+            results.push(MoveInboxResult {
+                result: Some(match moved {
+                    Ok(inbox) => move_inbox_result::Result::Moved(InboxMoved {
+                        delivered_seq: inbox.delivered_seq,
+                        read_seq: inbox.read_seq,
+                    }),
+                    // Whoever asks finds the home, and moves all again.
+                    Err(error) if error.code() == ErrorCode::NotHome => return Err(refused(error)),
+                    Err(error) => move_inbox_result::Result::NotDone(not_done(error)),
+                }),
+            });
+        }
+        Ok(Response::new(MoveInboxesResponse { results }))
     }
 
     async fn summaries(&self, request: Request<SummariesRequest>) -> Result<Response<SummariesResponse>, Status> {
@@ -177,7 +201,7 @@ impl Message for MessageService {
         let Some(slot) = conversations.first().map(ConversationId::slot) else {
             return Ok(Response::new(SummariesResponse::default()));
         };
-        if conversations.iter().any(|conversation| conversation.slot() != slot) {
+        if !share_slot(conversations.iter().copied()) {
             return Err(refused(Rejection::MixedSlots));
         }
         let summaries = app::summaries(&self.slots, slot, user, &conversations)
@@ -201,11 +225,27 @@ impl Message for MessageService {
     }
 }
 
-fn not_stored(error: MessageError) -> send_result::Result {
+fn not_done(error: MessageError) -> NotDone {
     let status = refused(error);
-    send_result::Result::NotStored(NotStored {
+    NotDone {
         refusal: Some(refusal::of(&status)),
         message: status.message().to_owned(),
+    }
+}
+
+/// Whether all of them are in one slot.
+fn share_slot(conversations: impl IntoIterator<Item = ConversationId>) -> bool {
+    let mut slots = conversations.into_iter().map(|conversation| conversation.slot());
+    let first = slots.next();
+    slots.all(|slot| Some(slot) == first)
+}
+
+fn move_of(asked: &InboxMove) -> Result<Move, Status> {
+    Ok(Move {
+        conversation: conversation(&asked.conversation_id)?,
+        user: user("userId", &asked.user_id)?,
+        delivered: asked.delivered_seq,
+        read: asked.read_seq,
     })
 }
 

@@ -2,7 +2,7 @@ use antiphon_directory::Route;
 use antiphon_proto::{
     log::{Entry, StoredMessage, event},
     refusal,
-    rpc::{NewMessage, NotStored, Refusal, SendRequest, SendResponse, message_client::MessageClient, send_result},
+    rpc::{NewMessage, NotDone, Refusal, SendRequest, SendResponse, message_client::MessageClient, send_result},
 };
 use antiphon_types::{ConversationId, ErrorCode};
 use prost::Message as _;
@@ -60,7 +60,7 @@ impl Salvager {
 fn not_stored(response: SendResponse) -> Option<(Refusal, String)> {
     match response.results.into_iter().next()?.result? {
         send_result::Result::Stored(_) => None,
-        send_result::Result::NotStored(NotStored { refusal, message }) => Some((refusal.unwrap_or_default(), message)),
+        send_result::Result::NotDone(NotDone { refusal, message }) => Some((refusal.unwrap_or_default(), message)),
     }
 }
 

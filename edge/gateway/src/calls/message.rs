@@ -2,8 +2,8 @@ use std::collections::BTreeMap;
 
 use antiphon_directory::SlotRoute;
 use antiphon_proto::rpc::{
-    self, HistoryRequest, HistoryResponse, MoveInboxRequest, MoveInboxResponse, NewMessage, NotStored, SendRequest,
-    Stored, SummariesRequest, Summary, TypingRequest, message_client::MessageClient, send_result,
+    self, HistoryRequest, HistoryResponse, InboxMove, InboxMoved, MoveInboxesRequest, NewMessage, NotDone, SendRequest,
+    Stored, SummariesRequest, Summary, TypingRequest, message_client::MessageClient, move_inbox_result, send_result,
 };
 use antiphon_session::Refusal;
 use antiphon_types::{ConversationId, ErrorCode, Seq, Slot, UserId};
@@ -54,22 +54,10 @@ impl Calls {
         };
         let mut client = self.message(id.slot());
         let results = self.answer(client.send(request)).await?.results;
-        if results.len() != count {
-            tracing::error!(
-                count,
-                results = results.len(),
-                "a service has not answered every message"
-            );
-            return Err(Refusal::new(
-                ErrorCode::Internal,
-                "the request failed inside the server",
-            ));
-        }
+        same_count(count, results.len())?;
         let results = results.into_iter().map(|result| match result.result {
             Some(send_result::Result::Stored(stored)) => Ok(stored),
-            Some(send_result::Result::NotStored(NotStored { refusal, message })) => {
-                Err(as_clients_read(&refusal.unwrap_or_default(), &message))
-            }
+            Some(send_result::Result::NotDone(not_done)) => Err(refusal_in(not_done)),
             None => Err(as_clients_read(&rpc::Refusal::default(), "no result")),
         });
         Ok(results.collect())
@@ -99,21 +87,38 @@ impl Calls {
         self.answer(client.history(request)).await
     }
 
-    pub(crate) async fn move_inbox(
+    /// Moves inboxes of conversations of one slot; a result for each.
+    pub(crate) async fn move_inboxes(
         &self,
-        id: ConversationId,
-        who: UserId,
-        delivered_seq: Option<Seq>,
-        read_seq: Option<Seq>,
-    ) -> Result<MoveInboxResponse, Refusal> {
-        let request = MoveInboxRequest {
+        slot: Slot,
+        moves: Vec<InboxMove>,
+    ) -> Result<Vec<Result<InboxMoved, Refusal>>, Refusal> {
+        let count = moves.len();
+        let mut client = self.message(slot);
+        let request = MoveInboxesRequest { moves };
+        let results = self.answer(client.move_inboxes(request)).await?.results;
+        same_count(count, results.len())?;
+        let results = results.into_iter().map(|result| match result.result {
+            Some(move_inbox_result::Result::Moved(moved)) => Ok(moved),
+            Some(move_inbox_result::Result::NotDone(not_done)) => Err(refusal_in(not_done)),
+            None => Err(as_clients_read(&rpc::Refusal::default(), "no result")),
+        });
+        Ok(results.collect())
+    }
+
+    /// Marks a conversation read up to a seq.
+    pub(crate) async fn read(&self, id: ConversationId, who: UserId, seq: Seq) -> Result<InboxMoved, Refusal> {
+        let moves = InboxMove {
             conversation_id: id.to_bytes(),
             user_id: who.to_bytes(),
-            delivered_seq,
-            read_seq,
+            delivered_seq: None,
+            read_seq: Some(seq),
         };
-        let mut client = self.message(id.slot());
-        self.answer(client.move_inbox(request)).await
+        let results = self.move_inboxes(id.slot(), vec![moves]).await?;
+        results
+            .into_iter()
+            .collect::<Result<Vec<_>, _>>()
+            .map(|mut moved| moved.pop().unwrap_or_default())
     }
 
     pub(crate) async fn typing(&self, id: ConversationId, who: UserId) -> Result<(), Refusal> {
@@ -183,4 +188,20 @@ impl Calls {
     fn message(&self, slot: Slot) -> MessageClient<SlotRoute> {
         MessageClient::new(self.route.to(slot)).max_decoding_message_size(ANSWER_BYTES_MAX)
     }
+}
+
+/// Checks that every part of a request was answered.
+fn same_count(asked: usize, answered: usize) -> Result<(), Refusal> {
+    if asked == answered {
+        return Ok(());
+    }
+    tracing::error!(asked, answered, "a service has not answered every part of a request");
+    Err(Refusal::new(
+        ErrorCode::Internal,
+        "the request failed inside the server",
+    ))
+}
+
+fn refusal_in(not_done: NotDone) -> Refusal {
+    as_clients_read(&not_done.refusal.unwrap_or_default(), &not_done.message)
 }

@@ -69,13 +69,11 @@ async fn answer(shared: &Shared, handle: &Arc<SessionHandle>, who: UserId, reque
             conversation_id,
             delivered_seq,
         } => {
-            calls
-                .move_inbox(conversation_id, who, Some(delivered_seq), None)
-                .await?;
+            shared.acks.delivered(conversation_id, who, delivered_seq).await?;
             Ok(Body::Ok(Done {}))
         }
         Request::Read { conversation_id, seq } => {
-            calls.move_inbox(conversation_id, who, None, Some(seq)).await?;
+            calls.read(conversation_id, who, seq).await?;
             Ok(Body::Ok(Done {}))
         }
         Request::Fetch {

@@ -6,7 +6,7 @@ use antiphon_feed::Topic;
 use antiphon_proto::{
     client::{ConversationEvent, server_frame},
     log::{FamilyRevoked, Kind, MembershipChanged, Role},
-    rpc::{FeedItem, PushedMessage, feed_item::Body},
+    rpc::{FeedItem, OwnFrame, PushedMessage, feed_item::Body},
 };
 use antiphon_session::{CloseReason, Push};
 use antiphon_types::{ConversationId, Seq, UserId, trace};
@@ -40,6 +40,7 @@ impl Hub {
             Body::Tail(seq) => self.apply_tail(id, entry, seq),
             Body::Frame(frame) => apply_signal(&entry, frame),
             Body::Membership(change) => self.apply_membership(id, &entry, &change),
+            Body::OwnFrame(own) => self.apply_own_frame(own),
             Body::Revoked(_) => {}
         }
     }
@@ -98,6 +99,17 @@ impl Hub {
         }
     }
 
+    /// What only the devices of one member are told.
+    fn apply_own_frame(&self, own: OwnFrame) {
+        let Ok(user_id) = UserId::from_bytes(&own.user_id) else {
+            return;
+        };
+        let frame = SharedFrame::from_encoded(own.frame);
+        for handle in self.people.sessions(user_id) {
+            handle.push_frame(&frame, Push::Signal);
+        }
+    }
+
     fn apply_to_user(self: &Arc<Self>, user_id: UserId, body: Body) {
         match body {
             Body::Tail(_) => {
@@ -116,7 +128,7 @@ impl Hub {
                     handle.push_frame(&frame, Push::Signal);
                 }
             }
-            Body::Message(_) => {}
+            Body::Message(_) | Body::OwnFrame(_) => {}
         }
     }
 

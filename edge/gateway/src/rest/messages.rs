@@ -170,10 +170,7 @@ pub(super) async fn read(
     InPath(id): InPath<String>,
     Body(body): Body<Read>,
 ) -> Result<Json<Inbox>, Problem> {
-    let inbox = shared
-        .calls
-        .move_inbox(conversation(&id)?, who, None, Some(body.seq))
-        .await?;
+    let inbox = shared.calls.read(conversation(&id)?, who, body.seq).await?;
     Ok(Json(Inbox {
         delivered_seq: inbox.delivered_seq,
         read_seq: inbox.read_seq,

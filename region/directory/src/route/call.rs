@@ -27,7 +27,7 @@ const PAUSE_MAX: Duration = Duration::from_millis(200);
 const IDEMPOTENT: [&str; 22] = [
     "Message/Send",
     "Message/History",
-    "Message/MoveInbox",
+    "Message/MoveInboxes",
     "Message/Summaries",
     "Message/Typing",
     "Conversation/OpenDirect",

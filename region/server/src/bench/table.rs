@@ -13,7 +13,7 @@ pub(super) fn table(all: &[Figures]) -> String {
     fn count<T: ToString>(of: impl Fn(&Figures) -> Option<T> + 'static) -> Cell {
         Box::new(move |figures| of(figures).map(|value| value.to_string()))
     }
-    let columns: [(&str, Cell); 23] = [
+    let columns: [(&str, Cell); 27] = [
         ("transport", count(|of| Some(of.transport))),
         ("offered/s", with(0, |of| of.offered_per_s)),
         ("messages/s", with(0, |of| of.messages_per_s)),
@@ -29,9 +29,13 @@ pub(super) fn table(all: &[Figures]) -> String {
         ("load µs", with(1, |of| of.load_cpu_us_per_message)),
         ("written B", with(0, |of| of.written_bytes_per_message)),
         ("server MiB", with(1, move |of| of.server_rss_bytes.map(mib))),
+        ("at most", with(1, move |of| of.server_rss_bytes_max.map(mib))),
+        ("normal after ms", with(0, |of| of.back_to_normal_ms)),
         ("connections", count(|of| of.connections)),
+        ("stored before", count(|of| of.stored.filter(|stored| *stored > 0))),
         ("bytes each", count(|of| of.bytes_per_connection)),
         ("refused", count(|of| of.refused)),
+        ("for good", count(|of| of.refused_for_good)),
         ("lost", count(|of| of.lost)),
         ("duplicated", count(|of| of.duplicated)),
         ("of echo", with(3, |of| of.ratio.map(|ratio| ratio.echo_per_s))),

@@ -17,6 +17,8 @@ use super::sections::ms;
 pub(crate) struct SlotSection {
     /// Commands that may wait for one slot; one more is refused with `RESOURCE_EXHAUSTED`.
     pub(crate) queue_len_max: usize,
+    /// Commands that may wait for all slots of a node; one more is refused with `RESOURCE_EXHAUSTED`. What a node works off in half a second.
+    pub(crate) waiting_max: usize,
     /// Commands in one commit.
     pub(crate) batch_len_max: usize,
     /// Bytes of one log entry; the store takes no value above 100,000.
@@ -38,6 +40,7 @@ impl Default for SlotSection {
         let options = SlotOptions::default();
         Self {
             queue_len_max: options.queue_len_max,
+            waiting_max: options.waiting_max,
             batch_len_max: options.batch_len_max,
             entry_bytes_max: options.entry_bytes_max,
             write_timeout_ms: ms(options.write_timeout),
@@ -53,6 +56,7 @@ impl From<&SlotSection> for SlotOptions {
     fn from(section: &SlotSection) -> Self {
         Self {
             queue_len_max: section.queue_len_max,
+            waiting_max: section.waiting_max,
             batch_len_max: section.batch_len_max,
             entry_bytes_max: section.entry_bytes_max,
             write_timeout: Duration::from_millis(section.write_timeout_ms),
@@ -111,6 +115,9 @@ impl From<&ConversationSection> for ConversationOptions {
 pub(crate) struct MessageSection {
     /// Bytes of a message's text.
     pub(crate) text_bytes_max: usize,
+    /// Members of a conversation up to which each is told how far the others are. In a larger one a member's own devices are told what
+    /// it has read.
+    pub(crate) receipts_members_max: u32,
     /// Messages of a page when the caller names no limit.
     pub(crate) page_len_default: usize,
     /// Messages of a page at the most.
@@ -124,6 +131,7 @@ impl Default for MessageSection {
         let options = MessageOptions::default();
         Self {
             text_bytes_max: options.text_bytes_max,
+            receipts_members_max: options.receipts_members_max,
             page_len_default: options.page_len_default,
             page_len_max: options.page_len_max,
             page_bytes_max: options.page_bytes_max,
@@ -135,6 +143,7 @@ impl From<&MessageSection> for MessageOptions {
     fn from(section: &MessageSection) -> Self {
         Self {
             text_bytes_max: section.text_bytes_max,
+            receipts_members_max: section.receipts_members_max,
             page_len_default: section.page_len_default,
             page_len_max: section.page_len_max,
             page_bytes_max: section.page_bytes_max,

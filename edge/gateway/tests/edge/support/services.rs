@@ -160,16 +160,19 @@ impl rpc::message_server::Message for Home {
         }))
     }
 
-    async fn move_inbox(&self, request: Request<rpc::MoveInboxRequest>) -> Answer<rpc::MoveInboxResponse> {
-        let request = request.into_inner();
-        let (delivered, read) = (
-            request.delivered_seq.unwrap_or_default(),
-            request.read_seq.unwrap_or_default(),
-        );
-        Ok(Response::new(rpc::MoveInboxResponse {
-            delivered_seq: delivered.max(read),
-            read_seq: read,
-        }))
+    async fn move_inboxes(&self, request: Request<rpc::MoveInboxesRequest>) -> Answer<rpc::MoveInboxesResponse> {
+        let results = request.into_inner().moves.into_iter().map(|moves| {
+            let read_seq = moves.read_seq.unwrap_or_default();
+            let moved = rpc::InboxMoved {
+                delivered_seq: moves.delivered_seq.unwrap_or_default().max(read_seq),
+                read_seq,
+            };
+            rpc::MoveInboxResult {
+                result: Some(rpc::move_inbox_result::Result::Moved(moved)),
+            }
+        });
+        let results = results.collect();
+        Ok(Response::new(rpc::MoveInboxesResponse { results }))
     }
 
     async fn summaries(&self, request: Request<rpc::SummariesRequest>) -> Answer<rpc::SummariesResponse> {
