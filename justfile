@@ -38,9 +38,9 @@ sim *args:
     cargo test --quiet -p antiphon-replication --test sim -- {{ args }}
 
 # Measure everything that BENCHMARKS.md says, and write it anew.
-benchmarks:
+benchmarks *sections:
     cargo build --release -p antiphon
-    region/scripts/benchmarks.sh
+    region/scripts/benchmarks.sh {{ sections }}
 
 # Run a node; arguments go to `antiphon up`.
 up *args:

@@ -1,13 +1,16 @@
 #!/usr/bin/env bash
-# Measures everything that BENCHMARKS.md says, and writes it anew. Takes a quarter of an hour, with the machine to itself.
+# Measures what BENCHMARKS.md says, and writes it anew: all of it, or the sections that are named. Wants the machine to itself.
+#   region/scripts/benchmarks.sh [SECTION...]
+# All but the `hour` take half an hour.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
 antiphon=${ANTIPHON:-target/release/antiphon}
-out=BENCHMARKS.md
-: >"$out"
+folder=docs/benchmarks
+sections=(highest spread growth million connections absence promises overload hour)
 said=$(mktemp)
 trap 'rm -f "$said"' EXIT
+mkdir -p "$folder"
 
 say() { printf '%s\n' "$@" >>"$out"; }
 
@@ -19,51 +22,98 @@ bench() {
     say '```' ''
 }
 
-say '# Benchmarks' '' \
-    'Written by `just benchmarks`; every table has the command above it that has printed it.' '' \
-    '- Each run has a server of its own, on the same machine as the load, with an empty store on the embedded engine.' \
-    '- Arrival times are fixed beforehand: a server that stalls is charged with all that would have come meanwhile.' \
-    '- `offered/s` and `messages/s`: what was to be sent, and what was acknowledged, which is durable. `p50 ms` to `p99.9 ms`: from when a' \
-    '  message was due until its receiver has it. `server µs`: processor time of the server for each message. `of echo`: the share of what' \
-    '  a bare WebSocket server of the same frames sends back on this machine. `lost`: has a seq and is missing at a receiver.' '' \
-    '| | |' '|---|---|' \
-    "| machine | $(nproc) cores ($(sed -n 's/^model name\s*: //p' /proc/cpuinfo | head -n 1)), $(awk '/MemTotal/ { printf "%d GiB", $2 / 1048576 }' /proc/meminfo), Linux $(uname -r | cut -d- -f1) |" \
-    "| program | $("$antiphon" --version), release build of $(git rev-parse --short HEAD) |" \
-    "| date | $(date -u +%F) |" ''
+# As above, with a picture of that name.
+draw() {
+    local picture=$folder/$1.svg
+    bench "${@:2}" --plot "$picture"
+    say "![$1]($picture)" ''
+}
 
-say '## The highest rate' '' 'With 99 of 100 messages at their receiver within 100 ms, none refused and none lost: the last line of which all that holds.' ''
-for transport in ws wt quic; do
-    bench pairs --pairs 200 --transport "$transport" --find-max --p99-ms 100 --rate 2000 --warm-up 2 --seconds 5 --yardstick
+highest() {
+    say '## The highest rate' '' \
+        'With 99 of 100 messages at their receiver within 100 ms, none refused and none lost: the last line of which all that holds.' ''
+    for transport in ws wt quic; do
+        bench pairs --pairs 200 --transport "$transport" --find-max --p99-ms 100 --rate 2000 --warm-up 2 --seconds 5 --yardstick
+    done
+    say 'And within two seconds:' ''
+    draw highest pairs --pairs 200 --transport ws --find-max --p99-ms 2000 --rate 8000 --warm-up 2 --seconds 5 --yardstick
+}
+
+spread() {
+    say '## Spread' '' 'The same load five times.' ''
+    bench pairs --pairs 200 --transport ws --rate 2000 --warm-up 2 --seconds 5 --runs 5
+}
+
+growth() {
+    say '## How cost grows' '' 'More conversations and connections at the same rate:' ''
+    draw conversations pairs --pairs 50,500,5000 --transport ws --rate 1000 --warm-up 5 --seconds 10
+    say 'More members at the same rate of deliveries:' ''
+    draw members broadcast --members 2,10,100,1000,10000 --transport ws --deliveries 5000 --warm-up 4 --seconds 10
+    say 'Groups of several sizes in which everybody talks:' ''
+    bench groups --transport ws --rate 500 --warm-up 2 --seconds 5
+}
+
+million() {
+    say '## A store that is not empty' ''
+    draw stored pairs --pairs 200 --stored 0,100000,1000000,10000000 --transport ws --rate 1000 --warm-up 5 --seconds 10
+    say '50,000 conversations, 100,000 connections:' ''
+    bench pairs --pairs 50000 --transport ws --rate 1000 --warm-up 10 --seconds 20
+}
+
+connections() {
+    say '## Connections' ''
+    bench idle --connections 10000 --transport ws
+    bench idle --connections 2000
+    bench connect
+}
+
+absence() {
+    say '## After an absence' ''
+    bench reconnect-storm --connections 10000 --missed 10 --transport ws
+    bench reconnect-storm --connections 100000 --missed 3 --transport ws
+    bench sync --transport ws
+    bench history --transport ws --rate 500
+}
+
+promises() {
+    say '## What a promise costs' '' 'WebSocket over TLS; three regions, where a message is acknowledged when two of them have it.' ''
+    bench pairs --pairs 200 --transport ws --rate 2000 --warm-up 2 --seconds 5 --yardstick
+    bench pairs --pairs 200 --transport ws --rate 2000 --warm-up 2 --seconds 5 --tls
+    bench pairs --pairs 200 --transport ws --rate 2000 --warm-up 2 --seconds 5 --regions 3
+}
+
+overload() {
+    say '## Twice the highest rate' '' \
+        'Five minutes. `at most`: the most memory of the server. `normal after ms`: from the end of the overload until the last second that' \
+        'was slower than twice the slowest of the calm before it. `for good`: of what was refused, what was not told when to try again.' ''
+    draw overload overload --transport ws --rate 56000 --calm-rate 1000 --seconds 300
+}
+
+hour() {
+    say '## A day in an hour' '' \
+        'Pairs and groups that talk, read, look back, lose their connections and return. Latencies are from when a message was due, also for' \
+        'a device that was away then.' ''
+    draw hour mixed --transport ws --rate 200 --seconds 3600
+}
+
+named=("$@")
+for section in "${named[@]:-${sections[@]}}"; do
+    out=$folder/$section.md
+    : >"$out"
+    "$section"
+    say "Release build of $(git rev-parse --short HEAD), $(date -u +%F)." ''
 done
-say 'And within two seconds:' ''
-bench pairs --pairs 200 --transport ws --find-max --p99-ms 2000 --rate 8000 --warm-up 2 --seconds 5 --yardstick
 
-say '## Spread' '' 'The same load five times.' ''
-bench pairs --pairs 200 --transport ws --rate 2000 --warm-up 2 --seconds 5 --runs 5
-
-say '## How cost grows' '' 'More conversations at the same rate:' ''
-for pairs in 50 500 5000; do
-    bench pairs --pairs "$pairs" --transport ws --rate 2000 --warm-up 5 --seconds 5
-done
-say 'More members at the same rate of deliveries:' ''
-bench broadcast --members 10 --transport ws --rate 1000 --warm-up 2 --seconds 5
-bench broadcast --members 100 --transport ws --rate 100 --warm-up 2 --seconds 5
-bench broadcast --members 1000 --transport ws --rate 10 --warm-up 2 --seconds 5
-bench broadcast --members 10000 --transport ws --rate 1 --warm-up 2 --seconds 10
-say 'Groups of several sizes in which everybody talks:' ''
-bench groups --transport ws --rate 500 --warm-up 2 --seconds 5
-
-say '## Connections' ''
-bench idle --connections 10000 --transport ws
-bench idle --connections 2000
-bench connect
-
-say '## After an absence' ''
-bench reconnect-storm --connections 10000 --missed 10 --transport ws
-bench sync --transport ws
-bench history --transport ws --rate 500
-
-say '## What a promise costs' '' 'WebSocket over TLS; three regions, where a message is acknowledged when two of them have it.' ''
-bench pairs --pairs 200 --transport ws --rate 2000 --warm-up 2 --seconds 5
-bench pairs --pairs 200 --transport ws --rate 2000 --warm-up 2 --seconds 5 --tls
-bench pairs --pairs 200 --transport ws --rate 2000 --warm-up 2 --seconds 5 --regions 3
+{
+    printf '%s\n' '# Benchmarks' '' \
+        'Written by `just benchmarks`; every table has the command above it that has printed it.' '' \
+        '- Each run has a server of its own, on the same machine as the load, with an empty store on the embedded engine.' \
+        '- Arrival times are fixed beforehand: a server that stalls is charged with all that would have come meanwhile.' \
+        '- `offered/s` and `messages/s`: what was to be sent, and what was acknowledged, which is durable. `p50 ms` to `p99.9 ms`: from when a' \
+        '  message was due until its receiver has it. `server µs`: processor time of the server for each message. `of echo`: the share of what' \
+        '  a bare WebSocket server of the same frames sends back on this machine. `lost`: has a seq and is missing at a receiver.' '' \
+        "Machine: $(nproc) cores ($(sed -n 's/^model name\s*: //p' /proc/cpuinfo | head -n 1)), $(awk '/MemTotal/ { printf "%d GiB", $2 / 1048576 }' /proc/meminfo), Linux $(uname -r | cut -d- -f1)." ''
+    for section in "${sections[@]}"; do
+        [ ! -f "$folder/$section.md" ] || cat "$folder/$section.md"
+    done
+} >BENCHMARKS.md

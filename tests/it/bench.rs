@@ -130,6 +130,45 @@ async fn groups_over_tls_are_held_against_the_yardstick_and_drawn() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_overload_is_refused_with_a_time_to_come_again_and_nothing_is_lost() {
+    let load = "overload --pairs 50 --calm-rate 50 --calm 2 --rate 3000 --seconds 3 --warm-up 0 --transport ws";
+    let settings = ["--set", "slot.waiting_max=20"];
+    let arguments: Vec<&str> = load.split(' ').chain(settings).collect();
+    let (all, printed) = bench(&arguments).await;
+    let run = &all[0];
+    assert!(run["refused"].as_u64() > Some(0), "{run}");
+    assert_eq!(
+        (&run["refusedForGood"], &run["lost"]),
+        (&Value::from(0), &Value::from(0)),
+        "{run}"
+    );
+    assert!(
+        run["messagesPerS"].as_f64() > Some(0.0) && run["backToNormalMs"].is_number(),
+        "{run}"
+    );
+    assert!(printed.contains("normal after ms"), "{printed}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn several_sizes_are_run_one_after_the_other_and_drawn() {
+    let folder = tempfile::tempdir().unwrap();
+    let plot = folder.path().join("growth.svg");
+    let load = "pairs --pairs 2,3 --stored 0,60 --rate 40 --warm-up 0 --seconds 1 --transport ws --plot";
+    let arguments: Vec<&str> = load.split(' ').chain([plot.to_str().unwrap()]).collect();
+    let (all, _) = bench(&arguments).await;
+    nothing_is_missing(&all);
+    let of = |run: &Value| (run["connections"].as_u64().unwrap(), run["stored"].as_u64().unwrap());
+    let runs: Vec<(u64, u64)> = all.iter().map(of).collect();
+    assert_eq!(runs, [(4, 0), (4, 60), (6, 0), (6, 60)]);
+    assert!(all.iter().all(|run| run["duplicated"] == 0), "{all:?}");
+    let svg = fs::read_to_string(&plot).unwrap();
+    assert!(
+        svg.contains("messages stored before") && svg.contains("a delivery"),
+        "{svg}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn one_talks_and_all_others_listen_in_two_regions() {
     let arguments = [
         "broadcast",

@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time};
 
 use antiphon_directory::SlotRoute;
 use antiphon_proto::rpc::{
@@ -46,6 +46,7 @@ impl Calls {
         sender: UserId,
         messages: Vec<NewMessage>,
     ) -> Result<Vec<Result<Stored, Refusal>>, Refusal> {
+        self.throttle.check(id.slot(), time::Instant::now())?;
         let count = messages.len();
         let request = SendRequest {
             conversation_id: id.to_bytes(),
@@ -57,7 +58,11 @@ impl Calls {
         same_count(count, results.len())?;
         let results = results.into_iter().map(|result| match result.result {
             Some(send_result::Result::Stored(stored)) => Ok(stored),
-            Some(send_result::Result::NotDone(not_done)) => Err(refusal_in(not_done)),
+            Some(send_result::Result::NotDone(not_done)) => {
+                let refusal = refusal_in(not_done);
+                self.throttle.note(id.slot(), &refusal, time::Instant::now());
+                Err(refusal)
+            }
             None => Err(as_clients_read(&rpc::Refusal::default(), "no result")),
         });
         Ok(results.collect())

@@ -4,8 +4,9 @@ mod conversation;
 mod identity;
 mod message;
 mod presence;
+mod throttle;
 
-use std::{future::Future, time::Duration};
+use std::{future::Future, sync::Arc, time::Duration};
 
 use antiphon_directory::Route;
 use antiphon_proto::{refusal, rpc};
@@ -14,6 +15,7 @@ use antiphon_types::{ConversationId, ErrorCode, IdError, UserId};
 use bytes::Bytes;
 use tonic::{Response, Status};
 
+use self::throttle::Throttle;
 pub(crate) use conversation::Membership;
 pub(crate) use message::{HistoryRange, Summaries};
 
@@ -27,14 +29,16 @@ pub(crate) struct Calls {
     timeout: Duration,
     /// How long one slot may take to say how its conversations stand.
     summary_timeout: Duration,
+    throttle: Arc<Throttle>,
 }
 
 impl Calls {
-    pub(crate) const fn new(route: Route, timeout: Duration, summary_timeout: Duration) -> Self {
+    pub(crate) fn new(route: Route, timeout: Duration, summary_timeout: Duration) -> Self {
         Self {
             route,
             timeout,
             summary_timeout,
+            throttle: Arc::new(Throttle::new()),
         }
     }
 

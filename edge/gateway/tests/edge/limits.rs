@@ -1,17 +1,18 @@
 //! How sessions end, and what is refused.
 
-use std::time::Duration;
+use std::{sync::atomic::Ordering, time::Duration};
 
 use antiphon_gateway::{GatewayOptions, Rate};
 use antiphon_session::SessionOptions;
 use futures_util::SinkExt as _;
 use serde_json::{Value, json};
+use tokio::time::{sleep, timeout};
 use tokio_tungstenite::{
     connect_async,
     tungstenite::{self, client::IntoClientRequest as _},
 };
 
-use crate::support::{Edge, World, user};
+use crate::support::{Edge, World, conversation, user};
 
 #[tokio::test]
 async fn a_new_session_of_a_device_replaces_the_old_one_and_tells_it() {
@@ -181,6 +182,54 @@ async fn a_session_over_its_rate_is_told_when_to_retry() {
 }
 
 #[tokio::test]
+async fn a_slot_with_too_much_to_do_is_not_asked_again_before_it_may_be() {
+    let world = World::new();
+    world.set_member(conversation(1), user(1), true, false);
+    let edge = Edge::start(&world, GatewayOptions::default()).await;
+    let (mut alice, _) = edge.hello(user(1), "phone", &[]).await;
+    *world.busy.lock() = Some(60_000);
+    for id in ["1", "2"] {
+        let send = json!({"conversationId": conversation(1).to_string(), "clientMsgId": id, "text": "hello"});
+        alice.say(&json!({"id": id, "send": send})).await;
+        let refused = alice.next().await.unwrap();
+        assert_eq!(
+            (refused["id"].as_str(), refused["error"]["code"].as_str()),
+            (Some(id), Some("RESOURCE_EXHAUSTED")),
+            "{refused}"
+        );
+        assert!(refused["error"]["retryAfterMs"].is_string(), "{refused}");
+    }
+    assert_eq!(world.writes.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
+async fn what_a_device_holds_is_told_again_to_a_slot_that_could_not_take_it() {
+    let world = World::new();
+    world.set_member(conversation(1), user(1), true, false);
+    world.send(conversation(1), user(1), "hello", false);
+    let edge = Edge::start(&world, GatewayOptions::default()).await;
+    let (mut alice, _) = edge.hello(user(1), "phone", &[(conversation(1), 1)]).await;
+    *world.busy.lock() = Some(20);
+    let ack = json!({"conversationId": conversation(1).to_string(), "deliveredSeq": "1"});
+    alice.say(&json!({"id": "1", "ack": ack})).await;
+    let done = alice.next().await.unwrap();
+    assert!(done["ok"].is_object(), "{done}");
+    assert_eq!(world.delivered.lock().len(), 0);
+    *world.busy.lock() = None;
+    timeout(Duration::from_secs(10), async {
+        while world.delivered.lock().get(&(conversation(1), user(1))) != Some(&1) {
+            sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await
+    .unwrap();
+    // And only until it has.
+    let writes = world.writes.load(Ordering::SeqCst);
+    sleep(Duration::from_millis(100)).await;
+    assert_eq!(world.writes.load(Ordering::SeqCst), writes);
+}
+
+#[tokio::test]
 async fn connections_of_one_address_are_bounded_and_counted_until_they_end() {
     let world = World::new();
     let edge = Edge::start(
@@ -212,7 +261,7 @@ async fn connections_of_one_address_are_bounded_and_counted_until_they_end() {
         (429, "5")
     );
     drop(alice);
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    sleep(Duration::from_millis(100)).await;
     assert!(connect_async(request()).await.is_ok());
 }
 
@@ -222,12 +271,12 @@ async fn a_session_that_comes_and_goes_is_reported() {
     let edge = Edge::start(&world, GatewayOptions::default()).await;
     let (mut alice, _) = edge.hello(user(1), "phone", &[]).await;
     let (bob, _) = edge.hello(user(2), "phone", &[]).await;
-    tokio::time::sleep(Duration::from_millis(50)).await;
+    sleep(Duration::from_millis(50)).await;
     let query = json!({"id": "q", "presence": {"userIds": [user(2).to_string()]}});
     alice.say(&query).await;
     assert_eq!(alice.next().await.unwrap()["presences"]["presences"][0]["online"], true);
     drop(bob);
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    sleep(Duration::from_millis(100)).await;
     alice.say(&query).await;
     let answer = alice.next().await.unwrap();
     assert_eq!(answer["presences"]["presences"][0].get("online"), None, "{answer}");

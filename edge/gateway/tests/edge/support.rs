@@ -40,6 +40,12 @@ pub struct World {
     pub joins_late: Mutex<Option<(ConversationId, UserId)>>,
     /// Nothing is answered about these, as when their home is lost.
     pub silent: Mutex<BTreeSet<ConversationId>>,
+    /// Writes of messages and inboxes are refused for so many milliseconds.
+    pub busy: Mutex<Option<u64>>,
+    /// Such writes that were asked for, refused or not.
+    pub writes: AtomicU64,
+    /// How far devices have come.
+    pub delivered: Mutex<BTreeMap<(ConversationId, UserId), u64>>,
 }
 
 #[derive(Default)]
@@ -72,6 +78,9 @@ impl World {
             fills: AtomicU64::new(0),
             joins_late: Mutex::default(),
             silent: Mutex::default(),
+            busy: Mutex::default(),
+            writes: AtomicU64::new(0),
+            delivered: Mutex::default(),
         })
     }
 

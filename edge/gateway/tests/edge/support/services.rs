@@ -45,6 +45,20 @@ fn user(bytes: &[u8]) -> Result<UserId, Status> {
     UserId::from_bytes(bytes).map_err(|error| Status::invalid_argument(error.to_string()))
 }
 
+/// Counts a write; why it is refused.
+fn refused(world: &World) -> Option<rpc::NotDone> {
+    world.writes.fetch_add(1, Ordering::SeqCst);
+    let retry_after_ms = (*world.busy.lock())?;
+    Some(rpc::NotDone {
+        refusal: Some(rpc::Refusal {
+            code: "RESOURCE_EXHAUSTED".to_owned(),
+            retry_after_ms: Some(retry_after_ms),
+            ..rpc::Refusal::default()
+        }),
+        message: "too much to do".to_owned(),
+    })
+}
+
 fn not_found() -> Status {
     refusal::status("NOT_FOUND", "no such conversation", None)
 }
@@ -123,7 +137,10 @@ impl rpc::message_server::Message for Home {
             duplicate: false,
         };
         let results = request.messages.into_iter().map(|message| rpc::SendResult {
-            result: Some(rpc::send_result::Result::Stored(stored(message))),
+            result: Some(match refused(&self.0) {
+                Some(not_done) => rpc::send_result::Result::NotDone(not_done),
+                None => rpc::send_result::Result::Stored(stored(message)),
+            }),
         });
         Ok(Response::new(rpc::SendResponse {
             results: results.collect(),
@@ -161,17 +178,23 @@ impl rpc::message_server::Message for Home {
     }
 
     async fn move_inboxes(&self, request: Request<rpc::MoveInboxesRequest>) -> Answer<rpc::MoveInboxesResponse> {
-        let results = request.into_inner().moves.into_iter().map(|moves| {
-            let read_seq = moves.read_seq.unwrap_or_default();
-            let moved = rpc::InboxMoved {
-                delivered_seq: moves.delivered_seq.unwrap_or_default().max(read_seq),
-                read_seq,
+        let mut results = Vec::new();
+        for moves in request.into_inner().moves {
+            let result = match refused(&self.0) {
+                Some(not_done) => rpc::move_inbox_result::Result::NotDone(not_done),
+                None => {
+                    let read_seq = moves.read_seq.unwrap_or_default();
+                    let delivered_seq = moves.delivered_seq.unwrap_or_default().max(read_seq);
+                    let whose = (conversation(&moves.conversation_id)?, user(&moves.user_id)?);
+                    self.0.delivered.lock().insert(whose, delivered_seq);
+                    rpc::move_inbox_result::Result::Moved(rpc::InboxMoved {
+                        delivered_seq,
+                        read_seq,
+                    })
+                }
             };
-            rpc::MoveInboxResult {
-                result: Some(rpc::move_inbox_result::Result::Moved(moved)),
-            }
-        });
-        let results = results.collect();
+            results.push(rpc::MoveInboxResult { result: Some(result) });
+        }
         Ok(Response::new(rpc::MoveInboxesResponse { results }))
     }
 
