@@ -8,11 +8,13 @@ use prost::Message as _;
 use tokio::{net::TcpStream, time::timeout};
 use tokio_tungstenite::{
     Connector, MaybeTlsStream, WebSocketStream, connect_async_tls_with_config,
-    tungstenite::{Message, client::IntoClientRequest as _, http::HeaderValue},
+    tungstenite::{Message, client::IntoClientRequest as _, http::HeaderValue, protocol::WebSocketConfig},
 };
 
 /// How long one write may take.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Cleared before each read: the library's own 128 KiB take longer than all else that is done with a message.
+const READ_BUFFER_BYTES: usize = 4 * 1_024;
 
 pub(super) struct WebSocket {
     socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
@@ -25,8 +27,9 @@ impl WebSocket {
         let mut request = url.into_client_request().map_err(|error| error.to_string())?;
         let subprotocol = HeaderValue::from_static("antiphon.v1");
         request.headers_mut().insert("sec-websocket-protocol", subprotocol);
+        let config = WebSocketConfig::default().read_buffer_size(READ_BUFFER_BYTES);
         // Without Nagle's delay: a message that follows a receipt would wait until the edge's delayed acknowledgement, 40 ms.
-        let connecting = connect_async_tls_with_config(request, None, true, Some(Connector::Rustls(tls)));
+        let connecting = connect_async_tls_with_config(request, Some(config), true, Some(Connector::Rustls(tls)));
         let (socket, _) = connecting.await.map_err(|error| error.to_string())?;
         Ok(Self { socket })
     }

@@ -18,6 +18,7 @@ use governor::{
     clock::{Clock as _, DefaultClock},
 };
 use parking_lot::Mutex;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::{GatewayOptions, Rate};
 
@@ -28,6 +29,7 @@ pub(crate) struct Limits {
     pub(crate) credentials: Buckets<IpAddr>,
     pub(crate) users: Buckets<UserId>,
     pub(crate) sessions: Buckets<u64>,
+    pub(crate) sends: Room,
 }
 
 impl Limits {
@@ -38,6 +40,7 @@ impl Limits {
             credentials: Buckets::new("registrations and log-ins of one address", options.credential_rate),
             users: Buckets::new("requests of one user", options.user_rate),
             sessions: Buckets::new("requests of one session", options.session_rate),
+            sends: Room::new(options.sends_in_flight_max),
         }
     }
 
@@ -48,6 +51,33 @@ impl Limits {
         self.credentials.forget_full();
         self.users.forget_full();
         self.sessions.forget_full();
+    }
+}
+
+/// When to send again what found no room, milliseconds: about what it takes to answer all that is in flight.
+const SENDS_RETRY_MS: u64 = 500;
+
+/// Room for the messages of all sessions that are not answered yet. Those over it would wait where nobody tells them that they do.
+pub(crate) struct Room {
+    permits: Arc<Semaphore>,
+    max: usize,
+}
+
+impl Room {
+    fn new(max: usize) -> Self {
+        let max = max.min(Semaphore::MAX_PERMITS);
+        Self {
+            permits: Arc::new(Semaphore::new(max)),
+            max,
+        }
+    }
+
+    /// Room for one message, until what is returned is dropped.
+    pub(crate) fn take(&self) -> Result<OwnedSemaphorePermit, Refusal> {
+        self.permits.clone().try_acquire_owned().map_err(|_| {
+            let message = format!("{} messages are in flight at this edge, which is the limit", self.max);
+            Refusal::new(ErrorCode::ResourceExhausted, message).retry_after(SENDS_RETRY_MS)
+        })
     }
 }
 
@@ -204,6 +234,17 @@ mod tests {
     use std::net::Ipv4Addr;
 
     use super::*;
+
+    #[test]
+    fn what_finds_no_room_is_told_when_to_come_back_and_room_returns_with_each_answer() {
+        let room = Room::new(2);
+        let (one, _other) = (room.take().unwrap(), room.take().unwrap());
+        let refusal = room.take().unwrap_err();
+        assert_eq!(refusal.code, ErrorCode::ResourceExhausted);
+        assert!(refusal.message.starts_with("2 messages") && refusal.retry_after_ms == Some(SENDS_RETRY_MS));
+        drop(one);
+        assert!(room.take().is_ok());
+    }
 
     #[test]
     fn a_spent_bucket_says_when_to_come_back_and_others_are_not_touched() {

@@ -27,6 +27,8 @@ pub struct GatewayOptions {
     pub connections_max: usize,
     /// Connections of one address (IPv6: of one /64).
     pub connections_per_address_max: usize,
+    /// Messages of all sessions of this edge that are not answered yet.
+    pub sends_in_flight_max: usize,
     /// Sessions of one user on this edge.
     pub sessions_per_user_max: usize,
     /// What a further session of a user does to the ones before.
@@ -75,6 +77,7 @@ impl Default for GatewayOptions {
             body_bytes_max: 64 * 1024,
             connections_max: 150_000,
             connections_per_address_max: 20_000,
+            sends_in_flight_max: 8_192,
             sessions_per_user_max: 16,
             device_policy: DevicePolicy::OnePerDevice,
             conversations_max: 5_000,

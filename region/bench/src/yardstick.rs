@@ -26,6 +26,8 @@ use crate::figures::float;
 /// Of the echo: as many as there are talkers in a usual run, each with this many frames under way.
 const CONNECTIONS: usize = 64;
 const IN_FLIGHT: usize = 16;
+/// Of both ends of the echo, as an edge and the SDK have it.
+const READ_BUFFER_BYTES: usize = 4 * 1_024;
 /// How long each yardstick is measured.
 const MEASURED: Duration = Duration::from_secs(2);
 
@@ -145,14 +147,16 @@ fn fdatasync(frame: &[u8]) -> Result<f64> {
 async fn echo(frame: Bytes) -> Result<f64> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
     let address = listener.local_addr()?;
-    let upgrade = |upgrade: WebSocketUpgrade| async { upgrade.on_upgrade(send_back) };
+    let upgrade =
+        |upgrade: WebSocketUpgrade| async { upgrade.read_buffer_size(READ_BUFFER_BYTES).on_upgrade(send_back) };
     let app = Router::new().route("/", get(upgrade));
     let server = tokio::spawn(async move { axum::serve(listener, app).await });
     let mut clients = JoinSet::new();
     for _ in 0..CONNECTIONS {
         let frame = frame.clone();
         clients.spawn(async move {
-            let (mut socket, _) = connect_async_with_config(format!("ws://{address}/"), None, true).await?;
+            let config = tungstenite::protocol::WebSocketConfig::default().read_buffer_size(READ_BUFFER_BYTES);
+            let (mut socket, _) = connect_async_with_config(format!("ws://{address}/"), Some(config), true).await?;
             for _ in 0..IN_FLIGHT {
                 socket.feed(tungstenite::Message::Binary(frame.clone())).await?;
             }

@@ -8,6 +8,7 @@ use antiphon_proto::{
 };
 use antiphon_session::{Refusal, Request};
 use antiphon_types::{ConversationId, ErrorCode, UserId};
+use tokio::sync::OwnedSemaphorePermit;
 use tracing::Instrument as _;
 
 use crate::{calls::HistoryRange, hub::SessionHandle, listing, shared::Shared};
@@ -19,6 +20,12 @@ pub(super) fn admit(shared: &Shared, handle: &SessionHandle) -> Result<UserId, R
     shared.limits.sessions.take(&handle.key)?;
     shared.limits.users.take(&who)?;
     Ok(who)
+}
+
+/// As [`admit`], for a message, with room for it.
+pub(super) fn admit_send(shared: &Shared, handle: &SessionHandle) -> Result<(UserId, OwnedSemaphorePermit), Refusal> {
+    let who = admit(shared, handle)?;
+    Ok((who, shared.limits.sends.take()?))
 }
 
 /// The answers to messages of one conversation, in their order.

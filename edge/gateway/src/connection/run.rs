@@ -7,7 +7,10 @@ use antiphon_session::{CloseReason, Codec, HelloRequest, Incoming, Output, Refus
 use antiphon_types::{ConversationId, TimestampMs, UserId};
 use bytes::Bytes;
 use futures_util::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
-use tokio::time::{Instant, Sleep, timeout};
+use tokio::{
+    sync::OwnedSemaphorePermit,
+    time::{Instant, Sleep, timeout},
+};
 
 use super::{catch_up, hello, requests, resume, sends::Sends};
 use crate::{
@@ -20,11 +23,14 @@ use crate::{
 pub(super) enum Done {
     Reply(Ticket, Result<Body, Refusal>),
     /// Messages of this user in a conversation were answered.
-    Sent(UserId, ConversationId, Vec<(Ticket, Result<Body, Refusal>)>),
+    Sent(UserId, ConversationId, Vec<(Sending, Result<Body, Refusal>)>),
     Reauth(Ticket, Result<TimestampMs, Refusal>),
     /// A session was brought up in a conversation.
     CaughtUp,
 }
+
+/// A message that is not answered yet, and the room that it takes.
+type Sending = (Ticket, OwnedSemaphorePermit);
 
 type Work = FuturesUnordered<BoxFuture<'static, Done>>;
 
@@ -50,7 +56,7 @@ struct Connection<T> {
     transport: T,
     handle: Arc<SessionHandle>,
     work: Work,
-    sends: Sends<Ticket>,
+    sends: Sends<Sending>,
     /// Set once Hello was accepted.
     opened: Option<hello::Opened>,
 }
@@ -123,8 +129,8 @@ impl<T: Transport> Connection<T> {
                 Output::Reauth { ticket, access_token } => {
                     self.work.push(self.reauth(ticket, access_token));
                 }
-                Output::Send { ticket, send } => match requests::admit(&self.shared, &self.handle) {
-                    Ok(who) => self.send(who, ticket, send),
+                Output::Send { ticket, send } => match requests::admit_send(&self.shared, &self.handle) {
+                    Ok((who, room)) => self.send(who, (ticket, room), send),
                     Err(refusal) => self.handle.with(|session| session.reply(ticket, Err(refusal))),
                 },
                 Output::Request { ticket, request } => match requests::admit(&self.shared, &self.handle) {
@@ -197,17 +203,17 @@ impl<T: Transport> Connection<T> {
         async move { Done::Reauth(ticket, hello::reauth(&shared, &handle, &access_token).await) }.boxed()
     }
 
-    fn send(&mut self, who: UserId, ticket: Ticket, send: Send) {
+    fn send(&mut self, who: UserId, sending: Sending, send: Send) {
         let message = NewMessage {
             client_msg_id: send.client_msg_id.to_string(),
             text: send.text,
         };
-        if let Some(sends) = self.sends.add(send.conversation_id, ticket, message) {
+        if let Some(sends) = self.sends.add(send.conversation_id, sending, message) {
             self.start_sends(who, send.conversation_id, sends);
         }
     }
 
-    fn start_sends(&self, who: UserId, conversation: ConversationId, sends: Vec<(Ticket, NewMessage)>) {
+    fn start_sends(&self, who: UserId, conversation: ConversationId, sends: Vec<(Sending, NewMessage)>) {
         let answers = requests::send(&self.shared, who, conversation, sends);
         self.work.push(
             answers
@@ -249,7 +255,7 @@ impl<T: Transport> Connection<T> {
                     self.start_sends(who, conversation, sends);
                 }
                 self.handle.with(|session| {
-                    for (ticket, answer) in answers {
+                    for ((ticket, _), answer) in answers {
                         session.reply(ticket, answer);
                     }
                 });

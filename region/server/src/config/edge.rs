@@ -63,6 +63,8 @@ pub(crate) struct EdgeSection {
     pub(crate) connections_max: usize,
     /// Connections of one address (IPv6: of one /64).
     pub(crate) connections_per_address_max: usize,
+    /// Messages of all sessions of an edge that are not answered yet; one more is refused with `RESOURCE_EXHAUSTED`.
+    pub(crate) sends_in_flight_max: usize,
     /// Sessions of one user.
     pub(crate) sessions_per_user_max: usize,
     /// What a further session of a user does to the ones before: `any` nothing, `one_per_device` replaces those of the same
@@ -178,6 +180,7 @@ impl Default for EdgeSection {
             pong_tails_max: session.pong_tails_max,
             connections_max: options.connections_max,
             connections_per_address_max: options.connections_per_address_max,
+            sends_in_flight_max: options.sends_in_flight_max,
             sessions_per_user_max: options.sessions_per_user_max,
             device_policy: options.device_policy.into(),
             conversations_max: options.conversations_max,
@@ -238,6 +241,7 @@ impl From<&Config> for GatewayOptions {
             body_bytes_max: section.body_bytes_max,
             connections_max: section.connections_max,
             connections_per_address_max: section.connections_per_address_max,
+            sends_in_flight_max: section.sends_in_flight_max,
             sessions_per_user_max: section.sessions_per_user_max,
             device_policy: section.device_policy.into(),
             conversations_max: section.conversations_max,
