@@ -132,7 +132,7 @@ async fn groups_over_tls_are_held_against_the_yardstick_and_drawn() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_overload_is_refused_with_a_time_to_come_again_and_nothing_is_lost() {
     let load = "overload --pairs 50 --calm-rate 50 --calm 2 --rate 3000 --seconds 3 --warm-up 0 --transport ws";
-    let settings = ["--set", "slot.waiting_max=20"];
+    let settings = ["--set", "edge.sends_in_flight_max=10"];
     let arguments: Vec<&str> = load.split(' ').chain(settings).collect();
     let (all, printed) = bench(&arguments).await;
     let run = &all[0];
