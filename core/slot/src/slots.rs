@@ -93,7 +93,7 @@ impl Slots {
             places,
             tasks: TaskTracker::new(),
             closing: CancellationToken::new(),
-            room: Semaphore::new(waiting_max),
+            room: Semaphore::new(waiting_max.min(Semaphore::MAX_PERMITS)),
         };
         Self { inner: Arc::new(inner) }
     }
