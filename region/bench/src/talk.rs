@@ -230,7 +230,7 @@ pub async fn talk(server: &Server, options: &TalkOptions, say: Say) -> Result<Fi
     figures.set_costs(acknowledged, server_after - server_before, load_after - load_before);
     let seconds = std::mem::take(&mut *seconds.lock());
     figures.server_rss_bytes_max = seconds.iter().map(|second| second.server_rss_bytes).max();
-    figures.back_to_normal_ms = back_to_normal_ms(times, &seconds);
+    figures.back_to_normal_ms = times.back_to_normal_ms(&seconds);
     figures.seconds = seconds;
     Ok(figures)
 }
@@ -272,20 +272,6 @@ async fn watch(
         ));
         seconds.lock().push(second);
     }
-}
-
-/// See [`Figures::back_to_normal_ms`].
-fn back_to_normal_ms(times: Times, seconds: &[Second]) -> Option<f64> {
-    let Shape::Overload { calm, .. } = times.shape else {
-        return None;
-    };
-    let since = |at: Instant| at.saturating_duration_since(times.counts).as_secs_f64();
-    let (begins, ends) = (since(times.began + calm), since(times.overload_ends()?));
-    let before = seconds.iter().filter(|second| second.at_s <= begins);
-    let normal_ms = 2.0 * before.map(|second| second.p99_ms).fold(0.0, f64::max);
-    let is_slow = |second: &&Second| second.at_s > ends && second.p99_ms > normal_ms;
-    let last = seconds.iter().rfind(is_slow);
-    Some(last.map_or(0.0, |second| (second.at_s - ends) * 1_000.0))
 }
 
 impl Seen {

@@ -2,6 +2,8 @@ use std::{f64::consts::TAU, time::Duration};
 
 use tokio::time::Instant;
 
+use crate::Second;
+
 /// When what happens.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Times {
@@ -50,12 +52,18 @@ impl Times {
         }
     }
 
-    /// When the overload of this run ends, if it has one.
-    pub(crate) fn overload_ends(&self) -> Option<Instant> {
-        match self.shape {
-            Shape::Overload { calm, .. } => Some(self.ends - calm),
-            Shape::Even | Shape::Day => None,
-        }
+    /// See [`crate::Figures::back_to_normal_ms`]; of a run that has an overload.
+    pub(crate) fn back_to_normal_ms(&self, seconds: &[Second]) -> Option<f64> {
+        let Shape::Overload { calm, .. } = self.shape else {
+            return None;
+        };
+        let since = |at: Instant| at.saturating_duration_since(self.counts).as_secs_f64();
+        let (begins, ends) = (since(self.began + calm), since(self.ends - calm));
+        let before = seconds.iter().filter(|second| second.at_s <= begins);
+        let normal_ms = 2.0 * before.map(|second| second.p99_ms).fold(0.0, f64::max);
+        let is_slow = |second: &&Second| second.at_s > ends && second.p99_ms > normal_ms;
+        let last = seconds.iter().rfind(is_slow);
+        Some(last.map_or(0.0, |second| (second.at_s - ends) * 1_000.0))
     }
 
     fn due_of_day(&self, even: Duration, day: Duration) -> Instant {
@@ -115,11 +123,30 @@ mod tests {
                 share: 0.25,
             },
         };
-        assert_eq!(times.overload_ends(), Some(began + seconds(40)));
         let due = (0..400).map(|at| (times.due(times.pause * at) - began).as_secs_f64());
         let due: Vec<f64> = due.take_while(|at| *at < 50.0).collect();
         assert!(due.is_sorted(), "{due:?}");
         let among = |from: f64, to: f64| due.iter().filter(|at| (from..to).contains(*at)).count();
         assert_eq!((among(0.0, 10.0), among(10.0, 40.0), among(40.0, 50.0)), (25, 300, 25));
+
+        let second = |at_s: u32, p99_ms| Second {
+            at_s: at_s.into(),
+            acknowledged: 1,
+            p99_ms,
+            refused: 0,
+            server_rss_bytes: 0,
+            server_open_files: 0,
+        };
+        let mut seen: Vec<Second> = (1..=50).map(|at| second(at, 10.0)).collect();
+        seen[3].p99_ms = 20.0;
+        seen[30].p99_ms = 900.0;
+        assert_eq!(times.back_to_normal_ms(&seen), Some(0.0));
+        seen[42].p99_ms = 41.0;
+        seen[45].p99_ms = 40.0;
+        assert_eq!(
+            times.back_to_normal_ms(&seen),
+            Some(3_000.0),
+            "twice the slowest of the calm is normal"
+        );
     }
 }
