@@ -153,10 +153,14 @@ fn certificates(config: &Config, folder: &Path) -> Result<Certificates, Certific
 /// Names the port, and says so when it is in use.
 pub(crate) fn listen(host: IpAddr, port: u16) -> Result<TcpListener> {
     let address = SocketAddr::new(host, port);
-    listen_at(address).or_else(|error| refuse(&error, "port", address))
+    listen_at(address, TCP_BACKLOG).or_else(|error| refuse(&error, "port", address))
 }
 
-fn listen_at(address: SocketAddr) -> io::Result<TcpListener> {
+/// Listens at an address, where connections may wait to be taken, as many as that.
+///
+/// # Errors
+/// Those of the system.
+pub(crate) fn listen_at(address: SocketAddr, backlog: u32) -> io::Result<TcpListener> {
     let socket = match address {
         SocketAddr::V4(_) => TcpSocket::new_v4()?,
         SocketAddr::V6(_) => TcpSocket::new_v6()?,
@@ -164,7 +168,7 @@ fn listen_at(address: SocketAddr) -> io::Result<TcpListener> {
     // A restart finds connections of the process before it that are not over yet.
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
-    socket.listen(TCP_BACKLOG)
+    socket.listen(backlog)
 }
 
 /// As much buffer as the kernel gives of what is asked for (udp(7): up to `net.core.rmem_max` and `wmem_max`).

@@ -2,14 +2,11 @@
 
 use std::{io, net::SocketAddr, time::Duration};
 
-use tokio::{
-    net::{TcpListener, TcpSocket},
-    task::JoinSet,
-    time::sleep,
-};
+use tokio::{net::TcpListener, task::JoinSet, time::sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::{LinkState, connection::Road};
+use crate::edge::listen_at;
 
 /// Connections that the kernel makes while this process accepts none, as over a blackhole; further ones hang.
 const BACKLOG: u32 = 128;
@@ -23,17 +20,7 @@ const TRY_AGAIN: Duration = Duration::from_millis(100);
 /// # Errors
 /// Those of the system, with the address named.
 pub(super) fn bind(address: SocketAddr) -> io::Result<TcpListener> {
-    let listen = || {
-        let socket = match address {
-            SocketAddr::V4(_) => TcpSocket::new_v4()?,
-            SocketAddr::V6(_) => TcpSocket::new_v6()?,
-        };
-        // Connections that were reset a moment ago do not keep the port.
-        socket.set_reuseaddr(true)?;
-        socket.bind(address)?;
-        socket.listen(BACKLOG)
-    };
-    listen().map_err(|error| {
+    listen_at(address, BACKLOG).map_err(|error| {
         io::Error::new(
             error.kind(),
             format!("port {} of {}: {error}", address.port(), address.ip()),
