@@ -233,8 +233,8 @@ impl Slots {
         self.enqueue(slot, body, false).await
     }
 
-    /// As [`Slots::write`], for what is in no hurry: waits up to [`SlotOptions::patience`] for other commands to be committed with, and leaves them half
-    /// of each queue.
+    /// As [`Slots::write`], for what is in no hurry: waits up to [`SlotOptions::patience`] for other commands to be
+    /// committed with, and leaves them half of each queue.
     ///
     /// # Errors
     /// As [`Slots::write`].
@@ -258,7 +258,6 @@ impl Slots {
     {
         let options = &self.inner.node.options;
         let runtime = self.runtime(slot)?;
-        let (command, answer) = command(body, is_patient);
         let overloaded = || {
             metrics::counter!("antiphon_slot_overloaded_total").increment(1);
             SlotError::Overloaded {
@@ -280,6 +279,7 @@ impl Slots {
             }
             .into());
         };
+        let (command, answer) = command(body, is_patient);
         runtime.queue.try_send(command).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => overloaded(),
             mpsc::error::TrySendError::Closed(_) => runtime.gone(),

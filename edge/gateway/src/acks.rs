@@ -42,6 +42,9 @@ impl Waiting {
         self.attempts += 1;
         let is_again = matches!(&result, Err(refusal) if refusal.retry_after_ms.is_some());
         let is_again = is_again && self.attempts < ATTEMPTS_MAX;
+        if self.answer.is_none() && result.is_err() && !is_again {
+            metrics::counter!("antiphon_acks_given_up_total").increment(1);
+        }
         if let Some(answer) = self.answer.take() {
             // The session may have ended.
             let _ = answer.send(if is_again { Ok(()) } else { result });
