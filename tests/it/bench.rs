@@ -169,6 +169,26 @@ async fn several_sizes_are_run_one_after_the_other_and_drawn() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn users_have_several_conversations_each() {
+    let load = "pairs --users 5 --pairs 3,10 --stored 20 --rate 60 --warm-up 0 --seconds 1 --transport ws";
+    let (all, _) = bench(&load.split(' ').collect::<Vec<_>>()).await;
+    nothing_is_missing(&all);
+    let of = |run: &Value| {
+        (
+            run["connections"].as_u64().unwrap(),
+            run["conversations"].as_u64().unwrap(),
+        )
+    };
+    // Three pairs in a row have four users.
+    assert_eq!(all.iter().map(of).collect::<Vec<_>>(), [(4, 3), (5, 10)]);
+    assert!(all.iter().all(|run| run["duplicated"] == 0), "{all:?}");
+    assert!(
+        all.iter().all(|run| run["deliveriesPerS"].as_f64() > Some(40.0)),
+        "{all:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn one_talks_and_all_others_listen_in_two_regions() {
     let arguments = [
         "broadcast",

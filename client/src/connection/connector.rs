@@ -1,6 +1,12 @@
 //! Opens connections: one transport, or whichever gets through first.
 
-use std::{collections::HashMap, fmt, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    fmt, io,
+    net::{SocketAddr, UdpSocket},
+    sync::Arc,
+    time::Duration,
+};
 
 use antiphon_proto::client::{ClientFrame, ServerFrame};
 use futures_util::future::{BoxFuture, FutureExt as _};
@@ -40,6 +46,8 @@ pub struct Connector {
     worked: Option<(Transport, Instant)>,
     /// By protocol and certificate; each remembers the sessions that can be resumed.
     tls: HashMap<(Transport, Option<String>), rustls::ClientConfig>,
+    /// Of every connection over QUIC, where they share one.
+    shared_socket: Option<quinn::Endpoint>,
 }
 
 /// A connection before Hello, or one on which it is said already.
@@ -61,7 +69,20 @@ impl Connector {
             offers: HashMap::new(),
             worked: None,
             tls: HashMap::new(),
+            shared_socket: None,
         }
+    }
+
+    /// Lets every connection over QUIC of this connector and of its clones use one socket, where each has its own otherwise: for a process
+    /// that is many devices. None of them follows a change of the network then ([`crate::Client::network_changed`]).
+    ///
+    /// # Errors
+    /// When the socket is of no use, or there is no Tokio runtime.
+    pub fn share_socket(&mut self, socket: UdpSocket) -> io::Result<()> {
+        let runtime = Arc::new(quinn::TokioRuntime);
+        let endpoint = quinn::Endpoint::new(quinn::EndpointConfig::default(), None, socket, runtime)?;
+        self.shared_socket = Some(endpoint);
+        Ok(())
     }
 
     /// Nothing is known of the network any more.
@@ -124,7 +145,11 @@ impl Connector {
             match (transport, &offers) {
                 (Transport::Quic, Offers { quic: Some(offer), .. }) => {
                     let config = self.tls(transport, QUIC_PROTOCOL, offer);
-                    attempts.push(named(transport, quic(offer.clone(), config, hello, self.head_start)));
+                    let socket = self.shared_socket.clone();
+                    attempts.push(named(
+                        transport,
+                        quic(offer.clone(), config, socket, hello, self.head_start),
+                    ));
                 }
                 (
                     Transport::WebTransport,
@@ -230,6 +255,7 @@ fn transport_config() -> Arc<TransportConfig> {
 async fn quic(
     offer: Offer,
     tls: rustls::ClientConfig,
+    shared_socket: Option<quinn::Endpoint>,
     hello: &ClientFrame,
     head_start: Duration,
 ) -> Result<Ready, String> {
@@ -248,7 +274,8 @@ async fn quic(
     let addresses = tokio::net::lookup_host(authority)
         .await
         .map_err(|error| error.to_string())?;
-    let attempts = addresses.map(|address| quic_at(address, host, config.clone(), hello).boxed());
+    let attempts =
+        addresses.map(|address| quic_at(address, host, config.clone(), shared_socket.clone(), hello).boxed());
     race::first(attempts.collect(), head_start).await
 }
 
@@ -256,15 +283,22 @@ async fn quic_at(
     address: SocketAddr,
     host: &str,
     config: quinn::ClientConfig,
+    shared_socket: Option<quinn::Endpoint>,
     hello: &ClientFrame,
 ) -> Result<Ready, String> {
-    let endpoint = quinn::Endpoint::client(any_address(&address)).map_err(|error| error.to_string())?;
+    let (endpoint, own_socket) = match shared_socket {
+        Some(shared) => (shared, None),
+        None => {
+            let own = quinn::Endpoint::client(any_address(&address)).map_err(|error| error.to_string())?;
+            (own.clone(), Some(own))
+        }
+    };
     let connecting = endpoint
         .connect_with(config, address, host)
         .map_err(|error| error.to_string())?;
     let open = async |connection: &quinn::Connection| {
         let (writer, reader) = connection.open_bi().await.map_err(|error| error.to_string())?;
-        let link = Link::Quic(endpoint.clone(), connection.clone());
+        let link = Link::Quic(own_socket.clone(), connection.clone());
         Ok::<Connection, String>(Stream::new(link, writer, reader).into())
     };
     match connecting.into_0rtt() {

@@ -36,7 +36,8 @@ pub(super) struct Stream {
 
 /// The connection below.
 pub(super) enum Link {
-    Quic(quinn::Endpoint, quinn::Connection),
+    /// With its socket, unless others use that too.
+    Quic(Option<quinn::Endpoint>, quinn::Connection),
     WebTransport(wtransport::Connection),
 }
 
@@ -123,7 +124,7 @@ impl Stream {
 
     /// Goes on from another socket, and so from whatever address the network gives now.
     pub(super) fn rebind(&self) -> bool {
-        let Link::Quic(endpoint, connection) = &self.link else {
+        let Link::Quic(Some(endpoint), connection) = &self.link else {
             return false;
         };
         let socket = UdpSocket::bind(any_address(&connection.remote_address()));
@@ -139,7 +140,7 @@ impl Stream {
         };
         let _ = timeout(CLOSE_TIMEOUT, ended).await;
         self.link.quic().close(1000_u32.into(), b"bye");
-        if let Link::Quic(endpoint, _) = &self.link {
+        if let Link::Quic(Some(endpoint), _) = &self.link {
             let _ = timeout(CLOSE_TIMEOUT, endpoint.wait_idle()).await;
         }
     }

@@ -1,9 +1,9 @@
-use std::time::Duration;
+use std::{pin::pin, time::Duration};
 
 use antiphon_client::{Backoff, Connection, Connector};
-use antiphon_proto::client::{ClientFrame, Cursor, Hello, ServerFrame, client_frame, server_frame::Body};
+use antiphon_proto::client::{ClientFrame, Cursor, Hello, Ping, ServerFrame, client_frame, server_frame::Body};
 use anyhow::{Result, bail};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, Interval, interval_at, sleep};
 
 use crate::people::DEVICE;
 
@@ -24,6 +24,8 @@ pub(crate) struct Later {
 /// A session on the SDK's own connection, without what the SDK keeps for an app.
 pub(crate) struct Device {
     connection: Connection,
+    /// The longest that the edge bears its silence is twice this.
+    heartbeat: Duration,
 }
 
 fn hello(access_token: &str, cursors: &[Cursor]) -> ClientFrame {
@@ -54,7 +56,10 @@ impl Device {
             .await;
         let (connection, answer) = opened.map_err(anyhow::Error::msg)?;
         match answer.body {
-            Some(Body::Welcome(_)) => Ok(Self { connection }),
+            Some(Body::Welcome(welcome)) => Ok(Self {
+                connection,
+                heartbeat: Duration::from_millis(welcome.heartbeat_ms.max(1).into()),
+            }),
             Some(Body::Error(error)) if error.retry_after_ms.is_some() => {
                 let after = Duration::from_millis(error.retry_after_ms.unwrap_or_default());
                 Err(Later {
@@ -100,6 +105,32 @@ impl Device {
     /// Cancel safe.
     pub(crate) async fn receive(&mut self) -> Result<ServerFrame> {
         self.connection.receive().await.map_err(anyhow::Error::msg)
+    }
+
+    /// Does nothing but stay connected until something comes.
+    pub(crate) async fn stay<T>(&mut self, until: impl Future<Output = T>) -> Result<T> {
+        let mut pings = self.pings();
+        let mut until = pin!(until);
+        loop {
+            tokio::select! {
+                come = &mut until => return Ok(come),
+                frame = self.receive() => if let Some(Body::Goaway(goaway)) = frame?.body {
+                    bail!("the server sent a device away: {}", goaway.reason);
+                },
+                _ = pings.tick() => self.ping().await?,
+            }
+        }
+    }
+
+    /// When to [`Device::ping`]: not all at the same moment.
+    pub(crate) fn pings(&self) -> Interval {
+        let first = Instant::now() + self.heartbeat.mul_f64(rand::random());
+        interval_at(first, self.heartbeat)
+    }
+
+    /// Says that it is there.
+    pub(crate) async fn ping(&mut self) -> Result<()> {
+        self.send(0, client_frame::Body::Ping(Ping {})).await
     }
 
     pub(crate) async fn close(self) {

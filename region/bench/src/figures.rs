@@ -67,6 +67,9 @@ pub struct Figures {
     /// Connections at once.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub connections: Option<usize>,
+    /// Conversations in which there is talk.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub conversations: Option<usize>,
     /// Messages that were stored before.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stored: Option<u64>,

@@ -42,15 +42,9 @@ pub(crate) enum Came {
 }
 
 impl Follower {
-    /// Of a device that has a conversation up to this message.
-    pub(crate) fn holding(conversation_id: String, seq: u64) -> Self {
-        let held = Held {
-            inbox: Inbox::whole_to(seq),
-            ..Held::default()
-        };
-        Self {
-            held: HashMap::from([(conversation_id, held)]),
-        }
+    /// The device has this conversation up to this message.
+    pub(crate) fn holds(&mut self, conversation_id: String, seq: u64) {
+        self.held(&conversation_id).inbox = Inbox::whole_to(seq);
     }
 
     /// Takes in what came, and asks for what the edge says it has left out.

@@ -9,8 +9,11 @@
 
 mod absence;
 mod connect;
+mod connectors;
+mod crowd;
 mod delay;
 mod device;
+mod devices;
 mod figures;
 mod find;
 mod follower;
@@ -29,7 +32,9 @@ mod yardstick;
 
 pub use absence::{AbsenceOptions, absence};
 pub use connect::{ConnectOptions, connect};
+pub use crowd::connections_of_process;
 pub use delay::DelayedPath;
+pub use devices::devices;
 pub use figures::{Figures, Second};
 pub use find::find_max;
 pub use history::{HistoryOptions, history};
@@ -37,7 +42,7 @@ pub use idle::{IdleOptions, idle};
 pub use plot::plot_runs;
 pub use server::{Server, ServerOptions};
 
-pub use talk::{Size, TalkOptions, talk};
+pub use talk::{Friends, Size, TalkOptions, talk};
 pub use times::Shape;
 pub use yardstick::Yardstick;
 

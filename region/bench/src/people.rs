@@ -6,7 +6,7 @@ use std::sync::{
 };
 
 use antiphon_client::{Account, AccountError, Tokens};
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
 use crate::{Say, Server};
@@ -76,9 +76,33 @@ pub(crate) async fn conversations(
 ) -> Result<Vec<Conversation>> {
     let sizes: Vec<usize> = sizes.collect();
     let mut users = register(server, sizes.iter().sum(), say).await?.into_iter();
+    let members = sizes.iter().map(|size| users.by_ref().take(*size).collect());
+    begin_all(server, members.collect(), say).await
+}
+
+/// So many direct conversations among so many users.
+pub(crate) async fn friends(server: &Server, users: usize, pairs: usize, say: Say) -> Result<Vec<Conversation>> {
+    let of_each_side = users.saturating_sub(1) / 2;
+    if pairs > users * of_each_side {
+        bail!(
+            "{pairs} pairs are too many for {users} users, who have {} at most",
+            users * of_each_side
+        );
+    }
+    let users = register(server, users, say).await?;
+    // Each with the next, then each with the one after that, and so on.
+    let mut members = Vec::with_capacity(pairs);
+    for pair in 0..pairs {
+        let (first, further) = (pair % users.len(), pair / users.len() + 1);
+        let second = (first + further) % users.len();
+        members.push(vec![users[first].clone(), users[second].clone()]);
+    }
+    begin_all(server, members, say).await
+}
+
+async fn begin_all(server: &Server, members: Vec<Vec<Tokens>>, say: Say) -> Result<Vec<Conversation>> {
     let account = server.account();
-    let members: Vec<Vec<Tokens>> = sizes.iter().map(|size| users.by_ref().take(*size).collect()).collect();
-    let progress = Progress::new("conversations begun", sizes.len(), say);
+    let progress = Progress::new("conversations begun", members.len(), say);
     let beginning = stream::iter(members).map(|members| {
         let (account, progress) = (&account, &progress);
         async move {

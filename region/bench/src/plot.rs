@@ -117,9 +117,12 @@ pub fn plot_runs(path: &Path, all: &[Figures]) -> Result<()> {
 
 /// What is not the same in all runs, and how much of it a run has.
 fn varies(all: &[Figures]) -> Option<(&'static str, OfRun)> {
-    let axes: [(&str, OfRun); 3] = [
+    let axes: [(&str, OfRun); 4] = [
         ("messages stored before", |of| Some(float(of.stored?.max(1)))),
         ("connections", |of| Some(float(u64::try_from(of.connections?).ok()?))),
+        ("conversations", |of| {
+            Some(float(u64::try_from(of.conversations?).ok()?))
+        }),
         ("messages/s offered", |of| of.offered_per_s),
     ];
     let is_varied = |of_run: &OfRun| {

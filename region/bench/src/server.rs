@@ -18,20 +18,32 @@ use tokio::{
     time::timeout,
 };
 
-use crate::usage::Usage;
+use crate::{
+    connectors::{self, Connectors},
+    usage::Usage,
+};
 
 /// How long a server may take to be ready.
 const READY_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long a server may take to end.
 const STOP_TIMEOUT: Duration = Duration::from_secs(30);
 /// Of more than one region.
-const REGIONS: [&str; 5] = ["us-east", "eu-central", "ap-northeast", "sa-east", "af-south"];
+const REGIONS: [&str; 8] = [
+    "us-east",
+    "eu-central",
+    "ap-northeast",
+    "sa-east",
+    "af-south",
+    "us-west",
+    "eu-north",
+    "me-central",
+];
 /// From this machine to one address.
 const CONNECTIONS_OF_EACH: usize = 20_000;
 /// Between the first ports of two regions.
 const PORTS_OF_EACH: usize = 100;
 /// What would refuse a load that comes from one address, and what a run is not about.
-const SETTINGS: [&str; 13] = [
+const SETTINGS: [&str; 12] = [
     "edge.address_rate_per_second=0",
     "edge.credential_rate_per_second=0",
     "edge.handshake_rate_per_second=0",
@@ -41,8 +53,6 @@ const SETTINGS: [&str; 13] = [
     "edge.connections_per_address_max=1000000",
     "edge.sessions_per_user_max=1000000",
     "edge.device_policy=any",
-    // One address that shakes hands a thousand times a second looks like a flood.
-    "edge.quic_retry_above=1000000",
     "identity.access_token_ttl_s=86400",
     "identity.password_memory_kib=64",
     "identity.password_iterations=1",
@@ -55,7 +65,7 @@ pub struct ServerOptions {
     pub program: PathBuf,
     /// The first of its ports.
     pub base_port: u16,
-    /// How many regions it has, at most five; several are a process each, on this machine, with nothing between them.
+    /// How many regions it has, at most eight; several are a process each, on this machine, with nothing between them.
     pub regions: u16,
     /// How many connections there are to be: with many, it listens on several addresses, as one has ports for some thirty thousand.
     pub connections: usize,
@@ -73,8 +83,8 @@ pub struct Server {
     /// Of each edge.
     urls: Vec<String>,
     certificate_sha256: Option<String>,
-    /// One of each transport, to be cloned: to make one reads the system's authorities.
-    connectors: [(Transport, Connector); 3],
+    connectors: Connectors,
+    program: PathBuf,
     _folder: TempDir,
 }
 
@@ -139,13 +149,13 @@ impl Server {
         let ports = (options.base_port..).step_by(PORTS_OF_EACH).take(regions.len());
         let hosts = (1..=addresses).map(|last| Ipv4Addr::new(127, 0, 0, last));
         let urls = hosts.flat_map(|host| ports.clone().map(move |port| format!("{scheme}://{host}:{port}")));
-        let ways = [Transport::WebSocket, Transport::WebTransport, Transport::Quic];
-        let certificate = certificate_sha256.as_deref();
+        let connectors = Connectors::new(certificate_sha256.as_deref(), options.connections);
         Ok(Self {
             child,
             pid,
             urls: urls.collect(),
-            connectors: ways.map(|way| (way, Connector::new(Some(way), Duration::ZERO, certificate))),
+            connectors: connectors.context("a socket of devices")?,
+            program: options.program.clone(),
             certificate_sha256,
             _folder: folder,
         })
@@ -160,15 +170,24 @@ impl Server {
         Account::pinned(self.url(0), self.certificate_sha256.as_deref())
     }
 
-    /// Ways to its edges over this transport alone.
+    /// A device's way to its edges, over this transport alone.
     pub(crate) fn connector(&self, transport: Transport) -> Connector {
-        let known = self.connectors.iter().find(|(way, _)| *way == transport);
-        known.map_or_else(|| self.first_connector(transport), |(_, connector)| connector.clone())
+        self.connectors.of(transport)
     }
 
     /// As of a device that was never connected: nothing that others keep open serves it.
     pub(crate) fn first_connector(&self, transport: Transport) -> Connector {
-        Connector::new(Some(transport), Duration::ZERO, self.certificate_sha256.as_deref())
+        connectors::first(transport, self.certificate_sha256())
+    }
+
+    /// By which devices know it, with TLS.
+    pub(crate) fn certificate_sha256(&self) -> Option<&str> {
+        self.certificate_sha256.as_deref()
+    }
+
+    /// The `antiphon` program.
+    pub(crate) fn program(&self) -> &Path {
+        &self.program
     }
 
     pub(crate) fn usage(&self) -> Result<Usage> {

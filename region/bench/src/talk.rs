@@ -10,10 +10,10 @@ use std::{
 use antiphon_client::{Connector, Tokens, Transport};
 use antiphon_proto::client::{Message, Read, Send, ServerFrame, Typing, client_frame, server_frame::Body};
 use anyhow::{Context as _, Result, bail};
-use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use hdrhistogram::Histogram;
 use parking_lot::Mutex;
 use tokio::{
+    sync::{Barrier, Semaphore},
     task::JoinSet,
     time::{Instant, MissedTickBehavior, interval, interval_at, sleep, sleep_until},
 };
@@ -23,7 +23,7 @@ use crate::{
     device::Device,
     figures::{float, histogram, ms},
     follower::{Came, Follower},
-    people::{self, Conversation},
+    people::{self, Conversation, Progress},
     server::Watched,
     times::{Shape, Times},
     usage::Usage,
@@ -54,7 +54,7 @@ pub struct Size {
     pub conversations: usize,
 }
 
-/// Users who talk, each in one conversation.
+/// Users who talk.
 #[derive(Debug, Clone)]
 pub struct TalkOptions {
     /// As the figures call it.
@@ -63,6 +63,8 @@ pub struct TalkOptions {
     pub transport: Transport,
     /// Their conversations.
     pub sizes: Vec<Size>,
+    /// Who has them; each user has one of them alone otherwise.
+    pub friends: Option<Friends>,
     /// How many members of each send; the others listen.
     pub speakers: usize,
     /// How the rate changes. In a day users do what else users do: they announce messages and read them, look back in their histories, lose
@@ -78,6 +80,15 @@ pub struct TalkOptions {
     pub warm_up: Duration,
     /// How long what is sent counts.
     pub measured: Duration,
+}
+
+/// Users who have many direct conversations, in place of [`TalkOptions::sizes`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Friends {
+    /// How many users.
+    pub users: usize,
+    /// How many conversations among them, as many with each as can be.
+    pub pairs: usize,
 }
 
 /// What all devices have seen of what counts.
@@ -115,7 +126,8 @@ struct Talker {
     connector: Connector,
     url: String,
     user: Tokens,
-    conversation: Arc<Shared>,
+    /// It writes to one after the other.
+    conversations: Vec<Arc<Shared>>,
     follower: Follower,
     text_bytes: usize,
     /// When its next message is due, if it sends; and when it would be if all hours were the same.
@@ -131,7 +143,10 @@ struct Talker {
 impl TalkOptions {
     /// Messages that each conversation holds already.
     fn stored_each(&self) -> Result<u64> {
-        let conversations: usize = self.sizes.iter().map(|size| size.conversations).sum();
+        let conversations = match self.friends {
+            Some(friends) => friends.pairs,
+            None => self.sizes.iter().map(|size| size.conversations).sum(),
+        };
         Ok(self.stored / u64::try_from(conversations)?.max(1))
     }
 }
@@ -150,7 +165,8 @@ enum Ended {
 /// When the conversations cannot be made, or a connection is lost.
 pub async fn talk(server: &Server, options: &TalkOptions, say: Say) -> Result<Figures> {
     let mut talkers = talkers(server, options, say).await?;
-    let mut conversations: Vec<Arc<Shared>> = talkers.iter().map(|(_, talker)| talker.conversation.clone()).collect();
+    let of_talkers = talkers.iter().flat_map(|(_, talker)| &talker.conversations);
+    let mut conversations: Vec<Arc<Shared>> = of_talkers.cloned().collect();
     conversations.sort_by(|a, b| a.id.cmp(&b.id));
     conversations.dedup_by(|a, b| a.id == b.id);
     let count = talkers.len();
@@ -214,6 +230,7 @@ pub async fn talk(server: &Server, options: &TalkOptions, say: Say) -> Result<Fi
         messages_per_s: Some(float(acknowledged) / measured),
         deliveries_per_s: Some(float(seen.received.load(Ordering::Relaxed)) / measured),
         connections: Some(count),
+        conversations: Some(conversations.len()),
         stored: Some(options.stored),
         refused: Some(seen.refused.load(Ordering::Relaxed)),
         refused_for_good: Some(seen.refused_for_good.load(Ordering::Relaxed)),
@@ -290,7 +307,10 @@ impl Seen {
 
 /// Makes the users and their conversations, and connects them.
 async fn talkers(server: &Server, options: &TalkOptions, say: Say) -> Result<Vec<(Device, Talker)>> {
-    let users: usize = options.sizes.iter().map(|size| size.members * size.conversations).sum();
+    let users: usize = match options.friends {
+        Some(friends) => friends.users,
+        None => options.sizes.iter().map(|size| size.members * size.conversations).sum(),
+    };
     let is_rate = options.rate_per_s.is_finite() && options.rate_per_s > 0.0;
     if users == 0 || options.speakers == 0 || !is_rate {
         bail!(
@@ -299,14 +319,18 @@ async fn talkers(server: &Server, options: &TalkOptions, say: Say) -> Result<Vec
             options.rate_per_s
         );
     }
-    let sizes = options
-        .sizes
-        .iter()
-        .flat_map(|size| std::iter::repeat_n(size.members, size.conversations));
-    let conversations = people::conversations(server, sizes, say).await?;
+    let conversations = match options.friends {
+        Some(Friends { users, pairs }) => people::friends(server, users, pairs, say).await?,
+        None => {
+            let sizes = options.sizes.iter();
+            let sizes = sizes.flat_map(|size| std::iter::repeat_n(size.members, size.conversations));
+            people::conversations(server, sizes, say).await?
+        }
+    };
     let stored = options.stored_each()?;
     fill(server, &conversations, stored, options.text_bytes, say).await?;
-    let mut opening = Vec::new();
+    let mut talkers: Vec<Talker> = Vec::with_capacity(users);
+    let mut known: HashMap<String, usize> = HashMap::with_capacity(users);
     for (number, conversation) in conversations.into_iter().enumerate() {
         let Conversation { id, members } = conversation;
         let shared = Arc::new(Shared {
@@ -318,31 +342,55 @@ async fn talkers(server: &Server, options: &TalkOptions, say: Say) -> Result<Vec
             spreading: Mutex::default(),
         });
         for (at, user) in members.into_iter().enumerate() {
-            let shared = shared.clone();
-            let follower = Follower::holding(shared.id.clone(), stored);
-            // Members of one conversation are at different edges.
-            opening.push(async move {
-                let mut talker = Talker {
+            let place = *known.entry(user.user_id.clone()).or_insert(talkers.len());
+            if place == talkers.len() {
+                talkers.push(Talker {
                     connector: server.connector(options.transport),
+                    // Members of one conversation are at different edges.
                     url: server.url(number + at).to_owned(),
                     user,
-                    conversation: shared,
-                    follower,
+                    conversations: Vec::new(),
+                    follower: Follower::default(),
                     text_bytes: options.text_bytes,
                     due: (at < options.speakers).then(Instant::now),
                     even: Duration::ZERO,
                     number: 0,
                     first_that_counts: u64::MAX,
                     pending: BTreeMap::new(),
-                };
-                let token = &talker.user.access_token;
-                let device = Device::open(&mut talker.connector, &talker.url, token, &[]).await?;
-                Ok::<_, anyhow::Error>((device, talker))
-            });
+                });
+            }
+            if let Some(talker) = talkers.get_mut(place) {
+                talker.follower.holds(shared.id.clone(), stored);
+                talker.conversations.push(shared.clone());
+            }
         }
     }
-    say(&format!("connecting {} devices", opening.len()));
-    stream::iter(opening).buffer_unordered(AT_ONCE).try_collect().await
+    connect(talkers, say).await
+}
+
+/// Connects all of them; none falls silent before the last is there.
+async fn connect(talkers: Vec<Talker>, say: Say) -> Result<Vec<(Device, Talker)>> {
+    let progress = Arc::new(Progress::new("devices connected", talkers.len(), say));
+    let all_there = Arc::new(Barrier::new(talkers.len()));
+    let handshakes = Arc::new(Semaphore::new(AT_ONCE));
+    let mut connecting = JoinSet::new();
+    for mut talker in talkers {
+        let (progress, all_there, handshakes) = (progress.clone(), all_there.clone(), handshakes.clone());
+        connecting.spawn(async move {
+            let handshake = handshakes.acquire().await?;
+            let token = &talker.user.access_token;
+            let mut device = Device::open(&mut talker.connector, &talker.url, token, &[]).await?;
+            drop(handshake);
+            progress.step();
+            device.stay(all_there.wait()).await?;
+            Ok::<_, anyhow::Error>((device, talker))
+        });
+    }
+    let mut connected = Vec::with_capacity(connecting.len());
+    while let Some(device) = connecting.join_next().await {
+        connected.push(device??);
+    }
+    Ok(connected)
 }
 
 impl Talker {
@@ -355,7 +403,8 @@ impl Talker {
             }
             drop(device);
             sleep(AWAY_MAX.mul_f64(rand::random())).await;
-            let cursors = self.follower.cursors(std::slice::from_ref(&self.conversation.id));
+            let ids: Vec<String> = self.conversations.iter().map(|of| of.id.clone()).collect();
+            let cursors = self.follower.cursors(&ids);
             let token = &self.user.access_token;
             let reopening = Device::reopen(&mut self.connector, &self.url, token, &cursors, times.given_up);
             let (reopened, refused) = reopening.await?;
@@ -373,10 +422,9 @@ impl Talker {
     async fn session(&mut self, device: &mut Device, times: Times, seen: &Seen) -> Result<Ended> {
         let mut looks = interval(LOOK_INTERVAL);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let conversation = self.conversation.clone();
         let is_day = times.shape == Shape::Day;
         let lost_at = is_day.then(|| Instant::now() + LOST_EVERY.mul_f64(-rand::random::<f64>().max(1e-9).ln()));
-        let mut read_seq = 0;
+        let mut read_seqs = vec![0; self.conversations.len()];
         loop {
             tokio::select! {
                 frame = device.receive() => match self.follower.take(device, frame?).await? {
@@ -384,15 +432,16 @@ impl Talker {
                     Came::Frame(frame) => self.answered(&frame, seen),
                 },
                 due = moment(self.due), if self.due.is_some_and(|due| due < times.ends) => {
+                    self.number += 1;
+                    let Some(conversation) = self.conversation_of(self.number) else { continue };
                     if is_day && rand::random_bool(ANNOUNCED) {
                         let typing = Typing { conversation_id: conversation.id.clone() };
                         device.send(0, client_frame::Body::Typing(typing)).await?;
                     }
-                    self.number += 1;
                     if due >= times.counts {
                         self.first_that_counts = self.first_that_counts.min(self.number);
                     }
-                    let send = self.message(due, times.began);
+                    let send = self.message(conversation.id.clone(), due, times.began);
                     if is_day {
                         self.pending.insert(self.number, send.clone());
                     }
@@ -405,23 +454,52 @@ impl Talker {
                 now = looks.tick() => {
                     self.follower.acknowledge(device).await?;
                     self.follower.fetch_again(device).await?;
-                    let whole_seq = self.follower.whole(&conversation.id);
-                    if is_day && whole_seq > read_seq {
-                        read_seq = whole_seq;
-                        let read = Read { conversation_id: conversation.id.clone(), seq: read_seq };
-                        device.send(0, client_frame::Body::Read(read)).await?;
-                        if rand::random_bool(LOOKS_BACK) {
-                            self.follower.look_back(device, &conversation.id).await?;
-                        }
+                    if is_day {
+                        self.read(device, &mut read_seqs).await?;
                     }
-                    let missing = self.follower.missing(&conversation.id, conversation.tail_seq.load(Ordering::Relaxed));
-                    let is_all = conversation.asked.load(Ordering::Relaxed) == 0 && missing == 0;
-                    if now >= times.ends && is_all || now >= times.given_up {
-                        return Ok(Ended::Done(missing));
+                    if now >= times.ends {
+                        let missing = self.missing();
+                        let is_all = missing == 0 && self.conversations.iter().all(|of| of.asked.load(Ordering::Relaxed) == 0);
+                        if is_all || now >= times.given_up {
+                            return Ok(Ended::Done(missing));
+                        }
                     }
                 }
             }
         }
+    }
+
+    /// What its user does who has new messages; `read_seqs` is how far, in each conversation.
+    async fn read(&mut self, device: &mut Device, read_seqs: &mut [u64]) -> Result<()> {
+        for (conversation, read_seq) in self.conversations.iter().zip(read_seqs) {
+            let whole_seq = self.follower.whole(&conversation.id);
+            if whole_seq <= *read_seq {
+                continue;
+            }
+            *read_seq = whole_seq;
+            let read = Read {
+                conversation_id: conversation.id.clone(),
+                seq: whole_seq,
+            };
+            device.send(0, client_frame::Body::Read(read)).await?;
+            if rand::random_bool(LOOKS_BACK) {
+                self.follower.look_back(device, &conversation.id).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// How many messages it lacks.
+    fn missing(&self) -> u64 {
+        let conversations = self.conversations.iter();
+        let missing = conversations.map(|of| self.follower.missing(&of.id, of.tail_seq.load(Ordering::Relaxed)));
+        missing.sum()
+    }
+
+    /// Where its message of this number goes.
+    fn conversation_of(&self, number: u64) -> Option<Arc<Shared>> {
+        let at = usize::try_from(number).ok()?.checked_rem(self.conversations.len())?;
+        self.conversations.get(at).cloned()
     }
 
     /// A message of its own was answered.
@@ -429,11 +507,14 @@ impl Talker {
         let Some(number) = frame.id.parse().ok().filter(|number| *number <= self.number) else {
             return;
         };
+        let Some(conversation) = self.conversation_of(number) else {
+            return;
+        };
         let counts = u64::from(number >= self.first_that_counts);
         match &frame.body {
             Some(Body::Sent(sent)) => {
-                self.conversation.tail_seq.fetch_max(sent.seq, Ordering::Relaxed);
-                self.follower.hold(&self.conversation.id, sent.seq);
+                conversation.tail_seq.fetch_max(sent.seq, Ordering::Relaxed);
+                self.follower.hold(&conversation.id, sent.seq);
                 seen.acknowledged.fetch_add(counts, Ordering::Relaxed);
             }
             Some(Body::Error(error)) => {
@@ -444,13 +525,16 @@ impl Talker {
             _ => return,
         }
         self.pending.remove(&number);
-        self.conversation.answered.fetch_add(1, Ordering::Relaxed);
-        self.conversation.asked.fetch_sub(1, Ordering::Relaxed);
+        conversation.answered.fetch_add(1, Ordering::Relaxed);
+        conversation.asked.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// A message has come that the device had not.
     fn has(&self, message: &Message, times: Times, seen: &Seen) {
-        self.conversation.tail_seq.fetch_max(message.seq, Ordering::Relaxed);
+        let Some(conversation) = self.conversations.iter().find(|of| of.id == message.conversation_id) else {
+            return;
+        };
+        conversation.tail_seq.fetch_max(message.seq, Ordering::Relaxed);
         if message.sender_id == self.user.user_id {
             return;
         }
@@ -460,9 +544,9 @@ impl Talker {
         seen.received.fetch_add(1, Ordering::Relaxed);
         seen.latencies.lock().saturating_record(latency);
         seen.latest.lock().saturating_record(latency);
-        let receivers = self.conversation.members - 1;
+        let receivers = conversation.members - 1;
         if receivers > 1 {
-            let mut spreading = self.conversation.spreading.lock();
+            let mut spreading = conversation.spreading.lock();
             let have = spreading.entry(message.seq).or_default();
             *have += 1;
             if *have == receivers {
@@ -473,10 +557,10 @@ impl Talker {
     }
 
     /// A message that says when it was due, in microseconds after the run began.
-    fn message(&self, due: Instant, began: Instant) -> Send {
+    fn message(&self, conversation_id: String, due: Instant, began: Instant) -> Send {
         let due_us = due.saturating_duration_since(began).as_micros();
         Send {
-            conversation_id: self.conversation.id.clone(),
+            conversation_id,
             client_msg_id: self.number.to_string(),
             text: format!("{due_us:<width$}", width = self.text_bytes),
         }

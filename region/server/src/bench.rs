@@ -10,8 +10,9 @@ use std::{
 };
 
 use antiphon_bench::{
-    AbsenceOptions, ConnectOptions, DelayedPath, Figures, HistoryOptions, IdleOptions, Server, ServerOptions, Shape,
-    Size, TalkOptions, Yardstick, absence, connect, find_max, history, idle, plot_runs, talk,
+    AbsenceOptions, ConnectOptions, DelayedPath, Figures, Friends, HistoryOptions, IdleOptions, Server, ServerOptions,
+    Shape, Size, TalkOptions, Yardstick, absence, connect, connections_of_process, devices, find_max, history, idle,
+    plot_runs, talk,
 };
 use antiphon_client::Transport;
 use anyhow::{Context as _, Result, bail};
@@ -42,7 +43,7 @@ struct RunArgs {
     #[arg(long, global = true, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=100))]
     runs: u16,
     /// How many regions the server has; devices come to one after the other
-    #[arg(long, global = true, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=5))]
+    #[arg(long, global = true, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=8))]
     regions: u16,
     /// WebSocket over TLS; the others are never without it
     #[arg(long, global = true)]
@@ -66,8 +67,11 @@ enum Scenario {
     /// Users who talk in twos, at a fixed rate
     Pairs {
         /// How many pairs; each has a conversation. Several: a run with each
-        #[arg(long, value_name = "N", value_delimiter = ',', default_value = "50", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+        #[arg(long, value_name = "N", value_delimiter = ',', default_value = "50", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
         pairs: Vec<u32>,
+        /// Users who have them with each other, each with one device [default: two of its own for each pair]
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(3..=1_000_000))]
+        users: Option<u32>,
         #[command(flatten)]
         load: Load,
     },
@@ -164,6 +168,9 @@ enum Scenario {
         #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=86_400))]
         seconds: u64,
     },
+    /// Devices of another run
+    #[command(hide = true)]
+    Devices,
     /// From nothing to Welcome, in round trips of a slow path
     Connect {
         /// Milliseconds that the path takes in each direction
@@ -228,6 +235,9 @@ fn size(text: &str) -> Result<Size, String> {
 /// What kept it from running to its end.
 pub(crate) async fn run(args: BenchArgs, settings: Vec<String>) -> Result<()> {
     let BenchArgs { scenario, run: args } = args;
+    if matches!(scenario, Scenario::Devices) {
+        return devices().await;
+    }
     let transports: Vec<Transport> = if args.transport.is_empty() {
         vec![Transport::WebSocket, Transport::WebTransport, Transport::Quic]
     } else {
@@ -248,11 +258,20 @@ pub(crate) async fn run(args: BenchArgs, settings: Vec<String>) -> Result<()> {
         .flat_map(|of| scenarios.iter().map(|each| (*of, each)))
     {
         for run in 1..=args.runs {
+            let connections = scenario.connections();
+            let (each, max) = (connections.div_ceil(args.regions.into()), connections_of_process());
+            if each > max && transport != Transport::Quic {
+                bail!(
+                    "{connections} connections in {} region(s): {each} are too many for one process, which may have {max} here; take more \
+                     --regions, or raise the limit of open files (ulimit -n)",
+                    args.regions
+                );
+            }
             let server = ServerOptions {
                 program: env::current_exe().context("this program's own file")?,
                 base_port: args.base_port,
                 regions: args.regions,
-                connections: scenario.connections(),
+                connections,
                 tls: args.tls && transport == Transport::WebSocket,
                 settings: settings.clone(),
             };
@@ -304,10 +323,11 @@ fn allow_open_files() {
 impl Scenario {
     /// One of each size that was asked for.
     fn each(&self) -> Vec<Self> {
-        if let Self::Pairs { pairs, load } = self {
+        if let Self::Pairs { pairs, users, load } = self {
             let each = |pairs: &u32| load.each().into_iter().map(|load| (*pairs, load)).collect::<Vec<_>>();
             let each = pairs.iter().flat_map(each).map(|(pairs, load)| Self::Pairs {
                 pairs: vec![pairs],
+                users: *users,
                 load,
             });
             return each.collect();
@@ -337,7 +357,7 @@ impl Scenario {
             | Self::Broadcast { load, .. } => load.text_bytes.into(),
             Self::ReconnectStorm { missed, .. } | Self::Sync { missed, .. } => missed.text_bytes.into(),
             Self::History { text_bytes, .. } => (*text_bytes).into(),
-            Self::Idle { .. } | Self::Connect { .. } => 64,
+            Self::Idle { .. } | Self::Connect { .. } | Self::Devices => 64,
         }
     }
 
@@ -346,7 +366,7 @@ impl Scenario {
         let count = |count: u32| usize::try_from(count).unwrap_or(usize::MAX);
         let first = |counts: &[u32]| counts.first().map_or(0, |first| count(*first));
         match self {
-            Self::Pairs { pairs, .. } => first(pairs) * 2,
+            Self::Pairs { pairs, users, .. } => users.map_or(first(pairs) * 2, count),
             Self::Overload { pairs, .. } => count(*pairs) * 2,
             Self::Groups { sizes, .. } | Self::Mixed { sizes, .. } => {
                 sizes.iter().map(|size| size.members * size.conversations).sum()
@@ -356,6 +376,7 @@ impl Scenario {
             Self::Sync { devices, .. } => count(*devices),
             Self::History { readers, .. } => count(*readers),
             Self::Connect { .. } => 1,
+            Self::Devices => 0,
         }
     }
 }
@@ -364,9 +385,13 @@ impl Scenario {
 async fn run_once(scenario: &Scenario, server: ServerOptions, transport: Transport) -> Result<Vec<Figures>> {
     let seconds = Duration::from_secs;
     let figures = match scenario {
-        Scenario::Pairs { pairs, load } => {
-            let pairs = pairs.first().copied().unwrap_or_default();
-            let options = load.options("pairs", transport, vec![pairs_of(pairs)?], 2);
+        Scenario::Pairs { pairs, users, load } => {
+            let pairs = pairs_of(pairs.first().copied().unwrap_or_default())?;
+            let mut options = load.options("pairs", transport, vec![pairs], 2);
+            options.friends = users.map(usize::try_from).transpose()?.map(|users| Friends {
+                users,
+                pairs: pairs.conversations,
+            });
             return talk_under(load, &server, options).await;
         }
         Scenario::Overload {
@@ -468,6 +493,7 @@ async fn run_once(scenario: &Scenario, server: ServerOptions, transport: Transpo
             };
             measure(&server, async |server| history(server, &options, say).await).await?
         }
+        Scenario::Devices => bail!("`devices` has no figures of its own"),
         Scenario::Connect { delay_ms, times } => {
             let path = DelayedPath::open(server.base_port, Duration::from_millis(*delay_ms)).await?;
             let options = ConnectOptions {
@@ -535,6 +561,7 @@ impl Load {
             scenario,
             transport,
             sizes,
+            friends: None,
             speakers,
             shape: Shape::Even,
             rate_per_s: self.rate,

@@ -13,7 +13,7 @@ pub(super) fn table(all: &[Figures]) -> String {
     fn count<T: ToString>(of: impl Fn(&Figures) -> Option<T> + 'static) -> Cell {
         Box::new(move |figures| of(figures).map(|value| value.to_string()))
     }
-    let columns: [(&str, Cell); 27] = [
+    let columns: [(&str, Cell); 28] = [
         ("transport", count(|of| Some(of.transport))),
         ("offered/s", with(0, |of| of.offered_per_s)),
         ("messages/s", with(0, |of| of.messages_per_s)),
@@ -32,6 +32,7 @@ pub(super) fn table(all: &[Figures]) -> String {
         ("at most", with(1, move |of| of.server_rss_bytes_max.map(mib))),
         ("normal after ms", with(0, |of| of.back_to_normal_ms)),
         ("connections", count(|of| of.connections)),
+        ("conversations", count(|of| of.conversations)),
         ("stored before", count(|of| of.stored.filter(|stored| *stored > 0))),
         ("bytes each", count(|of| of.bytes_per_connection)),
         ("refused", count(|of| of.refused)),
