@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
 # Measures what BENCHMARKS.md says, and writes it anew: all of it, or the sections that are named. Wants the machine to itself.
 #   region/scripts/benchmarks.sh [SECTION...]
-# All but `million` and `hour` take half an hour.
+# All but `million` and `hour` take an hour; `profile` wants perf.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
 antiphon=${ANTIPHON:-target/release/antiphon}
 folder=docs/benchmarks
-sections=(highest spread growth million connections absence promises overload hour)
+sections=(highest spread profile growth million connections absence promises overload hour)
 said=$(mktemp)
 trap 'rm -f "$said"' EXIT
 mkdir -p "$folder"
@@ -42,6 +42,17 @@ highest() {
 spread() {
     say '## Spread' '' 'The same load five times.' ''
     bench pairs --pairs 200 --transport ws --rate 2000 --warm-up 2 --seconds 5 --runs 5
+}
+
+profile() {
+    say '## Where the time goes' '' \
+        'Shares of the processor time of the server, where batches are small and where they are large.' ''
+    for rate in 2000 16000; do
+        local load=(pairs --pairs 200 --rate "$rate" --warm-up 2 --seconds 30 --transport ws)
+        say '```' "region/scripts/profile.sh ${load[*]}"
+        ANTIPHON=$antiphon region/scripts/profile.sh "${load[@]}" 2>"$said" >>"$out" || tail -n 1 "$said" >>"$out"
+        say '```' ''
+    done
 }
 
 growth() {
@@ -88,9 +99,10 @@ promises() {
 
 overload() {
     say '## Twice the highest rate' '' \
-        'Five minutes. `at most`: the most memory of the server. `normal after ms`: from the end of the overload until the last second that' \
-        'was slower than twice the slowest of the calm before it. `for good`: of what was refused, what was not told when to try again.' ''
-    draw overload overload --transport ws --rate 56000 --calm-rate 1000 --seconds 300
+        'Five minutes, between calm ones that are long enough for the store to write its buffers to the disk. `at most`: the most memory of' \
+        'the server. `normal after ms`: from the end of the overload until the last second that was slower than twice the slowest of the' \
+        'calm before it. `for good`: of what was refused, what was not told when to try again.' ''
+    draw overload overload --transport ws --rate 56000 --calm-rate 1000 --calm 90 --seconds 300
 }
 
 hour() {

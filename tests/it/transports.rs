@@ -10,7 +10,8 @@ use std::{
     time::Duration,
 };
 
-use antiphon_client::{Account, Client, ClientOptions, Event};
+use antiphon_client::{Account, Client, ClientOptions, Connector, Event};
+use antiphon_proto::client::{ClientFrame, Hello, Ping, client_frame, server_frame::Body};
 use serde_json::Value;
 use tokio::{
     net::UdpSocket,
@@ -370,4 +371,42 @@ async fn a_device_that_comes_back_says_hello_with_its_first_packet_and_nobody_ca
     }
     assert_eq!(session.any_event(SILENCE).await, None);
     assert_eq!(session.send(&talk, "m2", "still here").await, 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn devices_of_one_process_can_share_a_socket() {
+    let path = UdpPath::new(9).await;
+    let server = behind(&path, &[]).await;
+    let url = format!("http://127.0.0.1:{}", server.port());
+    let socket = std::net::UdpSocket::bind(at(0)).unwrap();
+    let mut first = Connector::new(Some(antiphon_client::Transport::Quic), Duration::ZERO, None);
+    first.share_socket(socket).unwrap();
+    let mut connections = Vec::new();
+    for (name, mut connector) in [("alice", first.clone()), ("bob", first.clone()), ("carol", first)] {
+        let person = server.person(name).await;
+        let hello = Hello {
+            access_token: person.token.clone(),
+            device_id: person.device_id.clone(),
+            cursors: Vec::new(),
+        };
+        let frame = ClientFrame {
+            id: "1".to_owned(),
+            body: Some(client_frame::Body::Hello(hello)),
+        };
+        let (connection, answer) = connector.open(&url, &frame, PATIENCE).await.unwrap();
+        assert!(matches!(answer.body, Some(Body::Welcome(_))), "{answer:?}");
+        connections.push(connection);
+    }
+    assert_eq!(path.sockets(), 1);
+    // Who leaves takes nobody along.
+    connections.remove(0).close().await;
+    for connection in &mut connections {
+        let ping = ClientFrame {
+            id: "2".to_owned(),
+            body: Some(client_frame::Body::Ping(Ping {})),
+        };
+        connection.send(&ping).await.unwrap();
+        let answer = connection.receive().await.unwrap();
+        assert!(matches!(answer.body, Some(Body::Pong(_))), "{answer:?}");
+    }
 }

@@ -187,6 +187,11 @@ impl UdpPath {
         self.state.lock().mappings.clear();
     }
 
+    /// From how many sockets something has come.
+    pub(crate) fn sockets(&self) -> usize {
+        self.state.lock().mappings.len()
+    }
+
     /// Keeps what devices send from now on.
     pub(crate) fn record(&self) {
         self.state.lock().recorded = Some(Vec::new());

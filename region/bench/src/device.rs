@@ -124,8 +124,9 @@ impl Device {
 
     /// When to [`Device::ping`]: not all at the same moment.
     pub(crate) fn pings(&self) -> Interval {
-        let first = Instant::now() + self.heartbeat.mul_f64(rand::random());
-        interval_at(first, self.heartbeat)
+        // As often as the SDK.
+        let pause = self.heartbeat / 2;
+        interval_at(Instant::now() + pause.mul_f64(rand::random()), pause)
     }
 
     /// Says that it is there.

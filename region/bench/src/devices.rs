@@ -27,11 +27,13 @@ const PATIENCE: Duration = Duration::from_secs(300);
 const LOOK_INTERVAL: Duration = Duration::from_millis(200);
 /// Of one request.
 const PING: u64 = 1;
+/// Reports that are not told yet.
+const REPORTS_MAX: usize = 1_024;
 /// Orders that a device has not followed yet.
 const ORDERS_MAX: usize = 4;
 
-/// As many devices as one process may have: reads from standard input what they are to do, and tells on standard output what they have done,
-/// one line of JSON each. Ends with its input.
+/// As many devices as one process may have: reads from standard input what they are to do, and tells on standard output what they have
+/// done, one line of JSON each. Ends with its input.
 ///
 /// # Errors
 /// What has happened to a device.
@@ -45,7 +47,7 @@ pub async fn devices() -> Result<()> {
     let connectors = Connectors::new(job.certificate_sha256.as_deref(), job.members.len())?;
     let handshakes = Arc::new(Semaphore::new(job.at_once));
     let (ordering, _) = broadcast::channel(ORDERS_MAX);
-    let (reporting, mut reports) = mpsc::unbounded_channel();
+    let (reporting, mut reports) = mpsc::channel(REPORTS_MAX);
     let mut devices = JoinSet::new();
     for member in job.members {
         let one = One {
@@ -96,7 +98,7 @@ struct One {
     member: Member,
     follower: Follower,
     orders: broadcast::Receiver<(Order, Instant)>,
-    reports: mpsc::UnboundedSender<Report>,
+    reports: mpsc::Sender<Report>,
 }
 
 impl One {
@@ -105,7 +107,7 @@ impl One {
         let token = &self.member.access_token;
         let mut device = Some(Device::open(&mut self.connector, &self.member.url, token, &[]).await?);
         drop(handshake);
-        self.reports.send(Report::Connected)?;
+        self.reports.send(Report::Connected).await?;
         loop {
             let (order, at) = match &mut device {
                 Some(device) => device.stay(self.orders.recv()).await??,
@@ -126,7 +128,7 @@ impl One {
                     Report::Answered
                 }
             };
-            self.reports.send(report)?;
+            self.reports.send(report).await?;
         }
     }
 

@@ -43,8 +43,8 @@ pub(crate) enum Came {
 
 impl Follower {
     /// The device has this conversation up to this message.
-    pub(crate) fn holds(&mut self, conversation_id: String, seq: u64) {
-        self.held(&conversation_id).inbox = Inbox::whole_to(seq);
+    pub(crate) fn holds(&mut self, conversation_id: &str, seq: u64) {
+        self.held(conversation_id).inbox = Inbox::whole_to(seq);
     }
 
     /// Takes in what came, and asks for what the edge says it has left out.

@@ -360,7 +360,7 @@ async fn talkers(server: &Server, options: &TalkOptions, say: Say) -> Result<Vec
                 });
             }
             if let Some(talker) = talkers.get_mut(place) {
-                talker.follower.holds(shared.id.clone(), stored);
+                talker.follower.holds(&shared.id, stored);
                 talker.conversations.push(shared.clone());
             }
         }

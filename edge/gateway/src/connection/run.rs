@@ -86,6 +86,11 @@ impl<T: Transport> Connection<T> {
                 Some(done) = self.work.next(), if !self.work.is_empty() => self.finish(done),
                 () = sleep.as_mut() => {
                     armed_ms = 0;
+                    // What has come in time counts, also where this edge is late in reading it.
+                    let waiting = wants_input.then(|| self.transport.receive().now_or_never()).flatten();
+                    if waiting.is_some_and(|received| !self.take(received)) {
+                        return CloseReason::Disconnected;
+                    }
                     let now_ms = self.shared.clock.now_ms();
                     self.handle.with(|session| session.handle_timeout(now_ms));
                 }

@@ -84,6 +84,34 @@ async fn drain_tells_each_session_its_moment_and_closes_it() {
 }
 
 #[tokio::test]
+async fn what_has_come_in_time_keeps_a_session_that_an_edge_reads_late() {
+    let world = World::new();
+    let session = SessionOptions {
+        heartbeat_ms: 50,
+        ..SessionOptions::default()
+    };
+    let edge = Edge::start(
+        &world,
+        GatewayOptions {
+            session,
+            ..GatewayOptions::default()
+        },
+    )
+    .await;
+    // Whether the edge looks at the time or at the connection first is left to chance.
+    for device in 0..20 {
+        let (mut device, _) = edge.hello(user(1), &format!("device-{device}"), &[]).await;
+        device.say(&json!({"id": "p", "ping": {}})).await;
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "the edge has no other thread, and is to be late"
+        )]
+        std::thread::sleep(Duration::from_millis(150));
+        assert_eq!(device.next().await.map(|frame| frame["id"].clone()), Ok(json!("p")));
+    }
+}
+
+#[tokio::test]
 async fn bad_input_is_answered_with_its_fault() {
     let world = World::new();
     let session = SessionOptions {
