@@ -60,7 +60,8 @@ growth() {
     draw connections pairs --pairs 50,500,5000,9000 --transport ws --rate 1000 --warm-up 5 --seconds 10
     say 'More conversations of the same connections:' ''
     draw conversations pairs --users 1000 --pairs 1000,10000,100000 --transport ws --rate 1000 --warm-up 5 --seconds 10
-    say 'More members at the same rate of deliveries:' ''
+    say 'More members at the same rate of deliveries: the more there are, the fewer are the messages, and an acknowledgement (each device sends' \
+        'one after at most 200 ms) covers fewer of them.' ''
     draw members broadcast --members 2,10,100,1000,10000 --transport ws --deliveries 5000 --warm-up 4 --seconds 10
     say 'Groups of several sizes in which everybody talks:' ''
     bench groups --transport ws --rate 500 --warm-up 2 --seconds 5
