@@ -252,7 +252,6 @@ impl<T: Transport> Connection<T> {
     }
 
     fn finish(&mut self, done: Done) {
-        let now_ms = self.shared.clock.now_ms();
         match done {
             Done::Reply(ticket, answer) => self.handle.with(|session| session.reply(ticket, answer)),
             Done::Sent(who, conversation, answers) => {
@@ -274,7 +273,6 @@ impl<T: Transport> Connection<T> {
             }
             Done::CaughtUp => {}
         }
-        self.handle.with(|session| session.handle_timeout(now_ms));
     }
 
     /// Hands what the session has counted to the metrics.

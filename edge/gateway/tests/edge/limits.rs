@@ -1,6 +1,9 @@
 //! How sessions end, and what is refused.
 
-use std::{sync::atomic::Ordering, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use antiphon_gateway::{GatewayOptions, Rate};
 use antiphon_session::SessionOptions;
@@ -13,6 +16,14 @@ use tokio_tungstenite::{
 };
 
 use crate::support::{Edge, World, conversation, user};
+
+async fn edge_with(world: &Arc<World>, session: SessionOptions) -> Edge {
+    let options = GatewayOptions {
+        session,
+        ..GatewayOptions::default()
+    };
+    Edge::start(world, options).await
+}
 
 #[tokio::test]
 async fn a_new_session_of_a_device_replaces_the_old_one_and_tells_it() {
@@ -87,26 +98,19 @@ async fn drain_tells_each_session_its_moment_and_closes_it() {
 async fn what_has_come_in_time_keeps_a_session_that_an_edge_reads_late() {
     let world = World::new();
     let session = SessionOptions {
-        heartbeat_ms: 50,
+        heartbeat_ms: 250,
         ..SessionOptions::default()
     };
-    let edge = Edge::start(
-        &world,
-        GatewayOptions {
-            session,
-            ..GatewayOptions::default()
-        },
-    )
-    .await;
-    // Whether the edge looks at the time or at the connection first is left to chance.
-    for device in 0..20 {
+    let edge = edge_with(&world, session).await;
+    // Which an edge looks at first that has both to look at, the time or the connection, is left to chance.
+    for device in 0..8 {
         let (mut device, _) = edge.hello(user(1), &format!("device-{device}"), &[]).await;
         device.say(&json!({"id": "p", "ping": {}})).await;
         #[expect(
             clippy::disallowed_methods,
             reason = "the edge has no other thread, and is to be late"
         )]
-        std::thread::sleep(Duration::from_millis(150));
+        std::thread::sleep(Duration::from_millis(600));
         assert_eq!(device.next().await.map(|frame| frame["id"].clone()), Ok(json!("p")));
     }
 }
@@ -119,14 +123,7 @@ async fn bad_input_is_answered_with_its_fault() {
         hello_timeout_ms: 200,
         ..SessionOptions::default()
     };
-    let edge = Edge::start(
-        &world,
-        GatewayOptions {
-            session,
-            ..GatewayOptions::default()
-        },
-    )
-    .await;
+    let edge = edge_with(&world, session).await;
     let code = |frame: Value| frame["error"]["code"].as_str().map(str::to_owned).unwrap();
 
     let mut silent = edge.connect().await;
