@@ -1,11 +1,11 @@
 use std::{
     io,
     net::{Ipv4Addr, UdpSocket},
-    sync::atomic::{AtomicUsize, Ordering},
     time::Duration,
 };
 
 use antiphon_client::{Connector, Transport};
+use parking_lot::Mutex;
 use rustix::net::sockopt::set_socket_recv_buffer_size;
 
 /// Over QUIC, as many devices have one socket where there are more of them.
@@ -18,47 +18,46 @@ const UDP_BUFFER_BYTES: usize = 4 << 20;
 pub(crate) struct Connectors {
     web_socket: Connector,
     web_transport: Connector,
-    /// With a socket that its clones share, if there are many devices.
-    quic: Vec<Connector>,
-    next: AtomicUsize,
+    quic: Connector,
+    /// Where devices share sockets: the latest, and how many more may have it.
+    sharing: Option<Mutex<(Connector, usize)>>,
 }
 
 impl Connectors {
     /// For so many devices.
-    ///
-    /// # Errors
-    /// When a socket cannot be opened.
-    pub(crate) fn new(certificate_sha256: Option<&str>, devices: usize) -> io::Result<Self> {
+    pub(crate) fn new(certificate_sha256: Option<&str>, devices: usize) -> Self {
         let over = |transport| first(transport, certificate_sha256);
-        let quic = match devices {
-            ..=DEVICES_OF_SOCKET => vec![over(Transport::Quic)],
-            many => {
-                let sockets = 0..many.div_ceil(DEVICES_OF_SOCKET);
-                let sharing = |_| {
-                    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
-                    set_socket_recv_buffer_size(&socket, UDP_BUFFER_BYTES)?;
-                    let mut sharing = over(Transport::Quic);
-                    sharing.share_socket(socket)?;
-                    Ok(sharing)
-                };
-                sockets.map(sharing).collect::<io::Result<_>>()?
-            }
-        };
-        Ok(Self {
+        let quic = over(Transport::Quic);
+        Self {
             web_socket: over(Transport::WebSocket),
             web_transport: over(Transport::WebTransport),
+            sharing: (devices > DEVICES_OF_SOCKET).then(|| Mutex::new((quic.clone(), 0))),
             quic,
-            next: AtomicUsize::new(0),
-        })
+        }
     }
 
     /// Of one more device, over this transport alone.
-    pub(crate) fn of(&self, transport: Transport) -> Connector {
-        match transport {
-            Transport::WebSocket => self.web_socket.clone(),
-            Transport::WebTransport => self.web_transport.clone(),
-            Transport::Quic => self.quic[self.next.fetch_add(1, Ordering::Relaxed) % self.quic.len()].clone(),
+    ///
+    /// # Errors
+    /// When a socket for it and others cannot be opened.
+    pub(crate) fn of(&self, transport: Transport) -> io::Result<Connector> {
+        let known = match transport {
+            Transport::WebSocket => &self.web_socket,
+            Transport::WebTransport => &self.web_transport,
+            Transport::Quic => &self.quic,
+        };
+        let (Transport::Quic, Some(sharing)) = (transport, &self.sharing) else {
+            return Ok(known.clone());
+        };
+        let (latest, left) = &mut *sharing.lock();
+        if *left == 0 {
+            let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
+            set_socket_recv_buffer_size(&socket, UDP_BUFFER_BYTES)?;
+            latest.share_socket(socket)?;
+            *left = DEVICES_OF_SOCKET;
         }
+        *left -= 1;
+        Ok(latest.clone())
     }
 }
 

@@ -44,14 +44,14 @@ pub async fn devices() -> Result<()> {
     let ways = [Transport::WebSocket, Transport::WebTransport, Transport::Quic];
     let transport = ways.into_iter().find(|way| way.name() == job.transport);
     let transport = transport.with_context(|| job.transport.clone())?;
-    let connectors = Connectors::new(job.certificate_sha256.as_deref(), job.members.len())?;
+    let connectors = Connectors::new(job.certificate_sha256.as_deref(), job.members.len());
     let handshakes = Arc::new(Semaphore::new(job.at_once));
     let (ordering, _) = broadcast::channel(ORDERS_MAX);
     let (reporting, mut reports) = mpsc::channel(REPORTS_MAX);
     let mut devices = JoinSet::new();
     for member in job.members {
         let one = One {
-            connector: connectors.of(transport),
+            connector: connectors.of(transport).context("a socket of devices")?,
             member,
             follower: Follower::default(),
             orders: ordering.subscribe(),

@@ -76,7 +76,7 @@ pub async fn history(server: &Server, options: &HistoryOptions, say: Say) -> Res
         let (Some(user), Some(conversation_id)) = (members.first(), conversation_ids.first()) else {
             bail!("a reader without a conversation");
         };
-        let mut connector = server.connector(options.transport);
+        let mut connector = server.connector(options.transport)?;
         let device = Device::open(&mut connector, server.url(at), &user.access_token, &[]).await?;
         let (options, conversation_id) = (options.clone(), conversation_id.clone());
         reading.spawn(async move { read(device, conversation_id, &options, pause).await });

@@ -39,7 +39,7 @@ pub async fn idle(server: &Server, options: &IdleOptions, say: Say) -> Result<Fi
     let members: Vec<Member> = (0..options.connections).map(member).collect();
     // What the first connection alone costs is not each one's.
     if let Some(first) = members.first() {
-        let mut connector = server.connector(options.transport);
+        let mut connector = server.connector(options.transport)?;
         let device = Device::open(&mut connector, &first.url, &first.access_token, &[]).await?;
         device.close().await;
     }

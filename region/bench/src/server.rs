@@ -154,7 +154,7 @@ impl Server {
             child,
             pid,
             urls: urls.collect(),
-            connectors: connectors.context("a socket of devices")?,
+            connectors,
             program: options.program.clone(),
             certificate_sha256,
             _folder: folder,
@@ -171,8 +171,11 @@ impl Server {
     }
 
     /// A device's way to its edges, over this transport alone.
-    pub(crate) fn connector(&self, transport: Transport) -> Connector {
-        self.connectors.of(transport)
+    ///
+    /// # Errors
+    /// When a socket cannot be opened.
+    pub(crate) fn connector(&self, transport: Transport) -> Result<Connector> {
+        self.connectors.of(transport).context("a socket of devices")
     }
 
     /// As of a device that was never connected: nothing that others keep open serves it.

@@ -345,7 +345,7 @@ async fn talkers(server: &Server, options: &TalkOptions, say: Say) -> Result<Vec
             let place = *known.entry(user.user_id.clone()).or_insert(talkers.len());
             if place == talkers.len() {
                 talkers.push(Talker {
-                    connector: server.connector(options.transport),
+                    connector: server.connector(options.transport)?,
                     // Members of one conversation are at different edges.
                     url: server.url(number + at).to_owned(),
                     user,

@@ -69,7 +69,7 @@ async fn write(
     text_bytes: usize,
 ) -> Result<()> {
     let mut device = Device::open(
-        &mut server.connector(Transport::WebSocket),
+        &mut server.connector(Transport::WebSocket)?,
         server.url(0),
         access_token,
         &[],
