@@ -259,12 +259,20 @@ pub(crate) async fn run(args: BenchArgs, settings: Vec<String>) -> Result<()> {
     {
         for run in 1..=args.runs {
             let connections = scenario.connections();
-            let (each, max) = (connections.div_ceil(args.regions.into()), connections_of_process());
+            let (each, max) = (
+                scenario.connections_of_process(args.regions.into()),
+                connections_of_process(),
+            );
             if each > max && transport != Transport::Quic {
                 bail!(
-                    "{connections} connections in {} region(s): {each} are too many for one process, which may have {max} here; take more \
-                     --regions, or raise the limit of open files (ulimit -n)",
-                    args.regions
+                    "{connections} connections in {} region(s) are {each} of one process, which may have {max} here; raise the limit of \
+                     open files (ulimit -n), or take --transport quic{}",
+                    args.regions,
+                    if scenario.is_of_a_crowd() {
+                        ", or more --regions"
+                    } else {
+                        ""
+                    }
                 );
             }
             let server = ServerOptions {
@@ -358,6 +366,22 @@ impl Scenario {
             Self::ReconnectStorm { missed, .. } | Self::Sync { missed, .. } => missed.text_bytes.into(),
             Self::History { text_bytes, .. } => (*text_bytes).into(),
             Self::Idle { .. } | Self::Connect { .. } | Self::Devices => 64,
+        }
+    }
+
+    /// Whether its devices are in as many processes as it takes, and not all in this one.
+    const fn is_of_a_crowd(&self) -> bool {
+        matches!(
+            self,
+            Self::Idle { .. } | Self::ReconnectStorm { .. } | Self::Sync { .. }
+        )
+    }
+
+    /// Connections that one process has, this one or a region's.
+    fn connections_of_process(&self, regions: usize) -> usize {
+        match self.is_of_a_crowd() {
+            true => self.connections().div_ceil(regions),
+            false => self.connections(),
         }
     }
 
