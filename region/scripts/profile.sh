@@ -10,12 +10,13 @@ antiphon=${ANTIPHON:-target/release/antiphon}
 until_s=${PROFILE_UNTIL_S:-12}
 for_s=${PROFILE_FOR_S:-15}
 folder=$(mktemp -d)
-trap 'kill "$load" 2>/dev/null || true; rm -rf "$folder"' EXIT
+# The server first: without its load it would stay.
+trap 'pkill -P "$load" 2>/dev/null || true; kill "$load" 2>/dev/null || true; rm -rf "$folder"' EXIT
 
 "$antiphon" bench "$@" >"$folder/figures" 2>"$folder/said" &
 load=$!
 sleep "$until_s"
-server=$(pgrep -P "$load") || { tail -n 3 "$folder/said" >&2; exit 1; }
+server=$(pgrep --oldest -P "$load") || { tail -n 3 "$folder/said" >&2; exit 1; }
 # The stack is copied and unwound afterwards: frame pointers are not kept.
 perf record --quiet --call-graph dwarf,24576 --freq 150 --pid "$server" --output "$folder/samples" sleep "$for_s"
 wait "$load" || { tail -n 3 "$folder/said" >&2; exit 1; }
