@@ -26,6 +26,7 @@ mod server;
 mod write;
 
 mod talk;
+mod talker;
 mod times;
 mod usage;
 mod yardstick;

@@ -7,24 +7,23 @@ use std::{
     time::Duration,
 };
 
-use antiphon_client::{Connector, Tokens, Transport};
-use antiphon_proto::client::{Message, Read, Send, ServerFrame, Typing, client_frame, server_frame::Body};
+use antiphon_client::Transport;
 use anyhow::{Context as _, Result, bail};
-use hdrhistogram::Histogram;
 use parking_lot::Mutex;
 use tokio::{
     sync::{Barrier, Semaphore},
     task::JoinSet,
-    time::{Instant, MissedTickBehavior, interval, interval_at, sleep, sleep_until},
+    time::{Instant, interval_at, sleep_until},
 };
 
 use crate::{
     Figures, Say, Second, Server,
     device::Device,
     figures::{float, histogram, ms},
-    follower::{Came, Follower},
+    follower::Follower,
     people::{self, Conversation, Progress},
     server::Watched,
+    talker::{Seen, Shared, Talker},
     times::{Shape, Times},
     usage::Usage,
     write::fill,
@@ -36,15 +35,6 @@ const AT_ONCE: usize = 32;
 const HEAD_START: Duration = Duration::from_millis(500);
 /// How long the last messages are waited for.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// Of a day: messages that are announced, and looks at new messages that are followed by one at old ones.
-const ANNOUNCED: f64 = 0.3;
-const LOOKS_BACK: f64 = 0.02;
-/// Of a day: between two losses of a device's connection, in the mean, and until it comes back, at most.
-const LOST_EVERY: Duration = Duration::from_secs(60);
-const AWAY_MAX: Duration = Duration::from_secs(5);
-/// How often a device looks whether it has everything and acknowledges what it has, as the SDK does.
-const LOOK_INTERVAL: Duration = Duration::from_millis(200);
-
 /// Conversations of one size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Size {
@@ -91,55 +81,6 @@ pub struct Friends {
     pub pairs: usize,
 }
 
-/// What all devices have seen of what counts.
-#[derive(Debug)]
-struct Seen {
-    acknowledged: AtomicU64,
-    refused: AtomicU64,
-    /// Of these, those that were not told when to try again.
-    refused_for_good: AtomicU64,
-    received: AtomicU64,
-    /// Until a message has come to one of its receivers; in this second, and in all.
-    latest: Mutex<Histogram<u64>>,
-    latencies: Mutex<Histogram<u64>>,
-    /// Until it has come to the last of them.
-    to_all: Mutex<Histogram<u64>>,
-}
-
-/// One conversation, as its devices share it.
-#[derive(Debug)]
-struct Shared {
-    id: String,
-    members: usize,
-    /// The highest seq that anybody has seen.
-    tail_seq: AtomicU64,
-    /// Requests that are not answered.
-    asked: AtomicU64,
-    /// Requests that were, with a message's seq or a refusal.
-    answered: AtomicU64,
-    /// By seq: how many have a message, while somebody lacks it.
-    spreading: Mutex<HashMap<u64, usize>>,
-}
-
-/// One user.
-struct Talker {
-    connector: Connector,
-    url: String,
-    user: Tokens,
-    /// It writes to one after the other.
-    conversations: Vec<Arc<Shared>>,
-    follower: Follower,
-    text_bytes: usize,
-    /// When its next message is due, if it sends; and when it would be if all hours were the same.
-    due: Option<Instant>,
-    even: Duration,
-    /// The number of its last message, which is its request's id.
-    number: u64,
-    first_that_counts: u64,
-    /// What is not answered and has to be sent again after an absence: of a day alone.
-    pending: BTreeMap<u64, Send>,
-}
-
 impl TalkOptions {
     /// Messages that each conversation holds already.
     fn stored_each(&self) -> Result<u64> {
@@ -149,14 +90,6 @@ impl TalkOptions {
         };
         Ok(self.stored / u64::try_from(conversations)?.max(1))
     }
-}
-
-/// Why a session ended.
-enum Ended {
-    /// Everybody has everything, or it took too long: so many messages are missing.
-    Done(u64),
-    /// Its connection was lost.
-    Lost,
 }
 
 /// Users who send at fixed times, whatever becomes of it.
@@ -291,20 +224,6 @@ async fn watch(
     }
 }
 
-impl Seen {
-    fn new() -> Self {
-        Self {
-            acknowledged: AtomicU64::new(0),
-            refused: AtomicU64::new(0),
-            refused_for_good: AtomicU64::new(0),
-            received: AtomicU64::new(0),
-            latest: Mutex::new(histogram()),
-            latencies: Mutex::new(histogram()),
-            to_all: Mutex::new(histogram()),
-        }
-    }
-}
-
 /// Makes the users and their conversations, and connects them.
 async fn talkers(server: &Server, options: &TalkOptions, say: Say) -> Result<Vec<(Device, Talker)>> {
     let users: usize = match options.friends {
@@ -391,195 +310,4 @@ async fn connect(talkers: Vec<Talker>, say: Say) -> Result<Vec<(Device, Talker)>
         connected.push(device??);
     }
     Ok(connected)
-}
-
-impl Talker {
-    /// Talks until everybody has everything, or it takes too long. How many messages are missing.
-    async fn talk(mut self, mut device: Device, times: Times, seen: &Seen) -> Result<u64> {
-        loop {
-            if let Ended::Done(missing) = self.session(&mut device, times, seen).await? {
-                device.close().await;
-                return Ok(missing);
-            }
-            drop(device);
-            sleep(AWAY_MAX.mul_f64(rand::random())).await;
-            let ids: Vec<String> = self.conversations.iter().map(|of| of.id.clone()).collect();
-            let cursors = self.follower.cursors(&ids);
-            let token = &self.user.access_token;
-            let reopening = Device::reopen(&mut self.connector, &self.url, token, &cursors, times.given_up);
-            let (reopened, refused) = reopening.await?;
-            seen.refused.fetch_add(refused, Ordering::Relaxed);
-            device = reopened;
-            // Nobody has asked for pages in this session yet.
-            self.follower.reconnected();
-            for (number, send) in &self.pending {
-                device.send(*number, client_frame::Body::Send(send.clone())).await?;
-            }
-        }
-    }
-
-    /// Sends what is due and takes what comes.
-    async fn session(&mut self, device: &mut Device, times: Times, seen: &Seen) -> Result<Ended> {
-        let mut looks = interval(LOOK_INTERVAL);
-        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let is_day = times.shape == Shape::Day;
-        let lost_at = is_day.then(|| Instant::now() + LOST_EVERY.mul_f64(-rand::random::<f64>().max(1e-9).ln()));
-        let mut read_seqs = vec![0; self.conversations.len()];
-        loop {
-            tokio::select! {
-                frame = device.receive() => match self.follower.take(device, frame?).await? {
-                    Came::Messages(messages) => messages.iter().for_each(|message| self.has(message, times, seen)),
-                    Came::Frame(frame) => self.answered(&frame, seen),
-                },
-                due = moment(self.due), if self.due.is_some_and(|due| due < times.ends) => {
-                    self.number += 1;
-                    let Some(conversation) = self.conversation_of(self.number) else { continue };
-                    if is_day && rand::random_bool(ANNOUNCED) {
-                        let typing = Typing { conversation_id: conversation.id.clone() };
-                        device.send(0, client_frame::Body::Typing(typing)).await?;
-                    }
-                    if due >= times.counts {
-                        self.first_that_counts = self.first_that_counts.min(self.number);
-                    }
-                    let send = self.message(conversation.id.clone(), due, times.began);
-                    if is_day {
-                        self.pending.insert(self.number, send.clone());
-                    }
-                    conversation.asked.fetch_add(1, Ordering::Relaxed);
-                    device.send(self.number, client_frame::Body::Send(send)).await?;
-                    self.even += times.pause;
-                    self.due = Some(times.due(self.even));
-                }
-                _ = moment(lost_at), if lost_at.is_some_and(|at| at < times.ends) => return Ok(Ended::Lost),
-                now = looks.tick() => {
-                    self.follower.acknowledge(device).await?;
-                    self.follower.fetch_again(device).await?;
-                    if is_day {
-                        self.read(device, &mut read_seqs).await?;
-                    }
-                    if now >= times.ends {
-                        let missing = self.missing();
-                        let is_all = missing == 0 && self.conversations.iter().all(|of| of.asked.load(Ordering::Relaxed) == 0);
-                        if is_all || now >= times.given_up {
-                            return Ok(Ended::Done(missing));
-                        }
-                    }
-                }
-            }
-        }
-    }
-
-    /// What its user does who has new messages; `read_seqs` is how far, in each conversation.
-    async fn read(&mut self, device: &mut Device, read_seqs: &mut [u64]) -> Result<()> {
-        for (conversation, read_seq) in self.conversations.iter().zip(read_seqs) {
-            let whole_seq = self.follower.whole(&conversation.id);
-            if whole_seq <= *read_seq {
-                continue;
-            }
-            *read_seq = whole_seq;
-            let read = Read {
-                conversation_id: conversation.id.clone(),
-                seq: whole_seq,
-            };
-            device.send(0, client_frame::Body::Read(read)).await?;
-            if rand::random_bool(LOOKS_BACK) {
-                self.follower.look_back(device, &conversation.id).await?;
-            }
-        }
-        Ok(())
-    }
-
-    /// How many messages it lacks.
-    fn missing(&self) -> u64 {
-        let conversations = self.conversations.iter();
-        let missing = conversations.map(|of| self.follower.missing(&of.id, of.tail_seq.load(Ordering::Relaxed)));
-        missing.sum()
-    }
-
-    /// Where its message of this number goes.
-    fn conversation_of(&self, number: u64) -> Option<Arc<Shared>> {
-        let at = usize::try_from(number).ok()?.checked_rem(self.conversations.len())?;
-        self.conversations.get(at).cloned()
-    }
-
-    /// A message of its own was answered.
-    fn answered(&mut self, frame: &ServerFrame, seen: &Seen) {
-        let Some(number) = frame.id.parse().ok().filter(|number| *number <= self.number) else {
-            return;
-        };
-        let Some(conversation) = self.conversation_of(number) else {
-            return;
-        };
-        let counts = u64::from(number >= self.first_that_counts);
-        match &frame.body {
-            Some(Body::Sent(sent)) => {
-                conversation.tail_seq.fetch_max(sent.seq, Ordering::Relaxed);
-                self.follower.hold(&conversation.id, sent.seq);
-                seen.acknowledged.fetch_add(counts, Ordering::Relaxed);
-            }
-            Some(Body::Error(error)) => {
-                seen.refused.fetch_add(counts, Ordering::Relaxed);
-                let for_good = counts * u64::from(error.retry_after_ms.is_none());
-                seen.refused_for_good.fetch_add(for_good, Ordering::Relaxed);
-            }
-            _ => return,
-        }
-        self.pending.remove(&number);
-        conversation.answered.fetch_add(1, Ordering::Relaxed);
-        conversation.asked.fetch_sub(1, Ordering::Relaxed);
-    }
-
-    /// A message has come that the device had not.
-    fn has(&self, message: &Message, times: Times, seen: &Seen) {
-        let Some(conversation) = self.conversations.iter().find(|of| of.id == message.conversation_id) else {
-            return;
-        };
-        conversation.tail_seq.fetch_max(message.seq, Ordering::Relaxed);
-        if message.sender_id == self.user.user_id {
-            return;
-        }
-        let Some(latency) = latency(message, times) else {
-            return;
-        };
-        seen.received.fetch_add(1, Ordering::Relaxed);
-        seen.latencies.lock().saturating_record(latency);
-        seen.latest.lock().saturating_record(latency);
-        let receivers = conversation.members - 1;
-        if receivers > 1 {
-            let mut spreading = conversation.spreading.lock();
-            let have = spreading.entry(message.seq).or_default();
-            *have += 1;
-            if *have == receivers {
-                spreading.remove(&message.seq);
-                seen.to_all.lock().saturating_record(latency);
-            }
-        }
-    }
-
-    /// A message that says when it was due, in microseconds after the run began.
-    fn message(&self, conversation_id: String, due: Instant, began: Instant) -> Send {
-        let due_us = due.saturating_duration_since(began).as_micros();
-        Send {
-            conversation_id,
-            client_msg_id: self.number.to_string(),
-            text: format!("{due_us:<width$}", width = self.text_bytes),
-        }
-    }
-}
-
-/// When it has come; never without one.
-async fn moment(due: Option<Instant>) -> Instant {
-    let Some(due) = due else {
-        return std::future::pending().await;
-    };
-    sleep_until(due).await;
-    due
-}
-
-/// Microseconds from when a message was due until now, if it counts.
-fn latency(message: &Message, times: Times) -> Option<u64> {
-    let due_us = message.text.trim_end().parse().ok()?;
-    let due = times.began + Duration::from_micros(due_us);
-    let counts = due >= times.counts && due < times.ends;
-    counts.then(|| u64::try_from(due.elapsed().as_micros()).unwrap_or(u64::MAX))
 }
