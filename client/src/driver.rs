@@ -134,8 +134,8 @@ impl Driver {
             if started.elapsed() > HEALTHY {
                 self.backoff.reset();
             }
-            let jittered = self.backoff.pause(rand::random());
-            let pause = self.come_back_after.take().unwrap_or(jittered);
+            let told = self.come_back_after.take();
+            let pause = told.unwrap_or_else(|| self.backoff.pause(rand::random()));
             if self.wait(pause).await.is_err() {
                 return;
             }
@@ -174,7 +174,9 @@ impl Driver {
                 self.keeper.expire();
             }
             _ => {
-                self.come_back_after = error.retry_after_ms.map(Duration::from_millis);
+                // Others were told the same time.
+                let jitter = self.backoff.pause(rand::random());
+                self.come_back_after = Some(Duration::from_millis(error.retry_after_ms.unwrap_or(0)) + jitter);
                 self.edges.failed();
             }
         }

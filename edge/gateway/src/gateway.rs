@@ -23,6 +23,7 @@ use crate::{
     rest, serve,
     shared::{Https, Newcomers, Shared},
     transport::{Certificates, QuicSockets, ResetKey, Udp},
+    turns::Turns,
 };
 
 /// Pages of history that are read at once to bring sessions up.
@@ -64,6 +65,7 @@ impl Gateway {
             newcomers: Newcomers::default(),
             https: OnceLock::new(),
             udp: OnceLock::new(),
+            hellos: Turns::new(options.hellos_max, Duration::from_millis(options.hello_wait_timeout_ms)),
             catch_ups: Semaphore::new(CATCH_UPS_AT_ONCE),
             connections: TaskTracker::new(),
             stop_accepting: CancellationToken::new(),

@@ -25,6 +25,7 @@ mod rest;
 mod serve;
 mod shared;
 mod transport;
+mod turns;
 
 pub use gateway::Gateway;
 pub use options::{DevicePolicy, GatewayOptions, Rate};

@@ -13,7 +13,11 @@ pub struct GatewayOptions {
     pub call_timeout_ms: u64,
     /// How long one slot may take to say how its conversations stand; longer, and their state counts as not known.
     pub summary_timeout_ms: u64,
-    /// How long Hello may take to be answered, with everything that is looked up for it.
+    /// Hellos that are worked at at once; further ones wait for their turn.
+    pub hellos_max: usize,
+    /// How long a Hello may wait for its turn; longer, and its device is told when to come back.
+    pub hello_wait_timeout_ms: u64,
+    /// How long Hello may take to be answered from then on, with everything that is looked up for it.
     pub hello_work_timeout_ms: u64,
     /// How long one write to a connection may take before the reader counts as gone.
     pub write_timeout_ms: u64,
@@ -70,6 +74,9 @@ impl Default for GatewayOptions {
             edge_id: "edge".to_owned(),
             call_timeout_ms: 10_000,
             summary_timeout_ms: 2_000,
+            hellos_max: 128,
+            // With the handshake below the ten seconds after which devices try elsewhere.
+            hello_wait_timeout_ms: 5_000,
             hello_work_timeout_ms: 15_000,
             write_timeout_ms: 10_000,
             header_timeout_ms: 10_000,

@@ -15,6 +15,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
+    task::yield_now,
     time::timeout,
 };
 use tokio_rustls::TlsAcceptor;
@@ -54,11 +55,17 @@ impl Peer {
     }
 }
 
-/// Takes connections for ever, of TLS where there is an acceptor.
+/// Takes connections for ever, of TLS where there is an acceptor. Those for which there is no time wait with the system, where they cost
+/// nothing: with each one that is taken, less is left for those that were.
 pub(crate) async fn accept(shared: &Arc<Shared>, listener: TcpListener, tls: Option<TlsAcceptor>, router: Router) {
     loop {
         match listener.accept().await {
-            Ok((stream, address)) => admit(shared, stream, address, tls.clone(), &router),
+            Ok((stream, address)) => {
+                // Everything else that can go on does so first.
+                yield_now().await;
+                shared.hellos.is_short().await;
+                admit(shared, stream, address, tls.clone(), &router);
+            }
             Err(error) => {
                 // No file descriptor left, or the other end has gone already: neither ends the edge.
                 tracing::warn!(%error, "a connection could not be taken");

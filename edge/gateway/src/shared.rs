@@ -21,6 +21,7 @@ use crate::{
     limits::{Connections, Limits},
     presence::Presence,
     transport::{Certificates, Udp},
+    turns::Turns,
 };
 
 /// How TLS is spoken over TCP.
@@ -46,6 +47,7 @@ pub(crate) struct Shared {
     pub(crate) https: OnceLock<Https>,
     /// Set once it listens there too.
     pub(crate) udp: OnceLock<Udp>,
+    pub(crate) hellos: Turns,
     pub(crate) catch_ups: Semaphore,
     /// Every connection, HTTP or of a session; each ends by itself or by the drain.
     pub(crate) connections: TaskTracker,

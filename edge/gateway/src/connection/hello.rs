@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use antiphon_identity::AccessClaims;
 use antiphon_proto::{
     client::{Resumed, Unavailable},
     rpc::Summary,
@@ -56,14 +57,18 @@ impl Opened {
     }
 }
 
-/// Answers Hello within the time it may take.
+/// Answers Hello when its turn comes, within the time it may take. Whose it is, is looked at before: a stranger has no place in
+/// the line.
 pub(super) async fn greet(
     shared: &Arc<Shared>,
     handle: &Arc<SessionHandle>,
     hello: HelloRequest,
 ) -> Result<Opened, Refusal> {
+    let claims = check(shared, &hello).await?;
+    let _turn = shared.hellos.take().await?;
     let limit_ms = shared.options.hello_work_timeout_ms;
-    match tokio::time::timeout(Duration::from_millis(limit_ms), open(shared, handle, hello)).await {
+    let opened = open(shared, handle, claims, hello.cursors);
+    match tokio::time::timeout(Duration::from_millis(limit_ms), opened).await {
         Ok(opened) => opened,
         Err(_) => {
             let message = format!("hello could not be answered within {limit_ms} ms");
@@ -86,7 +91,7 @@ pub(super) async fn reauth(shared: &Shared, handle: &SessionHandle, token: &str)
     }
 }
 
-async fn open(shared: &Arc<Shared>, handle: &Arc<SessionHandle>, hello: HelloRequest) -> Result<Opened, Refusal> {
+async fn check(shared: &Shared, hello: &HelloRequest) -> Result<AccessClaims, Refusal> {
     let claims = shared.auth.verify(&hello.access_token).await?;
     if claims.device_id != hello.device_id {
         let message = format!(
@@ -95,8 +100,17 @@ async fn open(shared: &Arc<Shared>, handle: &Arc<SessionHandle>, hello: HelloReq
         );
         return Err(Refusal::new(ErrorCode::Unauthenticated, message));
     }
+    shared.limits.users.take(&claims.user_id)?;
+    Ok(claims)
+}
+
+async fn open(
+    shared: &Arc<Shared>,
+    handle: &Arc<SessionHandle>,
+    claims: AccessClaims,
+    cursors: Vec<(ConversationId, Seq)>,
+) -> Result<Opened, Refusal> {
     let user_id = claims.user_id;
-    shared.limits.users.take(&user_id)?;
     let session_id = shared.session_id(handle.key);
     handle.set_owner(Owner {
         user_id,
@@ -114,7 +128,7 @@ async fn open(shared: &Arc<Shared>, handle: &Arc<SessionHandle>, hello: HelloReq
     let listed = memberships
         .into_iter()
         .map(|membership| (membership.conversation_id, membership.version));
-    let cursors: BTreeMap<ConversationId, Seq> = hello.cursors.into_iter().collect();
+    let cursors: BTreeMap<ConversationId, Seq> = cursors.into_iter().collect();
     // The list may not hold yet what the device knows already.
     let known = cursors.keys().map(|id| (*id, 0));
     let followed: BTreeMap<ConversationId, u64> = known.chain(listed).collect();

@@ -72,6 +72,52 @@ async fn sessions_of_a_user_are_bounded() {
 }
 
 #[tokio::test]
+async fn a_hello_waits_for_its_turn_and_is_told_when_to_come_back_if_it_does_not_come() {
+    let world = World::new();
+    let silent = conversation(1);
+    world.set_member(silent, user(1), true, true);
+    world.set_member(silent, user(2), true, true);
+    world.silent.lock().insert(silent);
+    let options = GatewayOptions {
+        hellos_max: 1,
+        hello_wait_timeout_ms: 1_500,
+        summary_timeout_ms: 1_000,
+        ..GatewayOptions::default()
+    };
+    let edge = Edge::start(&world, options).await;
+    let (mut first, mut second, mut third) = (edge.connect().await, edge.connect().await, edge.connect().await);
+    let mut stranger = edge.connect().await;
+    // Each of the first two is worked at for a second.
+    first.say_hello(user(1), "phone", &[]).await;
+    sleep(Duration::from_millis(100)).await;
+    second.say_hello(user(2), "phone", &[]).await;
+    sleep(Duration::from_millis(100)).await;
+    third.say_hello(user(3), "phone", &[]).await;
+    // A stranger is told so at once.
+    let hello = json!({"id": "h", "hello": {"accessToken": "nonsense", "deviceId": "d"}});
+    stranger.say(&hello).await;
+    let refused = timeout(Duration::from_millis(700), stranger.next())
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(refused["error"]["code"], "UNAUTHENTICATED");
+    // Where the line is long nobody is let in.
+    assert!(timeout(Duration::from_millis(200), edge.connect()).await.is_err());
+
+    assert!(first.next().await.unwrap()["welcome"].is_object());
+    let refused = third.next().await.unwrap();
+    let error = &refused["error"];
+    assert_eq!(error["code"], "RESOURCE_EXHAUSTED", "{refused}");
+    // One was before it and has had its turn.
+    assert_eq!(error["retryAfterMs"], "1500", "{refused}");
+    assert!(error["message"].as_str().unwrap().contains("1500 ms"), "{refused}");
+    assert_eq!(third.next().await, Err((4401, "refused".to_owned())));
+    assert!(second.next().await.unwrap()["welcome"].is_object());
+    let (mut again, _) = edge.hello(user(3), "phone", &[]).await;
+    assert!(again.until_pong().await.is_empty());
+}
+
+#[tokio::test]
 async fn drain_tells_each_session_its_moment_and_closes_it() {
     let world = World::new();
     let edge = Edge::start(&world, GatewayOptions::default()).await;

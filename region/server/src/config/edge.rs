@@ -20,7 +20,12 @@ pub(crate) struct EdgeSection {
     pub(crate) cursors_max: usize,
     /// How long a new connection may take to say Hello.
     pub(crate) hello_timeout_ms: u64,
-    /// How long Hello may take to be answered, with everything that is looked up for it.
+    /// Hellos that are worked at at once; further ones wait for their turn, in the order in which they came.
+    pub(crate) hellos_max: usize,
+    /// How long a Hello may wait for its turn; longer, and it is refused with `RESOURCE_EXHAUSTED`, and its device told when to come
+    /// back.
+    pub(crate) hello_wait_timeout_ms: u64,
+    /// How long Hello may take to be answered once its turn has come, with everything that is looked up for it.
     pub(crate) hello_work_timeout_ms: u64,
     /// A session that is silent for twice this long is closed.
     pub(crate) heartbeat_ms: u32,
@@ -158,6 +163,8 @@ impl Default for EdgeSection {
             body_bytes_max: options.body_bytes_max,
             cursors_max: session.cursors_max,
             hello_timeout_ms: session.hello_timeout_ms,
+            hellos_max: options.hellos_max,
+            hello_wait_timeout_ms: options.hello_wait_timeout_ms,
             hello_work_timeout_ms: options.hello_work_timeout_ms,
             heartbeat_ms: session.heartbeat_ms,
             idle_timeout_ms: session.idle_timeout_ms,
@@ -234,6 +241,8 @@ impl From<&Config> for GatewayOptions {
             edge_id: config.node.region.clone(),
             call_timeout_ms: section.call_timeout_ms,
             summary_timeout_ms: section.summary_timeout_ms,
+            hellos_max: section.hellos_max,
+            hello_wait_timeout_ms: section.hello_wait_timeout_ms,
             hello_work_timeout_ms: section.hello_work_timeout_ms,
             write_timeout_ms: section.write_timeout_ms,
             header_timeout_ms: section.header_timeout_ms,
