@@ -110,12 +110,12 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn turns_come_in_order_and_who_waits_in_vain_is_told_when_its_turn_would_be() {
         let turns = Turns::new(1, Duration::from_secs(5));
-        let order = std::sync::Mutex::new(Vec::new());
+        let order = parking_lot::Mutex::new(Vec::new());
         let one = |number| {
             let (turns, order) = (&turns, &order);
             async move {
                 let place = turns.take().await?;
-                order.lock().unwrap().push(number);
+                order.lock().push(number);
                 tokio::time::sleep(Duration::from_millis(900)).await;
                 drop(place);
                 Ok::<(), Refusal>(())
@@ -123,7 +123,7 @@ mod tests {
         };
         let ended = futures_util::future::join_all((0..20).map(one)).await;
         assert_eq!(
-            *order.lock().unwrap(),
+            *order.lock(),
             [0, 1, 2, 3, 4, 5],
             "one each 900 ms, within five seconds"
         );
