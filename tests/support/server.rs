@@ -22,8 +22,8 @@ use super::{
     until,
 };
 
-/// Below the ports that the system gives to outgoing connections.
-const PORTS: std::ops::Range<u16> = 10_000..32_000;
+/// Below the ports that the system gives to outgoing connections, above the last that browsers refuse to fetch from (10080).
+const PORTS: std::ops::Range<u16> = 10_100..32_000;
 const LOG_LINES_SHOWN: usize = 80;
 
 static PORTS_TAKEN: AtomicU16 = AtomicU16::new(0);
