@@ -9,7 +9,7 @@ use antiphon_identity::TokenVerifier;
 use antiphon_types::Clock;
 use axum::Router;
 use rand::RngExt as _;
-use tokio::{net::TcpListener, sync::Semaphore, task::unconstrained};
+use tokio::{net::TcpListener, sync::Semaphore};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -117,8 +117,7 @@ impl Gateway {
         let stopped = self.shared.stop_accepting.clone();
         let tls = self.shared.https.get().map(|https| https.acceptor.clone());
         tokio::select! {
-            // All that wait at once: those who find no room to wait lose seconds.
-            () = unconstrained(serve::accept(&self.shared, listener, tls, self.router())) => {}
+            () = serve::accept(&self.shared, listener, tls, self.router()) => {}
             () = stopped.cancelled() => {}
             () = shutdown => self.shared.stop_accepting.cancel(),
         }
