@@ -4,7 +4,9 @@ use serde_json::{Value, json};
 
 use crate::{
     presence::{becomes, is_online},
-    support::{Person, RawSession, SILENCE, Server, number, proxy::Proxy, until, wire::Transport},
+    support::{
+        Person, RawSession, SILENCE, Server, metrics::commits_rest, number, proxy::Proxy, until, wire::Transport,
+    },
 };
 
 async fn pair(server: &Server) -> (Person, Person, String) {
@@ -186,7 +188,7 @@ async fn restart_does_not_flap_presence() {
     let mut a = server.session(&alice).await;
     let mut b = server.session(&bob).await;
     becomes(&mut a, &bob, true).await;
-    server.commits_rest().await;
+    commits_rest(&server.admin_url()).await;
     server.kill9().await;
     server.restart().await;
 

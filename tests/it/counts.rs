@@ -1,7 +1,15 @@
 //! What a message costs in things that can be counted and are the same on every machine. Who makes one dearer finds it here, and who makes
 //! it cheaper writes the new number down.
 
-use crate::support::Server;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::support::{
+    RawSession, Server,
+    metrics::{commits_rest, metric},
+    world::World,
+};
 
 /// Of one conversation, one after the other.
 const MESSAGES: u16 = 200;
@@ -16,8 +24,9 @@ struct Counts {
 }
 
 impl Counts {
-    async fn of(server: &Server) -> Self {
-        let count = async |name: &str| server.metric(name).await.unwrap_or_default();
+    /// Of the node whose operators' port this is.
+    async fn of(admin_url: &str) -> Self {
+        let count = async |name: &str| metric(admin_url, name).await.unwrap_or_default();
         Self {
             commits: count("antiphon_kv_commit_seconds_count").await,
             fsyncs: count("antiphon_fsync_seconds_count").await,
@@ -38,14 +47,14 @@ async fn a_message_costs_one_commit_one_fsync_and_as_many_bytes_as_it_did() {
     for at in 1..=MESSAGES {
         a.send(&talk, &format!("warm{at:04}"), &"x".repeat(64)).await;
     }
-    server.commits_rest().await;
-    let before = Counts::of(&server).await;
+    commits_rest(&server.admin_url()).await;
+    let before = Counts::of(&server.admin_url()).await;
     for at in 1..=MESSAGES {
         a.send(&talk, &format!("cold{at:04}"), &"x".repeat(64)).await;
     }
     b.messages(&talk, usize::from(MESSAGES) * 2).await;
-    server.commits_rest().await;
-    let after = Counts::of(&server).await;
+    commits_rest(&server.admin_url()).await;
+    let after = Counts::of(&server.admin_url()).await;
 
     let each = |of: fn(&Counts) -> f64| (of(&after) - of(&before)) / f64::from(MESSAGES);
     let told = format!("{before:?} {after:?}");
@@ -55,4 +64,42 @@ async fn a_message_costs_one_commit_one_fsync_and_as_many_bytes_as_it_did() {
     // Numbers that are random have more digits now and then.
     assert!((740.0..780.0).contains(&each(|of| of.written_bytes)), "{told}");
     assert!((80.0..86.0).contains(&each(|of| of.read_bytes)), "{told}");
+}
+
+/// How long a home may keep a high watermark to itself.
+const WATERMARK_DELAY: Duration = Duration::from_millis(500);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_costs_each_region_that_holds_it_one_commit() {
+    let regions = ["us-east", "eu-central", "ap-northeast"];
+    let world = World::start(&regions).await;
+    let (alice, bob) = (
+        world.person(regions[0], "alice").await,
+        world.person(regions[0], "bob").await,
+    );
+    let talk = alice.direct(&bob).await;
+    let mut session = RawSession::open(world.port(regions[0]), &alice, &[]).await;
+    session.send(&talk, "warm", "up").await;
+    let counts = async || {
+        let mut counts = Vec::new();
+        for region in regions {
+            commits_rest(&world.admin_url(region)).await;
+            counts.push(Counts::of(&world.admin_url(region)).await);
+        }
+        counts
+    };
+    let before = counts().await;
+    let began = Instant::now();
+    for at in 1..=MESSAGES {
+        session.send(&talk, &format!("m{at:04}"), &"x".repeat(64)).await;
+    }
+    // The next message says the high watermark that the one before has moved; what it comes too late for is told by itself.
+    let told = began.elapsed().as_secs_f64() / WATERMARK_DELAY.as_secs_f64() + 2.0;
+    let after = counts().await;
+    for ((before, after), region) in before.iter().zip(&after).zip(regions) {
+        let commits = after.commits - before.commits;
+        let messages = f64::from(MESSAGES);
+        let most = messages * 1.05 + told;
+        assert!((messages..most).contains(&commits), "{region}: {commits} of {most}");
+    }
 }

@@ -3,6 +3,7 @@
 pub(crate) mod binary;
 pub(crate) mod fdb;
 pub(crate) mod http;
+pub(crate) mod metrics;
 pub(crate) mod open_files;
 pub(crate) mod proxy;
 pub(crate) mod quic;

@@ -4,20 +4,16 @@ use std::{
     path::PathBuf,
     process::{ExitStatus, Stdio, id as process_id},
     sync::atomic::{AtomicU16, Ordering},
-    time::Duration,
 };
 
 use tempfile::TempDir;
-use tokio::{
-    process::{Child, Command},
-    time::{Instant, sleep},
-};
+use tokio::process::{Child, Command};
 
 use super::{
     Http, Person, RawSession,
     fdb::Cluster,
     forget_what_steers_tests,
-    http::get,
+    metrics::metric,
     store::{self, flags},
     until,
 };
@@ -189,18 +185,7 @@ impl Server {
 
     /// The sum of a metric over its labels; None when there is no such line.
     pub(crate) async fn metric(&self, name: &str) -> Option<f64> {
-        let text = get(format!("{}/metrics", self.admin_url()))
-            .await
-            .ok()?
-            .text()
-            .await
-            .ok()?;
-        let of_name = |line: &&str| line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{']));
-        let values = text
-            .lines()
-            .filter(of_name)
-            .map(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
-        values.reduce(|sum, value| Some(sum? + value?))?
+        metric(&self.admin_url(), name).await
     }
 
     /// Waits until so many sessions are left.
@@ -210,21 +195,6 @@ impl Server {
             ((sessions - count).abs() < 0.5).then_some(())
         })
         .await;
-    }
-
-    /// Waits until nothing has been committed for longer than anything is put off.
-    pub(crate) async fn commits_rest(&self) {
-        const QUIET: Duration = Duration::from_millis(1_500);
-        let deadline = Instant::now() + super::PATIENCE;
-        let (mut before, mut since) = (None, Instant::now());
-        while before.is_none() || since.elapsed() < QUIET {
-            let now = self.metric("antiphon_commit_seconds_count").await;
-            if now != before {
-                (before, since) = (now, Instant::now());
-            }
-            assert!(Instant::now() < deadline, "the server commits without end");
-            sleep(super::SILENCE / 8).await;
-        }
     }
 
     /// All that the processes have printed so far.

@@ -161,7 +161,7 @@ impl World {
     /// Waits until a region says that it is ready.
     pub(crate) async fn ready(&self, region: &str) {
         until(&format!("{region} is ready"), || async {
-            let answer = get(format!("http://127.0.0.1:{}/readyz", self.port(region) + 1)).await;
+            let answer = get(format!("{}/readyz", self.admin_url(region))).await;
             answer.is_ok_and(|answer| answer.status() == 200).then_some(())
         })
         .await;
@@ -176,6 +176,10 @@ impl World {
     pub(crate) fn port(&self, region: &str) -> u16 {
         let index = self.regions.iter().position(|name| name == region).unwrap();
         self.base_port + 100 * u16::try_from(index).unwrap()
+    }
+
+    pub(crate) fn admin_url(&self, region: &str) -> String {
+        format!("http://127.0.0.1:{}", self.port(region) + 1)
     }
 
     pub(crate) fn http(&self, region: &str) -> Http {

@@ -95,6 +95,9 @@ impl ReplicaLog {
         while !rest.is_empty() {
             let (chunk, more) = rest.split_at(fitting(rest));
             let header = self.append_chunk(slot, epoch, prev, chunk, bounds).await?;
+            if more.is_empty() && header.applied_index == applicable(&header) {
+                return Ok(header);
+            }
             (rest, prev) = (more, header.last_index);
         }
         self.apply_to(slot, epoch, bounds).await
@@ -108,6 +111,7 @@ impl ReplicaLog {
         chunk: &[Entry],
         bounds: Bounds,
     ) -> Result<Header, SlotError> {
+        let chunk_bytes: usize = chunk.iter().map(Entry::encoded_len).sum();
         let appended = self.transact(slot, |txn, mut header| async move {
             expect_epoch(slot, epoch, &header)?;
             if header.last_index != prev || header.copying {
@@ -115,6 +119,10 @@ impl ReplicaLog {
                 return Err(SlotError::Stale { slot, expected, found });
             }
             header.high_watermark = header.high_watermark.max(bounds.high_watermark);
+            // One commit for both where a page of what waits for the high watermark is certain to fit.
+            if chunk_bytes <= TRANSACTION_BYTES_MAX / 2 {
+                apply_page(&txn, slot, &mut header).await?;
+            }
             for entry in chunk {
                 if entry.index != header.last_index + 1 {
                     let (expected, found) = (header.last_index + 1, entry.index);
@@ -147,21 +155,15 @@ impl ReplicaLog {
                 expect_epoch(slot, epoch, &header)?;
                 let known = header.clone();
                 header.high_watermark = header.high_watermark.max(bounds.high_watermark);
-                let end = header.last_index.min(header.high_watermark);
-                if header.applied_index < end {
-                    for entry in entries(&txn, slot, header.applied_index + 1, end, PAGE_LEN).await? {
-                        write_set(&txn, &entry);
-                        header.applied_index = entry.index;
-                    }
-                }
+                apply_page(&txn, slot, &mut header).await?;
                 trim(&txn, slot, &mut header, bounds);
                 if header.applied_index != known.applied_index || header.first_index != known.first_index {
                     txn.set(keys::header(slot), header.encode_to_vec());
                 }
-                Ok((header, end))
+                Ok(header)
             });
-            let (header, end) = applied.await?;
-            if header.applied_index >= end {
+            let header = applied.await?;
+            if header.applied_index >= applicable(&header) {
                 return Ok(header);
             }
         }
@@ -375,6 +377,23 @@ pub(crate) fn apply(txn: &Txn, writes: &[Write]) {
             None => txn.clear(write.key.clone()),
         }
     }
+}
+
+/// Up to where write sets may be applied.
+fn applicable(header: &Header) -> LogIndex {
+    header.last_index.min(header.high_watermark)
+}
+
+/// Applies the next write sets that the high watermark has passed, as many as one read brings.
+async fn apply_page(txn: &Txn, slot: Slot, header: &mut Header) -> Result<(), SlotError> {
+    let end = applicable(header);
+    if header.applied_index < end {
+        for entry in entries(txn, slot, header.applied_index + 1, end, PAGE_LEN).await? {
+            write_set(txn, &entry);
+            header.applied_index = entry.index;
+        }
+    }
+    Ok(())
 }
 
 /// Puts back what the entry at `index` has overwritten.

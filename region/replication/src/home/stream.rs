@@ -1,6 +1,10 @@
 //! One stream to one follower: takes what it asks for and holds, ships what it lacks.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use antiphon_kv::Page;
 use antiphon_proto::{
@@ -20,7 +24,7 @@ use futures_util::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::Fu
 use prost::Message as _;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch},
-    time::{Instant, interval},
+    time::{Instant, MissedTickBehavior, interval},
 };
 use tonic::{Status, Streaming};
 use tracing::{debug, info};
@@ -34,6 +38,9 @@ const MESSAGE_BYTES: usize = 256 << 10;
 const TURN_BYTES: usize = 64 << 10;
 /// How often the distance to the follower is measured.
 const PING_INTERVAL: Duration = Duration::from_secs(1);
+/// How long a high watermark may wait for the next entry to tell it: the follower then applies what it has passed in the commit that
+/// stores the entry. Nothing is read at a follower, and the next home asks the in-sync set anew, so nobody waits for it.
+const WATERMARK_DELAY: Duration = Duration::from_millis(500);
 /// Pages of copies that are read and not sent yet; each has some 256 kB at the most.
 const PAGES_MAX: usize = 16;
 /// Frames of the follower that wait while a message is being made.
@@ -52,6 +59,8 @@ pub(crate) struct Follower {
     credit: u64,
     /// Goes out with the next message; at most one for each frame of the follower.
     pending: Vec<home_frame::Body>,
+    /// Slots whose high watermark the follower is still to be told.
+    behind: HashSet<Slot>,
     /// Pings hold microseconds since then.
     began: Instant,
 }
@@ -63,6 +72,8 @@ struct Followed {
     sends: Sends,
     /// The high watermark that it was told last.
     told: LogIndex,
+    /// Whether it is told the high watermark now, without an entry that says it.
+    is_due: bool,
 }
 
 /// What is sent of a slot.
@@ -113,6 +124,7 @@ impl Follower {
             room: Arc::new(Semaphore::new(PAGES_MAX)),
             credit: hello.credit_bytes,
             pending: Vec::new(),
+            behind: HashSet::new(),
             began: Instant::now(),
         }
     }
@@ -122,6 +134,8 @@ impl Follower {
         let (frames, mut received) = mpsc::channel(INCOMING_MAX);
         let reading = read(incoming, frames);
         let mut ping = interval(PING_INTERVAL);
+        let mut watermarks = interval(WATERMARK_DELAY);
+        watermarks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let serving = async {
             for frame in first {
                 if self.take(frame).is_err() {
@@ -144,6 +158,7 @@ impl Follower {
                         let copied = self.followed.iter().filter(|(_, followed)| matches!(followed.sends, Sends::Copy { .. }));
                         copied.for_each(|(slot, _)| self.dirty.mark(*slot));
                     }
+                    _ = watermarks.tick(), if !self.behind.is_empty() => self.tell_watermarks(),
                     () = self.dirty.changed() => {}
                     () = self.outgoing.closed() => return,
                 }
@@ -206,9 +221,20 @@ impl Follower {
             log,
             sends: Sends::Waits(Box::new(fetch)),
             told: 0,
+            is_due: false,
         };
         self.followed.insert(slot, followed);
         self.dirty.follow(slot);
+    }
+
+    /// The high watermarks that no entry has told meanwhile go out now.
+    fn tell_watermarks(&mut self) {
+        for slot in self.behind.drain() {
+            if let Some(followed) = self.followed.get_mut(&slot) {
+                followed.is_due = true;
+                self.dirty.mark(slot);
+            }
+        }
     }
 
     /// Sends one message with what a few slots lack; `None` when the stream is gone.
@@ -313,9 +339,14 @@ impl Follower {
                 if from > log.last_index && told >= log.high_watermark {
                     return Ok(Step::Nothing);
                 }
+                if from > log.last_index && !followed.is_due {
+                    self.behind.insert(slot);
+                    return Ok(Step::Nothing);
+                }
                 let entries = self.entries((slot, log.epoch), from, log.last_index).await?;
                 *next += entries.len() as u64;
-                followed.told = log.high_watermark;
+                (followed.told, followed.is_due) = (log.high_watermark, false);
+                self.behind.remove(&slot);
                 let has_more = *next <= log.last_index;
                 let size = entries.iter().map(Bytes::len).sum();
                 let append = Append {
