@@ -63,6 +63,7 @@ async fn pairs_lose_nothing_over_any_transport_and_their_cost_is_told() {
         let sent = run["messagesPerS"].as_f64().unwrap() * 2.0;
         assert!((190.0..=210.0).contains(&sent), "{run}");
         assert!(run["serverCpuUsPerMessage"].as_f64().unwrap() > 0.0, "{run}");
+        assert!(run["fsyncsPerMessage"].as_f64().unwrap() > 0.0, "{run}");
         assert!(run["p50Ms"].as_f64() <= run["p99Ms"].as_f64(), "{run}");
     }
     assert_eq!(table.lines().count(), 4, "{table}");
@@ -242,6 +243,10 @@ async fn whoever_was_away_gets_everything() {
     let (all, _) = bench(&storm).await;
     nothing_is_missing(&all);
     assert_eq!(all.len(), TRANSPORTS.len());
+    for run in &all {
+        assert!(run["serverRssBytesBefore"].as_u64() > Some(0), "{run}");
+        assert!(run["serverRssBytesMax"].as_u64() > Some(0), "{run}");
+    }
     let sync = [
         "sync",
         "--devices",

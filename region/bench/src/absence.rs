@@ -83,7 +83,8 @@ pub async fn absence(server: &Server, options: &AbsenceOptions, say: Say) -> Res
         lost += back.lost;
         progress.step();
     };
-    crowd.come_back(options.missed, is_back).await?;
+    let coming = crowd.come_back(options.missed, is_back);
+    let ((), rss_bytes_max) = server.watched().rss_max_while(coming).await?;
     let all_back = began.elapsed();
     let (server_used, load_used) = (server.usage()? - server_before, crowd.usage()? - load_before);
     sleep(SETTLE).await;
@@ -103,6 +104,8 @@ pub async fn absence(server: &Server, options: &AbsenceOptions, say: Say) -> Res
     };
     figures.set_latencies(&latencies);
     figures.set_costs(messages, server_used, load_used);
+    figures.server_rss_bytes_before = Some(full.rss_bytes);
+    figures.server_rss_bytes_max = Some(rss_bytes_max);
     figures.server_rss_bytes = Some(server.usage()?.rss_bytes);
     Ok(figures)
 }

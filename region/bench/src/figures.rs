@@ -46,6 +46,9 @@ pub struct Figures {
     /// From the end of an overload until the last second whose 99 of 100 took more than twice the longest of the calm before it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub back_to_normal_ms: Option<f64>,
+    /// Resident memory of the server when all devices were connected, before they went away.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub server_rss_bytes_before: Option<u64>,
     /// The most memory that the server had in any second.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub server_rss_bytes_max: Option<u64>,
@@ -58,6 +61,9 @@ pub struct Figures {
     /// Bytes that the server has written to the disk for each message.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub written_bytes_per_message: Option<f64>,
+    /// How often the server has waited for the disk for each message.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fsyncs_per_message: Option<f64>,
     /// Resident memory of the server at the end.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub server_rss_bytes: Option<u64>,

@@ -2,11 +2,12 @@ use std::{
     fs,
     net::Ipv4Addr,
     path::{Path, PathBuf},
+    pin::pin,
     process::Stdio,
     time::Duration,
 };
 
-use antiphon_client::{Account, Connector, Transport};
+use antiphon_client::{Account, Connector, Transport, http_client};
 use anyhow::{Context as _, Result, bail};
 use data_encoding::HEXLOWER;
 use rustix::process::{Pid, Signal, kill_process};
@@ -15,7 +16,7 @@ use tempfile::TempDir;
 use tokio::{
     io::{AsyncBufReadExt as _, BufReader},
     process::{Child, Command},
-    time::timeout,
+    time::{interval, timeout},
 };
 
 use crate::{
@@ -42,6 +43,10 @@ const REGIONS: [&str; 8] = [
 const CONNECTIONS_OF_EACH: usize = 20_000;
 /// Between the first ports of two regions.
 const PORTS_OF_EACH: usize = 100;
+/// After a region's first port: the operators'.
+const ADMIN_OFFSET: u16 = 1;
+/// What a node counts its fsyncs in.
+const FSYNCS: &str = "antiphon_fsync_seconds_count";
 /// What would refuse a load that comes from one address, and what a run is not about.
 const SETTINGS: [&str; 12] = [
     "edge.address_rate_per_second=0",
@@ -82,6 +87,8 @@ pub struct Server {
     pid: u32,
     /// Of each edge.
     urls: Vec<String>,
+    /// Where each region tells what it counts.
+    metrics_urls: Vec<String>,
     certificate_sha256: Option<String>,
     connectors: Connectors,
     program: PathBuf,
@@ -147,6 +154,8 @@ impl Server {
         tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
         let scheme = if options.tls { "https" } else { "http" };
         let ports = (options.base_port..).step_by(PORTS_OF_EACH).take(regions.len());
+        let metrics_url = |port: u16| format!("http://{}:{}/metrics", Ipv4Addr::LOCALHOST, port + ADMIN_OFFSET);
+        let metrics_urls = ports.clone().map(metrics_url).collect();
         let hosts = (1..=addresses).map(|last| Ipv4Addr::new(127, 0, 0, last));
         let urls = hosts.flat_map(|host| ports.clone().map(move |port| format!("{scheme}://{host}:{port}")));
         let connectors = Connectors::new(certificate_sha256.as_deref(), options.connections);
@@ -154,6 +163,7 @@ impl Server {
             child,
             pid,
             urls: urls.collect(),
+            metrics_urls,
             connectors,
             program: options.program.clone(),
             certificate_sha256,
@@ -197,6 +207,20 @@ impl Server {
         self.watched().usage()
     }
 
+    /// How often its stores have waited for the disk, all regions together.
+    ///
+    /// # Errors
+    /// When a region does not tell.
+    pub(crate) async fn fsyncs(&self) -> Result<u64> {
+        let client = http_client(None);
+        let mut fsyncs = 0;
+        for url in &self.metrics_urls {
+            let text = async { client.get(url).send().await?.error_for_status()?.text().await };
+            fsyncs += sum_of(FSYNCS, &text.await.with_context(|| url.clone())?).context(FSYNCS)?;
+        }
+        Ok(fsyncs)
+    }
+
     /// Its processes, for who looks at them meanwhile.
     pub(crate) const fn watched(&self) -> Watched {
         Watched { pid: self.pid }
@@ -218,6 +242,16 @@ impl Server {
         }
         Ok(())
     }
+}
+
+/// A count of this name, over all of its labels, in the text of Prometheus; none where there is no such line.
+fn sum_of(name: &str, metrics: &str) -> Option<u64> {
+    let of_name = |line: &&str| line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{']));
+    let values = metrics
+        .lines()
+        .filter(of_name)
+        .map(|line| line.rsplit(' ').next()?.parse::<u64>().ok());
+    values.reduce(|sum, value| Some(sum? + value?))?
 }
 
 /// Lets the server speak HTTPS; returns by which hash devices know it.
@@ -246,5 +280,30 @@ impl Watched {
     /// What they have used until now.
     pub(crate) fn usage(self) -> Result<Usage> {
         Usage::of_all(self.pid)
+    }
+
+    /// What `work` comes to, and the most memory that they had meanwhile, as seen each second.
+    pub(crate) async fn rss_max_while<T>(self, work: impl Future<Output = Result<T>>) -> Result<(T, u64)> {
+        let mut work = pin!(work);
+        let mut looks = interval(Duration::from_secs(1));
+        let mut most = 0;
+        loop {
+            tokio::select! {
+                done = &mut work => return Ok((done?, most)),
+                _ = looks.tick() => most = most.max(self.usage()?.rss_bytes),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_count_is_that_of_all_labels_and_of_no_longer_name() {
+        let metrics = "# TYPE fsync histogram\nfsync_count{engine=\"a\"} 3\nfsync_count 4\nfsync_counted 9\n";
+        assert_eq!(sum_of("fsync_count", metrics), Some(7));
+        assert_eq!(sum_of("fsync", metrics), None);
     }
 }

@@ -134,9 +134,11 @@ pub async fn talk(server: &Server, options: &TalkOptions, say: Say) -> Result<Fi
     let seconds = Arc::new(Mutex::new(Vec::new()));
     let watching = tokio::spawn(watch(server.watched(), times, seen.clone(), seconds.clone(), say));
     sleep_until(counts).await;
+    let fsyncs_before = server.fsyncs().await?;
     let (server_before, load_before) = (server.usage()?, Usage::of(std::process::id())?);
     sleep_until(ends).await;
     let (server_after, load_after) = (server.usage()?, Usage::of(std::process::id())?);
+    let fsyncs = server.fsyncs().await? - fsyncs_before;
 
     let mut lost = 0;
     while let Some(missing) = talking.join_next().await {
@@ -178,6 +180,7 @@ pub async fn talk(server: &Server, options: &TalkOptions, say: Say) -> Result<Fi
         figures.to_all_p99_ms = Some(ms(&to_all, 0.99));
     }
     figures.set_costs(acknowledged, server_after - server_before, load_after - load_before);
+    figures.fsyncs_per_message = (acknowledged > 0).then(|| float(fsyncs) / float(acknowledged));
     let seconds = std::mem::take(&mut *seconds.lock());
     figures.server_rss_bytes_max = seconds.iter().map(|second| second.server_rss_bytes).max();
     figures.back_to_normal_ms = times.back_to_normal_ms(&seconds);

@@ -1,6 +1,7 @@
 //! The home's end: a stream to each node of a region that follows slots which are homed here.
 
 mod dirty;
+mod pages;
 mod progress;
 mod recent;
 mod stream;

@@ -6,7 +6,6 @@ use std::{
     time::Duration,
 };
 
-use antiphon_kv::Page;
 use antiphon_proto::{
     log::Write,
     rpc::{
@@ -20,16 +19,18 @@ use antiphon_types::{
     sabotage::{self, Rule},
 };
 use bytes::Bytes;
-use futures_util::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
 use prost::Message as _;
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch},
+    sync::{mpsc, watch},
     time::{Instant, MissedTickBehavior, interval},
 };
 use tonic::{Status, Streaming};
 use tracing::{debug, info};
 
-use super::{Dirty, Inner, StreamId};
+use super::{
+    Dirty, Inner, StreamId,
+    pages::{Answer, NextPage, Pages},
+};
 use crate::parting::parts_behind;
 
 /// Bytes of entries in one message, about.
@@ -41,8 +42,6 @@ const PING_INTERVAL: Duration = Duration::from_secs(1);
 /// How long a high watermark may wait for the next entry to tell it: the follower then applies what it has passed in the commit that
 /// stores the entry. Nothing is read at a follower, and the next home asks the in-sync set anew, so nobody waits for it.
 const WATERMARK_DELAY: Duration = Duration::from_millis(500);
-/// Pages of copies that are read and not sent yet; each has some 256 kB at the most.
-const PAGES_MAX: usize = 16;
 /// Frames of the follower that wait while a message is being made.
 const INCOMING_MAX: usize = 64;
 
@@ -54,8 +53,7 @@ pub(crate) struct Follower {
     dirty: Arc<Dirty>,
     outgoing: mpsc::Sender<Result<HomeFrames, Status>>,
     followed: HashMap<Slot, Followed>,
-    pages: FuturesUnordered<BoxFuture<'static, Asked>>,
-    room: Arc<Semaphore>,
+    pages: Pages,
     credit: u64,
     /// Goes out with the next message; at most one for each frame of the follower.
     pending: Vec<home_frame::Body>,
@@ -88,22 +86,6 @@ enum Sends {
     Copy { after: Bytes, end: CopyEnd, page: NextPage },
 }
 
-/// The next page of a copy: it waits for the high watermark, and nothing else of the stream waits for it.
-enum NextPage {
-    Wanted,
-    Asked,
-    Here(ReadPage),
-}
-
-/// A page, and its room among those that a stream may hold.
-struct ReadPage {
-    page: Page,
-    _room: OwnedSemaphorePermit,
-}
-
-/// A page that was asked for: of which slot under which epoch, behind which key.
-type Asked = ((Slot, u64, Bytes), Result<Option<ReadPage>, SlotError>);
-
 impl Follower {
     pub(crate) fn new(
         inner: Arc<Inner>,
@@ -120,8 +102,7 @@ impl Follower {
             dirty,
             outgoing,
             followed: HashMap::new(),
-            pages: FuturesUnordered::new(),
-            room: Arc::new(Semaphore::new(PAGES_MAX)),
+            pages: Pages::default(),
             credit: hello.credit_bytes,
             pending: Vec::new(),
             behind: HashSet::new(),
@@ -150,7 +131,7 @@ impl Follower {
                         Some(frame) => if self.take(frame).is_err() { return },
                         None => return,
                     },
-                    Some(asked) = self.pages.next(), if !self.pages.is_empty() => self.page(asked),
+                    Some(asked) = self.pages.next() => self.page(asked),
                     () = std::future::ready(()), if has_work => if self.ship().await.is_none() { return },
                     _ = ping.tick() => {
                         let ping = u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX);
@@ -284,7 +265,7 @@ impl Follower {
     }
 
     /// A page of a copy is there, or cannot be had now: then it is asked for again with the next ping.
-    fn page(&mut self, ((slot, epoch, behind), result): Asked) {
+    fn page(&mut self, ((slot, epoch, behind), result): Answer) {
         let Some(followed) = self.followed.get_mut(&slot).filter(|followed| followed.epoch == epoch) else {
             return;
         };
@@ -365,9 +346,8 @@ impl Follower {
                     NextPage::Here(read) => read.page,
                     NextPage::Asked => return Ok(Step::Nothing),
                     NextPage::Wanted => {
-                        let asked = (slot, log.epoch, after.clone());
-                        let reading = read_page(self.slots.clone(), self.room.clone(), asked, end.last_index);
-                        self.pages.push(reading.boxed());
+                        self.pages
+                            .read(&self.slots, (slot, log.epoch, after.clone()), end.last_index);
                         return Ok(Step::Nothing);
                     }
                 };
@@ -463,16 +443,6 @@ impl Follower {
         }
         self.inner.log.entries(slot, from, to, TURN_BYTES).await
     }
-}
-
-async fn read_page(slots: Slots, room: Arc<Semaphore>, asked: (Slot, u64, Bytes), end: LogIndex) -> Asked {
-    // Never closed.
-    let Ok(room) = room.acquire_owned().await else {
-        return (asked, Ok(None));
-    };
-    let read = slots.copy_page(asked.0, &asked.2, end).await;
-    let read = read.map(|page| page.map(|page| ReadPage { page, _room: room }));
-    (asked, read)
 }
 
 /// What one turn of a slot has come to: nothing, or a frame, its bytes, and whether there is more.

@@ -13,7 +13,7 @@ pub(super) fn table(all: &[Figures]) -> String {
     fn count<T: ToString>(of: impl Fn(&Figures) -> Option<T> + 'static) -> Cell {
         Box::new(move |figures| of(figures).map(|value| value.to_string()))
     }
-    let columns: [(&str, Cell); 28] = [
+    let columns: [(&str, Cell); 30] = [
         ("transport", count(|of| Some(of.transport))),
         ("offered/s", with(0, |of| of.offered_per_s)),
         ("messages/s", with(0, |of| of.messages_per_s)),
@@ -28,6 +28,8 @@ pub(super) fn table(all: &[Figures]) -> String {
         ("server µs", with(1, |of| of.server_cpu_us_per_message)),
         ("load µs", with(1, |of| of.load_cpu_us_per_message)),
         ("written B", with(0, |of| of.written_bytes_per_message)),
+        ("fsyncs", with(2, |of| of.fsyncs_per_message)),
+        ("MiB before", with(1, move |of| of.server_rss_bytes_before.map(mib))),
         ("server MiB", with(1, move |of| of.server_rss_bytes.map(mib))),
         ("at most", with(1, move |of| of.server_rss_bytes_max.map(mib))),
         ("normal after ms", with(0, |of| of.back_to_normal_ms)),
