@@ -75,8 +75,9 @@ million() {
 herd() {
     say '## 100,000 connections' '' \
         'Over WebSocket to six regions and from six processes of the load, as one may open 20,000 files on this machine: all are cut off, miss three' \
-        'messages and return at the same moment. Over QUIC to one region.' ''
+        'messages and return at the same moment. `MiB before`: with all connected, before they are cut off.' ''
     bench reconnect-storm --connections 100000 --missed 3 --transport ws --regions 6
+    say 'Over QUIC to one region, where they talk:' ''
     bench pairs --pairs 50000 --transport quic --rate 1000 --warm-up 10 --seconds 20
 }
 
@@ -106,8 +107,9 @@ promises() {
 overload() {
     say '## Twice the highest rate' '' \
         'Five minutes, between calm ones that are long enough for the store to write its buffers to the disk. `at most`: the most memory of' \
-        'the server. `normal after ms`: from the end of the overload until the last second that was slower than twice the slowest of the' \
-        'calm before it. `for good`: of what was refused, what was not told when to try again.' ''
+        'the server. A second is slow whose 99 of 100 took more than twice as long as in any second of the calm before. `normal after ms`: from' \
+        'the end of the overload until ten seconds begin of which none is slow. `slow seconds`: in all of the calm after it. `for good`: of what' \
+        'was refused, what was not told when to try again.' ''
     draw overload overload --transport ws --rate 56000 --calm-rate 1000 --calm 90 --seconds 300
 }
 

@@ -1,8 +1,6 @@
 //! What a message costs in things that can be counted and are the same on every machine. Who makes one dearer finds it here, and who makes
 //! it cheaper writes the new number down.
 
-use std::time::Duration;
-
 use tokio::time::Instant;
 
 use crate::support::{
@@ -26,7 +24,7 @@ struct Counts {
 impl Counts {
     /// Of the node whose operators' port this is.
     async fn of(admin_url: &str) -> Self {
-        let count = async |name: &str| metric(admin_url, name).await.unwrap_or_default();
+        let count = async |name: &str| metric(admin_url, name).await.expect("a node that counts");
         Self {
             commits: count("antiphon_kv_commit_seconds_count").await,
             fsyncs: count("antiphon_fsync_seconds_count").await,
@@ -66,8 +64,8 @@ async fn a_message_costs_one_commit_one_fsync_and_as_many_bytes_as_it_did() {
     assert!((80.0..86.0).contains(&each(|of| of.read_bytes)), "{told}");
 }
 
-/// How long a home may keep a high watermark to itself.
-const WATERMARK_DELAY: Duration = Duration::from_millis(500);
+/// How often at the most a home tells a high watermark that no message has told.
+const WATERMARKS_PER_S: f64 = 10.0;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_message_costs_each_region_that_holds_it_one_commit() {
@@ -81,9 +79,11 @@ async fn a_message_costs_each_region_that_holds_it_one_commit() {
     let mut session = RawSession::open(world.port(regions[0]), &alice, &[]).await;
     session.send(&talk, "warm", "up").await;
     let counts = async || {
-        let mut counts = Vec::new();
         for region in regions {
             commits_rest(&world.admin_url(region)).await;
+        }
+        let mut counts = Vec::new();
+        for region in regions {
             counts.push(Counts::of(&world.admin_url(region)).await);
         }
         counts
@@ -93,13 +93,17 @@ async fn a_message_costs_each_region_that_holds_it_one_commit() {
     for at in 1..=MESSAGES {
         session.send(&talk, &format!("m{at:04}"), &"x".repeat(64)).await;
     }
-    // The next message says the high watermark that the one before has moved; what it comes too late for is told by itself.
-    let told = began.elapsed().as_secs_f64() / WATERMARK_DELAY.as_secs_f64() + 2.0;
+    // The next message tells the high watermark that the one before has moved; where it comes late, that is a commit of its own.
+    let told = began.elapsed().as_secs_f64() * WATERMARKS_PER_S + 2.0;
     let after = counts().await;
     for ((before, after), region) in before.iter().zip(&after).zip(regions) {
         let commits = after.commits - before.commits;
         let messages = f64::from(MESSAGES);
-        let most = messages * 1.05 + told;
-        assert!((messages..most).contains(&commits), "{region}: {commits} of {most}");
+        // Two that are acknowledged without a region may come to it in one message.
+        let expected = messages * 0.95..messages * 1.05 + told;
+        assert!(
+            expected.contains(&commits),
+            "{region}: {commits} commits, not {expected:?}"
+        );
     }
 }

@@ -136,6 +136,8 @@ pub struct LogState {
     pub opening: u64,
     /// See [`Protocol::is_settled`].
     pub is_settled: bool,
+    /// Nothing more is written here: the slot waits for its next home, who opens it the sooner the better it knows how it stands.
+    pub is_handed_over: bool,
 }
 
 /// The state of one slot at its owner.
@@ -385,6 +387,7 @@ impl Protocol {
             level: self.level(),
             opening: self.opening,
             is_settled: self.is_settled(),
+            is_handed_over: false,
         }
     }
 

@@ -233,6 +233,7 @@ impl Writer {
         {
             self.flush(protocol).await?;
             self.tells.phase.send_replace(Phase::HandedOver);
+            self.ship(&self.tell_log(protocol));
             let _ = done.send(());
         }
         Ok(())
@@ -376,13 +377,9 @@ impl Writer {
 
     /// Shows and answers what the high watermark has reached, as long as the region may.
     fn release(&mut self, protocol: &mut Protocol) {
-        let state = protocol.log_state();
-        self.tells.log.send_replace(state.clone());
+        let state = self.tell_log(protocol);
         self.tell_phase(protocol);
-        // Last: whoever ships looks at once, and is not told again when it has seen too little.
-        if let Some(shipping) = &self.node.shipping {
-            shipping.moved(self.slot, &state);
-        }
+        self.ship(&state);
         let high_watermark = protocol.high_watermark();
         // What the log held when it was opened has no command here that waits; its events may not have been carried.
         let found = high_watermark.min(protocol.opened_at());
@@ -409,6 +406,22 @@ impl Writer {
                 }
                 self.pass_to_courier(protocol, &entry);
             }
+        }
+    }
+
+    fn tell_log(&self, protocol: &Protocol) -> LogState {
+        let state = LogState {
+            is_handed_over: matches!(*self.tells.phase.borrow(), Phase::HandedOver),
+            ..protocol.log_state()
+        };
+        self.tells.log.send_replace(state.clone());
+        state
+    }
+
+    /// When all is told: whoever ships looks at once, and is not told again when it has seen too little.
+    fn ship(&self, state: &LogState) {
+        if let Some(shipping) = &self.node.shipping {
+            shipping.moved(self.slot, state);
         }
     }
 

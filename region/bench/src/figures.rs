@@ -43,9 +43,13 @@ pub struct Figures {
     /// From the moment when devices return until the last of them has what it missed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub all_back_ms: Option<f64>,
-    /// From the end of an overload until the last second whose 99 of 100 took more than twice the longest of the calm before it.
+    /// From the end of an overload until ten seconds begin of which none is slow: in which 99 of 100 took more than twice the longest of the
+    /// calm before it, or nothing was answered. Absent when the calm after it has no such ten.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub back_to_normal_ms: Option<f64>,
+    /// Slow seconds in all of the calm after an overload.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub slow_seconds: Option<usize>,
     /// Resident memory of the server when all devices were connected, before they went away.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub server_rss_bytes_before: Option<u64>,

@@ -183,7 +183,9 @@ pub async fn talk(server: &Server, options: &TalkOptions, say: Say) -> Result<Fi
     figures.fsyncs_per_message = (acknowledged > 0).then(|| float(fsyncs) / float(acknowledged));
     let seconds = std::mem::take(&mut *seconds.lock());
     figures.server_rss_bytes_max = seconds.iter().map(|second| second.server_rss_bytes).max();
-    figures.back_to_normal_ms = times.back_to_normal_ms(&seconds);
+    let recovery = times.recovery(&seconds);
+    figures.back_to_normal_ms = recovery.and_then(|recovery| recovery.took_ms);
+    figures.slow_seconds = recovery.map(|recovery| recovery.slow_seconds);
     figures.seconds = seconds;
     Ok(figures)
 }

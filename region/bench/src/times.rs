@@ -32,6 +32,19 @@ pub enum Shape {
     },
 }
 
+/// For so many seconds in a row a server is to be as before an overload until it counts as recovered.
+const LASTS_S: f64 = 10.0;
+
+/// How a server recovers from an overload. In a slow second 99 of 100 messages took more than twice the longest of the calm before it,
+/// or nothing was answered.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Recovery {
+    /// From the end of the overload until ten seconds begin of which none is slow; none when the calm has no such ten.
+    pub(crate) took_ms: Option<f64>,
+    /// How many there are in all of the calm after it.
+    pub(crate) slow_seconds: usize,
+}
+
 impl Times {
     /// When something is due that would be due `even` after the beginning if all hours were the same. A day begins and ends in its night
     /// with a tenth of the mean rate, and has nearly twice that in the middle.
@@ -52,18 +65,31 @@ impl Times {
         }
     }
 
-    /// See [`crate::Figures::back_to_normal_ms`]; of a run that has an overload.
-    pub(crate) fn back_to_normal_ms(&self, seconds: &[Second]) -> Option<f64> {
+    /// See [`Recovery`]; of a run that has an overload.
+    pub(crate) fn recovery(&self, seconds: &[Second]) -> Option<Recovery> {
         let Shape::Overload { calm, .. } = self.shape else {
             return None;
         };
-        let since = |at: Instant| at.saturating_duration_since(self.counts).as_secs_f64();
-        let (begins, ends) = (since(self.began + calm), since(self.ends - calm));
-        let before = seconds.iter().filter(|second| second.at_s <= begins);
-        let normal_ms = 2.0 * before.map(|second| second.p99_ms).fold(0.0, f64::max);
-        let is_slow = |second: &&Second| second.at_s > ends && second.p99_ms > normal_ms;
-        let last = seconds.iter().rfind(is_slow);
-        Some(last.map_or(0.0, |second| (second.at_s - ends) * 1_000.0))
+        let since = |at: Instant| at.saturating_duration_since(self.counts).as_secs_f64().round();
+        let (begins, ends, last) = (since(self.began + calm), since(self.ends - calm), since(self.ends));
+        // A second is seen a little after it has ended.
+        let seconds = || seconds.iter().map(|second| (second.at_s.round(), second));
+        let before = seconds().filter(|(at_s, _)| *at_s <= begins);
+        let normal_ms = 2.0 * before.map(|(_, second)| second.p99_ms).fold(0.0, f64::max);
+        // One in which nothing was answered has no latencies.
+        let is_slow = |second: &Second| second.p99_ms > normal_ms || second.acknowledged == 0;
+        let after = seconds().filter(|(at_s, _)| *at_s > ends && *at_s <= last);
+        let slow: Vec<f64> = after
+            .filter(|(_, second)| is_slow(second))
+            .map(|(at_s, _)| at_s)
+            .collect();
+        let until = slow
+            .iter()
+            .fold(ends, |until, at_s| if at_s - until <= LASTS_S { *at_s } else { until });
+        Some(Recovery {
+            took_ms: (until + LASTS_S <= last).then_some((until - ends) * 1_000.0),
+            slow_seconds: slow.len(),
+        })
     }
 
     fn due_of_day(&self, even: Duration, day: Duration) -> Instant {
@@ -115,38 +141,62 @@ mod tests {
         let times = Times {
             began,
             counts: began,
-            ends: began + seconds(50),
+            ends: began + seconds(80),
             given_up: began + seconds(200),
             pause: Duration::from_millis(100),
             shape: Shape::Overload {
-                calm: seconds(10),
+                calm: seconds(20),
                 share: 0.25,
             },
         };
-        let due = (0..400).map(|at| (times.due(times.pause * at) - began).as_secs_f64());
-        let due: Vec<f64> = due.take_while(|at| *at < 50.0).collect();
+        let due = (0..600).map(|at| (times.due(times.pause * at) - began).as_secs_f64());
+        let due: Vec<f64> = due.take_while(|at| *at < 80.0).collect();
         assert!(due.is_sorted(), "{due:?}");
         let among = |from: f64, to: f64| due.iter().filter(|at| (from..to).contains(*at)).count();
-        assert_eq!((among(0.0, 10.0), among(10.0, 40.0), among(40.0, 50.0)), (25, 300, 25));
+        assert_eq!((among(0.0, 20.0), among(20.0, 60.0), among(60.0, 80.0)), (50, 400, 50));
 
         let second = |at_s: u32, p99_ms| Second {
-            at_s: at_s.into(),
+            // As they are seen: a little late.
+            at_s: f64::from(at_s) + 0.001,
             acknowledged: 1,
             p99_ms,
             refused: 0,
             server_rss_bytes: 0,
             server_open_files: 0,
         };
-        let mut seen: Vec<Second> = (1..=50).map(|at| second(at, 10.0)).collect();
-        seen[3].p99_ms = 20.0;
-        seen[30].p99_ms = 900.0;
-        assert_eq!(times.back_to_normal_ms(&seen), Some(0.0));
-        seen[42].p99_ms = 41.0;
-        seen[45].p99_ms = 40.0;
+        let recovery = |slow: &[(usize, f64)]| {
+            let mut seen: Vec<Second> = (1..=85).map(|at| second(at, 10.0)).collect();
+            seen[3].p99_ms = 20.0;
+            for (at, p99_ms) in slow {
+                seen[at - 1].p99_ms = *p99_ms;
+                seen[at - 1].acknowledged = (*p99_ms).min(1.0) as u64;
+            }
+            times
+                .recovery(&seen)
+                .map(|found| (found.took_ms, found.slow_seconds))
+                .unwrap()
+        };
         assert_eq!(
-            times.back_to_normal_ms(&seen),
-            Some(3_000.0),
-            "twice the slowest of the calm is normal"
+            recovery(&[(30, 900.0), (60, 900.0), (81, 900.0)]),
+            (Some(0.0), 0),
+            "not of the calm"
         );
+        assert_eq!(
+            recovery(&[(63, 41.0), (66, 40.0)]),
+            (Some(3_000.0), 1),
+            "twice is normal"
+        );
+        assert_eq!(
+            recovery(&[(61, 41.0), (70, 41.0)]),
+            (Some(10_000.0), 2),
+            "eight normal ones between"
+        );
+        assert_eq!(
+            recovery(&[(61, 41.0), (72, 41.0)]),
+            (Some(1_000.0), 2),
+            "ten normal ones between"
+        );
+        assert_eq!(recovery(&[(64, 0.0)]), (Some(4_000.0), 1), "nothing was answered");
+        assert_eq!(recovery(&[(62, 41.0), (71, 41.0)]), (None, 2), "nine are left");
     }
 }

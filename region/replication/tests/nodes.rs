@@ -248,3 +248,19 @@ async fn what_the_home_held_when_its_node_died_is_kept_by_the_next() {
         followers.close().await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_high_watermark_that_no_entry_tells_comes_by_itself() {
+    let mut world = World::new().await;
+    world.grant(0);
+    world.follow(0, Some(1));
+    world.send(0, 3).await;
+    let log = ReplicaLog::new(world.stores[1].clone());
+    let applied = async {
+        while log.header(SLOT).await.unwrap().applied_index < 3 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(PATIENCE, applied).await.expect("all of it is applied");
+    world.followers[0].close().await;
+}

@@ -6,6 +6,7 @@ mod progress;
 mod recent;
 mod stream;
 mod unsettled;
+mod watermarks;
 
 use std::{
     collections::HashMap,

@@ -1,10 +1,6 @@
 //! One stream to one follower: takes what it asks for and holds, ships what it lacks.
 
-use std::{
-    collections::{HashMap, HashSet},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use antiphon_proto::{
     log::Write,
@@ -30,6 +26,7 @@ use tracing::{debug, info};
 use super::{
     Dirty, Inner, StreamId,
     pages::{Answer, NextPage, Pages},
+    watermarks::Watermarks,
 };
 use crate::parting::parts_behind;
 
@@ -39,9 +36,10 @@ const MESSAGE_BYTES: usize = 256 << 10;
 const TURN_BYTES: usize = 64 << 10;
 /// How often the distance to the follower is measured.
 const PING_INTERVAL: Duration = Duration::from_secs(1);
-/// How long a high watermark may wait for the next entry to tell it: the follower then applies what it has passed in the commit that
-/// stores the entry. Nothing is read at a follower, and the next home asks the in-sync set anew, so nobody waits for it.
-const WATERMARK_DELAY: Duration = Duration::from_millis(500);
+/// How long a high watermark waits for the next entry of its slot to tell it, at the least; at the most twice as long. The follower then
+/// applies what it has passed in the commit that stores the entry (Kafka's followers hear it in the same way, with the next fetch).
+/// Until then it does not know that it holds nothing more than was acknowledged: as the next home it shows the slot a little later.
+const WATERMARK_DELAY: Duration = Duration::from_millis(100);
 /// Frames of the follower that wait while a message is being made.
 const INCOMING_MAX: usize = 64;
 
@@ -57,8 +55,7 @@ pub(crate) struct Follower {
     credit: u64,
     /// Goes out with the next message; at most one for each frame of the follower.
     pending: Vec<home_frame::Body>,
-    /// Slots whose high watermark the follower is still to be told.
-    behind: HashSet<Slot>,
+    watermarks: Watermarks,
     /// Pings hold microseconds since then.
     began: Instant,
 }
@@ -70,7 +67,7 @@ struct Followed {
     sends: Sends,
     /// The high watermark that it was told last.
     told: LogIndex,
-    /// Whether it is told the high watermark now, without an entry that says it.
+    /// Whether it is told the high watermark now, without an entry.
     is_due: bool,
 }
 
@@ -105,7 +102,7 @@ impl Follower {
             pages: Pages::default(),
             credit: hello.credit_bytes,
             pending: Vec::new(),
-            behind: HashSet::new(),
+            watermarks: Watermarks::default(),
             began: Instant::now(),
         }
     }
@@ -115,8 +112,8 @@ impl Follower {
         let (frames, mut received) = mpsc::channel(INCOMING_MAX);
         let reading = read(incoming, frames);
         let mut ping = interval(PING_INTERVAL);
-        let mut watermarks = interval(WATERMARK_DELAY);
-        watermarks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut untold = interval(WATERMARK_DELAY);
+        untold.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let serving = async {
             for frame in first {
                 if self.take(frame).is_err() {
@@ -132,14 +129,14 @@ impl Follower {
                         None => return,
                     },
                     Some(asked) = self.pages.next() => self.page(asked),
-                    () = std::future::ready(()), if has_work => if self.ship().await.is_none() { return },
                     _ = ping.tick() => {
                         let ping = u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX);
                         self.pending.push(home_frame::Body::Ping(ping));
                         let copied = self.followed.iter().filter(|(_, followed)| matches!(followed.sends, Sends::Copy { .. }));
                         copied.for_each(|(slot, _)| self.dirty.mark(*slot));
                     }
-                    _ = watermarks.tick(), if !self.behind.is_empty() => self.tell_watermarks(),
+                    _ = untold.tick(), if !self.watermarks.is_empty() => self.tell_watermarks(),
+                    () = std::future::ready(()), if has_work => if self.ship().await.is_none() { return },
                     () = self.dirty.changed() => {}
                     () = self.outgoing.closed() => return,
                 }
@@ -210,7 +207,7 @@ impl Follower {
 
     /// The high watermarks that no entry has told meanwhile go out now.
     fn tell_watermarks(&mut self) {
-        for slot in self.behind.drain() {
+        for slot in self.watermarks.due() {
             if let Some(followed) = self.followed.get_mut(&slot) {
                 followed.is_due = true;
                 self.dirty.mark(slot);
@@ -320,14 +317,14 @@ impl Follower {
                 if from > log.last_index && told >= log.high_watermark {
                     return Ok(Step::Nothing);
                 }
-                if from > log.last_index && !followed.is_due {
-                    self.behind.insert(slot);
+                if from > log.last_index && !followed.is_due && !log.is_handed_over {
+                    self.watermarks.moved(slot);
                     return Ok(Step::Nothing);
                 }
                 let entries = self.entries((slot, log.epoch), from, log.last_index).await?;
                 *next += entries.len() as u64;
                 (followed.told, followed.is_due) = (log.high_watermark, false);
-                self.behind.remove(&slot);
+                self.watermarks.told(slot);
                 let has_more = *next <= log.last_index;
                 let size = entries.iter().map(Bytes::len).sum();
                 let append = Append {

@@ -13,7 +13,7 @@ pub(super) fn table(all: &[Figures]) -> String {
     fn count<T: ToString>(of: impl Fn(&Figures) -> Option<T> + 'static) -> Cell {
         Box::new(move |figures| of(figures).map(|value| value.to_string()))
     }
-    let columns: [(&str, Cell); 30] = [
+    let columns: [(&str, Cell); 31] = [
         ("transport", count(|of| Some(of.transport))),
         ("offered/s", with(0, |of| of.offered_per_s)),
         ("messages/s", with(0, |of| of.messages_per_s)),
@@ -33,6 +33,7 @@ pub(super) fn table(all: &[Figures]) -> String {
         ("server MiB", with(1, move |of| of.server_rss_bytes.map(mib))),
         ("at most", with(1, move |of| of.server_rss_bytes_max.map(mib))),
         ("normal after ms", with(0, |of| of.back_to_normal_ms)),
+        ("slow seconds", count(|of| of.slow_seconds)),
         ("connections", count(|of| of.connections)),
         ("conversations", count(|of| of.conversations)),
         ("stored before", count(|of| of.stored.filter(|stored| *stored > 0))),
