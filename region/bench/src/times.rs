@@ -169,7 +169,7 @@ mod tests {
             seen[3].p99_ms = 20.0;
             for (at, p99_ms) in slow {
                 seen[at - 1].p99_ms = *p99_ms;
-                seen[at - 1].acknowledged = (*p99_ms).min(1.0) as u64;
+                seen[at - 1].acknowledged = u64::from(*p99_ms > 0.0);
             }
             times
                 .recovery(&seen)
