@@ -77,8 +77,8 @@ herd() {
         'Over WebSocket to six regions and from six processes of the load, as one may open 20,000 files on this machine: all are cut off, miss three' \
         'messages and return at the same moment. `MiB before`: with all connected, before they are cut off.' ''
     bench reconnect-storm --connections 100000 --missed 3 --transport ws --regions 6
-    say 'Over QUIC to one region, where they talk:' ''
-    bench pairs --pairs 50000 --transport quic --rate 1000 --warm-up 10 --seconds 20
+    say '50,000 over QUIC to one region, where they talk (100,000 are more than these cores can do beside the load):' ''
+    bench pairs --pairs 25000 --transport quic --rate 1000 --warm-up 10 --seconds 20
 }
 
 connections() {
@@ -134,8 +134,9 @@ done
         '- Each run has a server of its own, on the same machine as the load, with an empty store on the embedded engine.' \
         '- Arrival times are fixed beforehand: a server that stalls is charged with all that would have come meanwhile.' \
         '- `offered/s` and `messages/s`: what was to be sent, and what was acknowledged, which is durable. `p50 ms` to `p99.9 ms`: from when a' \
-        '  message was due until its receiver has it. `server µs`: processor time of the server for each message. `of echo`: the share of what' \
-        '  a bare WebSocket server of the same frames sends back on this machine. `lost`: has a seq and is missing at a receiver.' '' \
+        '  message was due until its receiver has it. `server µs` and `fsyncs`: processor time of the server for each message, and how often it has' \
+        '  waited for the disk, all regions together. `of echo`: the share of what a bare WebSocket server of the same frames sends back on this' \
+        '  machine. `lost`: has a seq and is missing at a receiver.' '' \
         "Machine: $(nproc) cores ($(sed -n 's/^model name\s*: //p' /proc/cpuinfo | head -n 1)), $(awk '/MemTotal/ { printf "%d GiB", $2 / 1048576 }' /proc/meminfo), Linux $(uname -r | cut -d- -f1)." ''
     for section in "${sections[@]}"; do
         [ ! -f "$folder/$section.md" ] || cat "$folder/$section.md"
