@@ -77,7 +77,7 @@ herd() {
         'Over WebSocket to six regions and from six processes of the load, as one may open 20,000 files on this machine: all are cut off, miss three' \
         'messages and return at the same moment. `MiB before`: with all connected, before they are cut off.' ''
     bench reconnect-storm --connections 100000 --missed 3 --transport ws --regions 6
-    say '50,000 over QUIC to one region, where they talk (100,000 are more than these cores can do beside the load):' ''
+    say '50,000 over QUIC to one region, where they talk (a run with 100,000 failed, see ARCHITECTURE.md):' ''
     bench pairs --pairs 25000 --transport quic --rate 1000 --warm-up 10 --seconds 20
 }
 
@@ -105,7 +105,7 @@ promises() {
 }
 
 overload() {
-    say '## Twice the highest rate' '' \
+    say '## Overload' '' \
         'Five minutes, between calm ones that are long enough for the store to write its buffers to the disk. `at most`: the most memory of' \
         'the server. A second is slow whose 99 of 100 took more than twice as long as in any second of the calm before. `normal after ms`: from' \
         'the end of the overload until ten seconds begin of which none is slow. `slow seconds`: in all of the calm after it. `for good`: of what' \
