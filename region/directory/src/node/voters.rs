@@ -1,17 +1,21 @@
 //! Who votes. The state says which regions there are and the Raft group who votes; a change of both begins with the state, and the
 //! leader brings the voters after it if whoever asked has died in between.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use antiphon_proto::rpc::ChangeVotersRequest;
 use futures_util::FutureExt as _;
-use openraft::{ChangeMembers, async_runtime::watch::WatchReceiver as _};
+use openraft::{ChangeMembers, RaftMetrics, ServerState, async_runtime::watch::WatchReceiver as _};
 
 use super::{
     DirectoryNode, Shared,
     ask::{Attempt, Reach},
 };
-use crate::{DirectoryError, domain::RegionId, raft::StoredMembership};
+use crate::{
+    DirectoryError,
+    domain::RegionId,
+    raft::{StoredMembership, Types},
+};
 
 impl DirectoryNode {
     /// Makes regions voters and takes the votes of others, in one change. A new voter first follows as a learner until it is level.
@@ -112,11 +116,31 @@ impl Shared {
                 .change_membership(ChangeMembers::Batch(changes), false)
                 .await?;
         }
-        Ok(self.membership().voter_ids().map(RegionId).collect())
+        let members = self.membership_committed().await?;
+        Ok(members.voter_ids().map(RegionId).collect())
+    }
+
+    /// The members once they are committed. What this node finds changed already may be what another request, or the leader's own
+    /// look at the state, is just changing: it is not to be answered before it holds.
+    async fn membership_committed(&self) -> Result<Arc<StoredMembership>, Attempt> {
+        let is_committed = |metrics: &RaftMetrics<Types>| {
+            metrics.committed_membership_config.log_id() == metrics.membership_config.log_id()
+        };
+        let news = self.raft.wait(None);
+        let told = news.metrics(
+            |metrics| is_committed(metrics) || metrics.state != ServerState::Leader,
+            "the members are committed",
+        );
+        let metrics = told.await.map_err(|_| Attempt::Unknown)?;
+        if is_committed(&metrics) {
+            Ok(metrics.membership_config)
+        } else {
+            Err(Attempt::Unknown)
+        }
     }
 
     /// The members as this node knows them; a change that is not committed counts.
-    pub(super) fn membership(&self) -> std::sync::Arc<StoredMembership> {
+    pub(super) fn membership(&self) -> Arc<StoredMembership> {
         self.raft.metrics().borrow_watched().membership_config.clone()
     }
 }
