@@ -15,6 +15,7 @@ use super::{
     generation::{Generation, engine_error},
     group::Group,
     history::History,
+    memtables::Memtables,
 };
 use crate::{
     KvError, Limits,
@@ -47,6 +48,7 @@ pub(super) struct Committer {
     /// The version of the last commit that was accepted.
     version: u64,
     history: History<Generation>,
+    memtables: Memtables,
     #[cfg(test)]
     pub(super) fails_next_fsync: bool,
 }
@@ -59,6 +61,7 @@ impl Committer {
         let mut history = History::new(age_max, HISTORY_KEYS_MAX);
         history.publish(current.version, &current, Instant::now());
         Self {
+            memtables: Memtables::of(&opened.keyspace),
             opened,
             board,
             version: current.version,
@@ -106,6 +109,7 @@ impl Committer {
             let _ = answer.send(result);
         }
         *self.board.group_began.lock() = None;
+        self.memtables.look(&self.opened.keyspace);
     }
 
     fn judge(&mut self, commit: Commit, group: &mut Group) -> Answer {

@@ -10,6 +10,7 @@ mod folder;
 mod generation;
 mod group;
 mod history;
+mod memtables;
 mod watches;
 
 use std::{
