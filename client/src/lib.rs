@@ -29,7 +29,7 @@ mod tokens;
 pub use account::{Account, AccountError, ConversationView, MemberView, MessageView, Tokens};
 pub use backoff::Backoff;
 
-pub use connection::{Connection, Connector, Transport};
+pub use connection::{Codec, Connection, Connector, Transport};
 
 pub use client::{Client, ClientError, ClientOptions, Marking, Sending, Sent};
 pub use tls::{http_client, https};

@@ -70,6 +70,34 @@ async fn pairs_lose_nothing_over_any_transport_and_their_cost_is_told() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn devices_may_speak_json_over_websocket_alone() {
+    let load = "pairs --pairs 3 --rate 100 --warm-up 0 --seconds 1 --codec json --transport";
+    let arguments: Vec<&str> = load.split(' ').collect();
+    let (all, table) = bench(&[&arguments[..], &["ws"]].concat()).await;
+    nothing_is_missing(&all);
+    assert_eq!(all[0]["codec"], "json");
+    assert!(all[0]["messagesPerS"].as_f64() > Some(80.0), "{all:?}");
+    assert!(table.contains("json"), "{table}");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_antiphon"));
+    command.arg("bench").args(&arguments).arg("quic");
+    forget_what_steers_tests(&mut command);
+    let refused = command.output().await.unwrap();
+    let said = String::from_utf8(refused.stderr).unwrap();
+    assert!(
+        !refused.status.success() && said.contains("--codec json is for --transport ws"),
+        "{said}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn devices_that_seldom_talk_stay_connected() {
+    // Each of ten has a message to send every ten seconds, and is silent for longer than the edge bears.
+    let load = "pairs --pairs 5 --rate 1 --warm-up 0 --seconds 6 --transport quic --set edge.heartbeat_ms=1000";
+    let (all, _) = bench(&load.split(' ').collect::<Vec<_>>()).await;
+    nothing_is_missing(&all);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn whoever_comes_back_over_quic_saves_a_round_trip() {
     let (all, _) = bench(&["connect", "--transport", "quic", "--delay-ms", "100", "--times", "3"]).await;
     let trips = |name: &str| all[0][name].as_f64().unwrap();

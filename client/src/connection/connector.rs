@@ -14,7 +14,7 @@ use quinn::{IdleTimeout, TransportConfig, crypto::rustls::QuicClientConfig};
 use tokio::time::{Instant, timeout};
 
 use super::{
-    Connection, Transport,
+    Codec, Connection, Transport,
     offers::{Offer, Offers},
     race,
     stream::{Link, Stream, any_address},
@@ -41,6 +41,8 @@ pub struct Connector {
     http: reqwest::Client,
     /// For WebSocket.
     https: Arc<rustls::ClientConfig>,
+    /// Of WebSocket.
+    codec: Codec,
     offers: HashMap<String, Offers>,
     /// What got through last on this network.
     worked: Option<(Transport, Instant)>,
@@ -66,11 +68,17 @@ impl Connector {
             head_start,
             http: http_client(certificate_sha256),
             https: https(certificate_sha256).into(),
+            codec: Codec::default(),
             offers: HashMap::new(),
             worked: None,
             tls: HashMap::new(),
             shared_socket: None,
         }
+    }
+
+    /// Over WebSocket frames are written so: for tools, as what an app sees is the same.
+    pub const fn speak(&mut self, codec: Codec) {
+        self.codec = codec;
     }
 
     /// Lets every connection over QUIC of this connector and of its clones use one socket, where each has its own otherwise: for a process
@@ -162,7 +170,7 @@ impl Connector {
                     attempts.push(named(transport, web_transport(offer.clone(), config)));
                 }
                 (Transport::WebSocket, _) => {
-                    attempts.push(named(transport, web_socket(server, self.https.clone())));
+                    attempts.push(named(transport, web_socket(server, self.https.clone(), self.codec)));
                 }
                 (Transport::Quic | Transport::WebTransport, _) => {}
             }
@@ -233,8 +241,8 @@ fn named<'a>(
         .boxed()
 }
 
-async fn web_socket(server: &str, tls: Arc<rustls::ClientConfig>) -> Result<Ready, String> {
-    let socket = WebSocket::open(server, tls).await?;
+async fn web_socket(server: &str, tls: Arc<rustls::ClientConfig>, codec: Codec) -> Result<Ready, String> {
+    let socket = WebSocket::open(server, tls, codec).await?;
     Ok(Ready {
         connection: socket.into(),
         said_hello: false,

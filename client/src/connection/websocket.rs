@@ -11,6 +11,8 @@ use tokio_tungstenite::{
     tungstenite::{Message, client::IntoClientRequest as _, http::HeaderValue, protocol::WebSocketConfig},
 };
 
+use super::Codec;
+
 /// How long one write may take.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Cleared before each read: the library's own 128 KiB take longer than all else that is done with a message.
@@ -18,25 +20,29 @@ const READ_BUFFER_BYTES: usize = 4 * 1_024;
 
 pub(super) struct WebSocket {
     socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
+    codec: Codec,
 }
 
 impl WebSocket {
     /// Connects to the edge of `server` (`http://…` or `https://…`).
-    pub(super) async fn open(server: &str, tls: Arc<rustls::ClientConfig>) -> Result<Self, String> {
+    pub(super) async fn open(server: &str, tls: Arc<rustls::ClientConfig>, codec: Codec) -> Result<Self, String> {
         let url = format!("{}/v1/connect", server.replacen("http", "ws", 1));
         let mut request = url.into_client_request().map_err(|error| error.to_string())?;
-        let subprotocol = HeaderValue::from_static("antiphon.v1");
+        let subprotocol = HeaderValue::from_static(codec.protocol());
         request.headers_mut().insert("sec-websocket-protocol", subprotocol);
         let config = WebSocketConfig::default().read_buffer_size(READ_BUFFER_BYTES);
         // Without Nagle's delay: a message that follows a receipt would wait until the edge's delayed acknowledgement, 40 ms.
         let connecting = connect_async_tls_with_config(request, Some(config), true, Some(Connector::Rustls(tls)));
         let (socket, _) = connecting.await.map_err(|error| error.to_string())?;
-        Ok(Self { socket })
+        Ok(Self { socket, codec })
     }
 
     /// Writes a frame.
     pub(super) async fn send(&mut self, frame: &ClientFrame) -> Result<(), String> {
-        let message = Message::Binary(frame.encode_to_vec().into());
+        let message = match self.codec {
+            Codec::Binary => Message::Binary(frame.encode_to_vec().into()),
+            Codec::Json => Message::Text(serde_json::to_string(frame).map_err(|error| error.to_string())?.into()),
+        };
         match timeout(WRITE_TIMEOUT, self.socket.send(message)).await {
             Ok(result) => result.map_err(|error| error.to_string()),
             Err(_) => Err("the connection takes nothing any more".to_owned()),
@@ -47,13 +53,16 @@ impl WebSocket {
     pub(super) async fn receive(&mut self) -> Result<ServerFrame, String> {
         loop {
             match self.socket.next().await {
-                Some(Ok(Message::Binary(bytes))) => {
+                Some(Ok(Message::Binary(bytes))) if self.codec == Codec::Binary => {
                     return ServerFrame::decode(bytes).map_err(|error| format!("a malformed frame: {error}"));
+                }
+                Some(Ok(Message::Text(text))) if self.codec == Codec::Json => {
+                    return serde_json::from_str(&text).map_err(|error| format!("a malformed frame: {error}"));
                 }
                 Some(Ok(Message::Close(frame))) => {
                     return Err(frame.map_or_else(|| "closed by the server".to_owned(), |frame| frame.to_string()));
                 }
-                Some(Ok(Message::Text(_) | Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => {}
+                Some(Ok(_)) => {}
                 Some(Err(error)) => return Err(error.to_string()),
                 None => return Err("the connection ended".to_owned()),
             }

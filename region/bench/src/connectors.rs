@@ -4,7 +4,7 @@ use std::{
     time::Duration,
 };
 
-use antiphon_client::{Connector, Transport};
+use antiphon_client::{Codec, Connector, Transport};
 use parking_lot::Mutex;
 use rustix::net::sockopt::set_socket_recv_buffer_size;
 
@@ -25,8 +25,8 @@ pub(crate) struct Connectors {
 
 impl Connectors {
     /// For so many devices.
-    pub(crate) fn new(certificate_sha256: Option<&str>, devices: usize) -> Self {
-        let over = |transport| first(transport, certificate_sha256);
+    pub(crate) fn new(certificate_sha256: Option<&str>, codec: Codec, devices: usize) -> Self {
+        let over = |transport| first(transport, codec, certificate_sha256);
         let quic = over(Transport::Quic);
         Self {
             web_socket: over(Transport::WebSocket),
@@ -62,6 +62,8 @@ impl Connectors {
 }
 
 /// Of a device that was never connected: nothing that others keep open serves it.
-pub(crate) fn first(transport: Transport, certificate_sha256: Option<&str>) -> Connector {
-    Connector::new(Some(transport), Duration::ZERO, certificate_sha256)
+pub(crate) fn first(transport: Transport, codec: Codec, certificate_sha256: Option<&str>) -> Connector {
+    let mut connector = Connector::new(Some(transport), Duration::ZERO, certificate_sha256);
+    connector.speak(codec);
+    connector
 }

@@ -1,6 +1,6 @@
 use std::{process::Stdio, sync::Arc};
 
-use antiphon_client::Transport;
+use antiphon_client::{Codec, Transport};
 use anyhow::{Context as _, Result, bail};
 use rustix::process::{Resource, getrlimit};
 use serde::{Deserialize, Serialize};
@@ -48,6 +48,8 @@ pub(crate) struct Job {
     /// Its name.
     pub(crate) transport: String,
     pub(crate) certificate_sha256: Option<String>,
+    /// Whether they write JSON, over WebSocket.
+    pub(crate) is_json: bool,
     /// Handshakes.
     pub(crate) at_once: usize,
     pub(crate) members: Vec<Member>,
@@ -107,6 +109,7 @@ impl Crowd {
             let job = Job {
                 transport: transport.name().to_owned(),
                 certificate_sha256: server.certificate_sha256().map(str::to_owned),
+                is_json: server.codec() == Codec::Json,
                 at_once: AT_ONCE.div_ceil(processes),
                 members: members.to_vec(),
             };

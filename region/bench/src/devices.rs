@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use antiphon_client::{Connector, Transport};
+use antiphon_client::{Codec, Connector, Transport};
 use antiphon_proto::client::{Ping, client_frame::Body, server_frame};
 use anyhow::{Context as _, Result, bail};
 use tokio::{
@@ -44,7 +44,8 @@ pub async fn devices() -> Result<()> {
     let ways = [Transport::WebSocket, Transport::WebTransport, Transport::Quic];
     let transport = ways.into_iter().find(|way| way.name() == job.transport);
     let transport = transport.with_context(|| job.transport.clone())?;
-    let connectors = Connectors::new(job.certificate_sha256.as_deref(), job.members.len());
+    let codec = if job.is_json { Codec::Json } else { Codec::Binary };
+    let connectors = Connectors::new(job.certificate_sha256.as_deref(), codec, job.members.len());
     let handshakes = Arc::new(Semaphore::new(job.at_once));
     let (ordering, _) = broadcast::channel(ORDERS_MAX);
     let (reporting, mut reports) = mpsc::channel(REPORTS_MAX);

@@ -13,6 +13,9 @@ pub struct Figures {
     pub scenario: &'static str,
     /// Over what devices were connected.
     pub transport: &'static str,
+    /// How they wrote frames, where that was not protobuf.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub codec: Option<&'static str>,
     /// Messages a second that were to be sent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub offered_per_s: Option<f64>,

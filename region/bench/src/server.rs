@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use antiphon_client::{Account, Connector, Transport, http_client};
+use antiphon_client::{Account, Codec, Connector, Transport, http_client};
 use anyhow::{Context as _, Result, bail};
 use data_encoding::HEXLOWER;
 use rustix::process::{Pid, Signal, kill_process};
@@ -76,6 +76,8 @@ pub struct ServerOptions {
     pub connections: usize,
     /// Devices come over TLS also where they come over TCP; over QUIC none does then, whose certificate devices would not believe.
     pub tls: bool,
+    /// How devices write frames over WebSocket.
+    pub codec: Codec,
     /// Settings besides those of every run, as in `--set`.
     pub settings: Vec<String>,
 }
@@ -90,6 +92,7 @@ pub struct Server {
     /// Where each region tells what it counts.
     metrics_urls: Vec<String>,
     certificate_sha256: Option<String>,
+    codec: Codec,
     connectors: Connectors,
     program: PathBuf,
     _folder: TempDir,
@@ -158,12 +161,13 @@ impl Server {
         let metrics_urls = ports.clone().map(metrics_url).collect();
         let hosts = (1..=addresses).map(|last| Ipv4Addr::new(127, 0, 0, last));
         let urls = hosts.flat_map(|host| ports.clone().map(move |port| format!("{scheme}://{host}:{port}")));
-        let connectors = Connectors::new(certificate_sha256.as_deref(), options.connections);
+        let connectors = Connectors::new(certificate_sha256.as_deref(), options.codec, options.connections);
         Ok(Self {
             child,
             pid,
             urls: urls.collect(),
             metrics_urls,
+            codec: options.codec,
             connectors,
             program: options.program.clone(),
             certificate_sha256,
@@ -190,12 +194,17 @@ impl Server {
 
     /// As of a device that was never connected: nothing that others keep open serves it.
     pub(crate) fn first_connector(&self, transport: Transport) -> Connector {
-        connectors::first(transport, self.certificate_sha256())
+        connectors::first(transport, self.codec, self.certificate_sha256())
     }
 
     /// By which devices know it, with TLS.
     pub(crate) fn certificate_sha256(&self) -> Option<&str> {
         self.certificate_sha256.as_deref()
+    }
+
+    /// How devices write frames over WebSocket.
+    pub(crate) const fn codec(&self) -> Codec {
+        self.codec
     }
 
     /// The `antiphon` program.

@@ -12,7 +12,7 @@ use antiphon_proto::client::{Message, Read, Send, ServerFrame, Typing, client_fr
 use anyhow::Result;
 use hdrhistogram::Histogram;
 use parking_lot::Mutex;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::{
     device::Device,
@@ -27,8 +27,10 @@ const LOOKS_BACK: f64 = 0.02;
 /// Of a day: between two losses of a device's connection, in the mean, and until it comes back, at most.
 const LOST_EVERY: Duration = Duration::from_secs(60);
 const AWAY_MAX: Duration = Duration::from_secs(5);
-/// How often a device looks whether it has everything and acknowledges what it has, as the SDK does.
-const LOOK_INTERVAL: Duration = Duration::from_millis(200);
+/// How long after something came a device acknowledges what it has, as the SDK does.
+const LOOK_AFTER: Duration = Duration::from_millis(200);
+/// How often it looks whether it has everything, once nothing is sent any more.
+const LAST_LOOKS_EVERY: Duration = Duration::from_secs(1);
 
 /// What all devices have seen of what counts.
 #[derive(Debug)]
@@ -128,17 +130,22 @@ impl Talker {
 
     /// Sends what is due and takes what comes.
     async fn session(&mut self, device: &mut Device, times: Times, seen: &Seen) -> Result<Ended> {
-        let mut looks = interval(LOOK_INTERVAL);
-        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut pings = device.pings();
+        // Timers of those to whom nothing comes would be most of what the load of many does.
+        let mut look_at = None;
         let is_day = times.shape == Shape::Day;
         let lost_at = is_day.then(|| Instant::now() + LOST_EVERY.mul_f64(-rand::random::<f64>().max(1e-9).ln()));
         let mut read_seqs = vec![0; self.conversations.len()];
         loop {
             tokio::select! {
-                frame = device.receive() => match self.follower.take(device, frame?).await? {
-                    Came::Messages(messages) => messages.iter().for_each(|message| self.has(message, times, seen)),
-                    Came::Frame(frame) => self.answered(&frame, seen),
-                },
+                frame = device.receive() => {
+                    match self.follower.take(device, frame?).await? {
+                        Came::Messages(messages) => messages.iter().for_each(|message| self.has(message, times, seen)),
+                        Came::Frame(frame) => self.answered(&frame, seen),
+                    }
+                    look_at = look_at.or_else(|| Some(Instant::now() + LOOK_AFTER));
+                }
+                _ = pings.tick() => device.ping().await?,
                 due = moment(self.due), if self.due.is_some_and(|due| due < times.ends) => {
                     self.number += 1;
                     let Some(conversation) = self.conversation_of(self.number) else { continue };
@@ -159,7 +166,9 @@ impl Talker {
                     self.due = Some(times.due(self.even));
                 }
                 _ = moment(lost_at), if lost_at.is_some_and(|at| at < times.ends) => return Ok(Ended::Lost),
-                now = looks.tick() => {
+                _ = moment(look_at.or(Some(times.ends))) => {
+                    let now = Instant::now();
+                    look_at = (now >= times.ends).then(|| now + LAST_LOOKS_EVERY);
                     self.follower.acknowledge(device).await?;
                     self.follower.fetch_again(device).await?;
                     if is_day {

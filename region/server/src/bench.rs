@@ -14,9 +14,9 @@ use antiphon_bench::{
     Shape, Size, TalkOptions, Yardstick, absence, connect, connections_of_process, devices, find_max, history, idle,
     plot_runs, talk,
 };
-use antiphon_client::Transport;
+use antiphon_client::{Codec, Transport};
 use anyhow::{Context as _, Result, bail};
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use self::table::{medians, table};
@@ -48,6 +48,9 @@ struct RunArgs {
     /// WebSocket over TLS; the others are never without it
     #[arg(long, global = true)]
     tls: bool,
+    /// How devices write frames over WebSocket; over the others it is always protobuf
+    #[arg(long, global = true, value_enum, value_name = "NAME", default_value_t)]
+    codec: CodecName,
     /// The first of the server's ports, 100 apart for each region
     #[arg(long, global = true, value_name = "PORT", default_value_t = 7800, value_parser = clap::value_parser!(u16).range(1..=65_000))]
     base_port: u16,
@@ -60,6 +63,25 @@ struct RunArgs {
     /// Draw them to this file, as SVG: cost and latency against size or load where there are several, or one run against time
     #[arg(long, global = true, value_name = "FILE")]
     plot: Option<PathBuf>,
+}
+
+/// How frames are written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+enum CodecName {
+    /// Protobuf
+    #[default]
+    Binary,
+    /// Protobuf's JSON
+    Json,
+}
+
+impl From<CodecName> for Codec {
+    fn from(name: CodecName) -> Self {
+        match name {
+            CodecName::Binary => Self::Binary,
+            CodecName::Json => Self::Json,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Subcommand)]
@@ -246,6 +268,9 @@ pub(crate) async fn run(args: BenchArgs, settings: Vec<String>) -> Result<()> {
     if transports.is_empty() {
         bail!("--transport auto races; a run is over one of ws, wt and quic");
     }
+    if args.codec == CodecName::Json && transports.as_slice() != [Transport::WebSocket] {
+        bail!("--codec json is for --transport ws; over the others frames are protobuf");
+    }
     allow_open_files();
     let yardstick = match args.yardstick {
         true => Some(Yardstick::measure(scenario.text_bytes()).await?),
@@ -281,9 +306,12 @@ pub(crate) async fn run(args: BenchArgs, settings: Vec<String>) -> Result<()> {
                 regions: args.regions,
                 connections,
                 tls: args.tls && transport == Transport::WebSocket,
+                codec: args.codec.into(),
                 settings: settings.clone(),
             };
-            let figures = run_once(scenario, server, transport).await?;
+            let mut figures = run_once(scenario, server, transport).await?;
+            let codec = (args.codec == CodecName::Json).then_some("json");
+            figures.iter_mut().for_each(|of| of.codec = codec);
             say(&format!("{transport}, run {run} of {}: done", args.runs));
             all.extend(figures);
         }

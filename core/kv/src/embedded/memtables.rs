@@ -43,13 +43,15 @@ impl Memtables {
 
 #[cfg(test)]
 mod tests {
-    use std::time::{Duration, Instant};
+    use std::time::Duration;
+
+    use tokio::time::{Instant, sleep};
 
     use super::*;
     use crate::embedded::{EmbeddedOptions, folder};
 
-    #[test]
-    fn a_memtable_is_not_freed_by_the_engine() {
+    #[tokio::test]
+    async fn a_memtable_is_not_freed_by_the_engine() {
         let folder = tempfile::tempdir().unwrap();
         let options = EmbeddedOptions {
             path: folder.path().to_owned(),
@@ -67,12 +69,12 @@ mod tests {
         }
         let until = Instant::now() + Duration::from_secs(10);
         while first.strong_count() > 1 && Instant::now() < until {
-            thread::sleep(Duration::from_millis(1));
+            sleep(Duration::from_millis(1)).await;
         }
         assert_eq!(first.strong_count(), 1, "held here alone");
         memtables.look(keyspace);
         while first.strong_count() > 0 && Instant::now() < until {
-            thread::sleep(Duration::from_millis(1));
+            sleep(Duration::from_millis(1)).await;
         }
         assert_eq!(first.strong_count(), 0, "freed");
         assert_eq!(memtables.sealed.len(), 1);

@@ -13,8 +13,9 @@ pub(super) fn table(all: &[Figures]) -> String {
     fn count<T: ToString>(of: impl Fn(&Figures) -> Option<T> + 'static) -> Cell {
         Box::new(move |figures| of(figures).map(|value| value.to_string()))
     }
-    let columns: [(&str, Cell); 31] = [
+    let columns: [(&str, Cell); 32] = [
         ("transport", count(|of| Some(of.transport))),
+        ("codec", count(|of| of.codec)),
         ("offered/s", with(0, |of| of.offered_per_s)),
         ("messages/s", with(0, |of| of.messages_per_s)),
         ("deliveries/s", with(0, |of| of.deliveries_per_s)),
