@@ -5,6 +5,7 @@ use std::{
     io,
     path::Path,
     sync::Arc,
+    thread,
 };
 
 use fjall::{Database, Keyspace, KeyspaceCreateOptions};
@@ -73,11 +74,24 @@ fn create(options: &EmbeddedOptions, store: &Path) -> Result<(), fjall::Error> {
     Ok(sync_folder(&options.path)?)
 }
 
+/// How far this thread steps back behind those that answer (`nice`, of 19): one that writes or frees what commits have left.
+pub(super) fn give_way() {
+    // Elsewhere it would be of the whole process. Without it all goes on as before.
+    #[cfg(target_os = "linux")]
+    let _ = rustix::process::nice(5);
+}
+
 fn open_database(path: &Path, cache_bytes: u64) -> Result<(Database, Keyspace), fjall::Error> {
-    let database = Database::builder(path)
-        .cache_size(cache_bytes)
-        .manual_journal_persist(true)
-        .open()?;
+    let open = || {
+        // The engine's threads are as the one that starts them.
+        give_way();
+        Database::builder(path)
+            .cache_size(cache_bytes)
+            .manual_journal_persist(true)
+            .open()
+    };
+    let opened = thread::scope(|scope| scope.spawn(open).join());
+    let database = opened.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
     let keyspace = database.keyspace("antiphon", KeyspaceCreateOptions::default)?;
     Ok((database, keyspace))
 }
@@ -95,4 +109,32 @@ fn in_use(path: &Path) -> KvError {
         "the store in {} is open already, here or in another process",
         path.display()
     ))
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_threads_of_the_engine_give_way_and_no_others() {
+        let folder = tempfile::tempdir().unwrap();
+        let options = EmbeddedOptions {
+            path: folder.path().to_owned(),
+            ..EmbeddedOptions::default()
+        };
+        let _opened = open(&options).unwrap();
+        // After the name, in parentheses: its state, and 16 fields on how nice it is (proc_pid_stat(5)).
+        let nice = |stat: &str| stat.rsplit_once(") ").unwrap().1.split(' ').nth(16).unwrap().to_owned();
+        let tasks = fs::read_dir("/proc/self/task").unwrap();
+        let stats = tasks.filter_map(|task| fs::read_to_string(task.unwrap().path().join("stat")).ok());
+        let engine: Vec<String> = stats
+            .filter(|stat| stat.contains("(fjall"))
+            .map(|stat| nice(&stat))
+            .collect();
+        assert!(
+            !engine.is_empty() && engine.iter().all(|nice| nice == "5"),
+            "{engine:?}"
+        );
+        assert_eq!(nice(&fs::read_to_string("/proc/thread-self/stat").unwrap()), "0");
+    }
 }

@@ -4,6 +4,8 @@ use std::{any::Any, sync::Arc, thread};
 
 use fjall::{AbstractTree as _, Keyspace};
 
+use super::folder::give_way;
+
 /// A part of the store in memory, whatever the engine calls its type.
 type Memtable = Arc<dyn Any + Send + Sync>;
 
@@ -34,9 +36,10 @@ impl Memtables {
         }
         for free in self.sealed.extract_if(.., |sealed| Arc::strong_count(sealed) == 1) {
             // Without a thread it is freed here.
-            let _ = thread::Builder::new()
-                .name("kv-free".to_owned())
-                .spawn(move || drop(free));
+            let _ = thread::Builder::new().name("kv-free".to_owned()).spawn(move || {
+                give_way();
+                drop(free);
+            });
         }
     }
 }
