@@ -8,7 +8,7 @@ mod websocket;
 
 pub use connector::Connector;
 
-use std::fmt;
+use std::{fmt, slice};
 
 use antiphon_proto::client::{ClientFrame, ServerFrame};
 
@@ -99,9 +99,17 @@ impl Connection {
     /// # Errors
     /// Why it cannot be written, for people.
     pub async fn send(&mut self, frame: &ClientFrame) -> Result<(), String> {
+        self.send_all(slice::from_ref(frame)).await
+    }
+
+    /// Writes frames, in as few writes as it takes.
+    ///
+    /// # Errors
+    /// Why they cannot be written, for people; some may have been.
+    pub async fn send_all(&mut self, frames: &[ClientFrame]) -> Result<(), String> {
         match &mut self.0 {
-            Way::WebSocket(socket) => socket.send(frame).await,
-            Way::Stream(stream) => stream.send(frame).await,
+            Way::WebSocket(socket) => socket.send(frames).await,
+            Way::Stream(stream) => stream.send(frames).await,
         }
     }
 
@@ -111,7 +119,7 @@ impl Connection {
     /// Why it cannot be written, for people.
     pub async fn send_fleeting(&mut self, frame: &ClientFrame) -> Result<(), String> {
         match &mut self.0 {
-            Way::WebSocket(socket) => socket.send(frame).await,
+            Way::WebSocket(socket) => socket.send(slice::from_ref(frame)).await,
             Way::Stream(stream) => stream.send_fleeting(frame).await,
         }
     }

@@ -3,6 +3,7 @@
 use std::{
     net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
     pin::Pin,
+    slice,
     time::Duration,
 };
 
@@ -94,9 +95,15 @@ impl Stream {
         }
     }
 
-    pub(super) async fn send(&mut self, frame: &ClientFrame) -> Result<(), String> {
-        let bytes = Bytes::from(frame.encode_to_vec());
-        match timeout(WRITE_TIMEOUT, self.writer.send(bytes)).await {
+    /// Writes frames, all with one flush.
+    pub(super) async fn send(&mut self, frames: &[ClientFrame]) -> Result<(), String> {
+        let writing = async {
+            for frame in frames {
+                self.writer.feed(Bytes::from(frame.encode_to_vec())).await?;
+            }
+            SinkExt::<Bytes>::flush(&mut self.writer).await
+        };
+        match timeout(WRITE_TIMEOUT, writing).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) => Err(self.why(&error)),
             Err(_) => Err("the connection takes nothing any more".to_owned()),
@@ -107,7 +114,7 @@ impl Stream {
         if self.link.send_datagram(frame.encode_to_vec().into()) {
             return Ok(());
         }
-        self.send(frame).await
+        self.send(slice::from_ref(frame)).await
     }
 
     pub(super) async fn receive(&mut self) -> Result<ServerFrame, String> {

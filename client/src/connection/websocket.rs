@@ -37,14 +37,22 @@ impl WebSocket {
         Ok(Self { socket, codec })
     }
 
-    /// Writes a frame.
-    pub(super) async fn send(&mut self, frame: &ClientFrame) -> Result<(), String> {
-        let message = match self.codec {
-            Codec::Binary => Message::Binary(frame.encode_to_vec().into()),
-            Codec::Json => Message::Text(serde_json::to_string(frame).map_err(|error| error.to_string())?.into()),
+    /// Writes frames, all with one flush.
+    pub(super) async fn send(&mut self, frames: &[ClientFrame]) -> Result<(), String> {
+        let writing = async {
+            for frame in frames {
+                let message = match self.codec {
+                    Codec::Binary => Message::Binary(frame.encode_to_vec().into()),
+                    Codec::Json => {
+                        Message::Text(serde_json::to_string(frame).map_err(|error| error.to_string())?.into())
+                    }
+                };
+                self.socket.feed(message).await.map_err(|error| error.to_string())?;
+            }
+            self.socket.flush().await.map_err(|error| error.to_string())
         };
-        match timeout(WRITE_TIMEOUT, self.socket.send(message)).await {
-            Ok(result) => result.map_err(|error| error.to_string()),
+        match timeout(WRITE_TIMEOUT, writing).await {
+            Ok(result) => result,
             Err(_) => Err("the connection takes nothing any more".to_owned()),
         }
     }

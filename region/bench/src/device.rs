@@ -28,6 +28,12 @@ pub(crate) struct Device {
     heartbeat: Duration,
 }
 
+/// A request of this number; 0 asks for no answer but a refusal.
+pub(crate) fn request(id: u64, body: client_frame::Body) -> ClientFrame {
+    let id = if id == 0 { String::new() } else { id.to_string() };
+    ClientFrame { id, body: Some(body) }
+}
+
 fn hello(access_token: &str, cursors: &[Cursor]) -> ClientFrame {
     let hello = Hello {
         access_token: access_token.to_owned(),
@@ -97,9 +103,12 @@ impl Device {
 
     /// Sends a request of this number; 0 asks for no answer but a refusal.
     pub(crate) async fn send(&mut self, id: u64, body: client_frame::Body) -> Result<()> {
-        let id = if id == 0 { String::new() } else { id.to_string() };
-        let frame = ClientFrame { id, body: Some(body) };
-        self.connection.send(&frame).await.map_err(anyhow::Error::msg)
+        self.send_all(&[request(id, body)]).await
+    }
+
+    /// Sends requests, in as few writes as it takes.
+    pub(crate) async fn send_all(&mut self, requests: &[ClientFrame]) -> Result<()> {
+        self.connection.send_all(requests).await.map_err(anyhow::Error::msg)
     }
 
     /// Cancel safe.

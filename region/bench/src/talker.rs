@@ -8,14 +8,14 @@ use std::{
 };
 
 use antiphon_client::{Connector, Tokens};
-use antiphon_proto::client::{Message, Read, Send, ServerFrame, Typing, client_frame, server_frame::Body};
+use antiphon_proto::client::{ClientFrame, Message, Read, Send, ServerFrame, Typing, client_frame, server_frame::Body};
 use anyhow::Result;
 use hdrhistogram::Histogram;
 use parking_lot::Mutex;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::{
-    device::Device,
+    device::{Device, request},
     figures::histogram,
     follower::{Came, Follower},
     times::{Shape, Times},
@@ -29,6 +29,8 @@ const LOST_EVERY: Duration = Duration::from_secs(60);
 const AWAY_MAX: Duration = Duration::from_secs(5);
 /// How long after something came a device acknowledges what it has, as the SDK does.
 const LOOK_AFTER: Duration = Duration::from_millis(200);
+/// Requests that go with one write.
+const AT_ONCE_MAX: usize = 64;
 /// How often it looks whether it has everything, once nothing is sent any more.
 const LAST_LOOKS_EVERY: Duration = Duration::from_secs(1);
 
@@ -146,24 +148,9 @@ impl Talker {
                     look_at = look_at.or_else(|| Some(Instant::now() + LOOK_AFTER));
                 }
                 _ = pings.tick() => device.ping().await?,
-                due = moment(self.due), if self.due.is_some_and(|due| due < times.ends) => {
-                    self.number += 1;
-                    let Some(conversation) = self.conversation_of(self.number) else { continue };
-                    if is_day && rand::random_bool(ANNOUNCED) {
-                        let typing = Typing { conversation_id: conversation.id.clone() };
-                        device.send(0, client_frame::Body::Typing(typing)).await?;
-                    }
-                    if due >= times.counts {
-                        self.first_that_counts = self.first_that_counts.min(self.number);
-                    }
-                    let send = self.message(conversation.id.clone(), due, times.began);
-                    if is_day {
-                        self.pending.insert(self.number, send.clone());
-                    }
-                    conversation.asked.fetch_add(1, Ordering::Relaxed);
-                    device.send(self.number, client_frame::Body::Send(send)).await?;
-                    self.even += times.pause;
-                    self.due = Some(times.due(self.even));
+                _ = moment(self.due), if self.due.is_some_and(|due| due < times.ends) => {
+                    let requests = self.requests_due(times);
+                    device.send_all(&requests).await?;
                 }
                 _ = moment(lost_at), if lost_at.is_some_and(|at| at < times.ends) => return Ok(Ended::Lost),
                 _ = moment(look_at.or(Some(times.ends))) => {
@@ -184,6 +171,37 @@ impl Talker {
                 }
             }
         }
+    }
+
+    /// What is due by now, which is more than one message where the load is late.
+    fn requests_due(&mut self, times: Times) -> Vec<ClientFrame> {
+        let now = Instant::now();
+        let is_day = times.shape == Shape::Day;
+        let mut requests = Vec::new();
+        while let Some(due) = self.due.filter(|due| *due <= now && *due < times.ends)
+            && requests.len() < AT_ONCE_MAX
+        {
+            self.number += 1;
+            self.even += times.pause;
+            self.due = Some(times.due(self.even));
+            let Some(conversation) = self.conversation_of(self.number) else {
+                continue;
+            };
+            if is_day && rand::random_bool(ANNOUNCED) {
+                let conversation_id = conversation.id.clone();
+                requests.push(request(0, client_frame::Body::Typing(Typing { conversation_id })));
+            }
+            if due >= times.counts {
+                self.first_that_counts = self.first_that_counts.min(self.number);
+            }
+            let send = self.message(conversation.id.clone(), due, times.began);
+            if is_day {
+                self.pending.insert(self.number, send.clone());
+            }
+            conversation.asked.fetch_add(1, Ordering::Relaxed);
+            requests.push(request(self.number, client_frame::Body::Send(send)));
+        }
+        requests
     }
 
     /// What its user does who has new messages; `read_seqs` is how far, in each conversation.
