@@ -46,6 +46,7 @@ highest() {
     draw highest pairs --pairs 200 --transport ws --find-max --p99-ms 2000 --rate 8000 --warm-up 2 --seconds 5 --yardstick
     # For `overload`.
     sed -n 's|^the highest rate with .*: \([0-9]*\) messages/s$|\1|p' "$said" >"$folder/highest.rate"
+    [ -s "$folder/highest.rate" ] || { echo 'no rate was kept within two seconds: see highest.md' >&2; exit 1; }
 }
 
 spread() {
@@ -119,9 +120,9 @@ overload() {
     highest=$(cat "$folder/highest.rate")
     say '## Overload' '' \
         'Five minutes at twice the highest rate that is kept within two seconds, between calm ones that are long enough for the store to write' \
-        'its buffers to the disk. `at most`: the most memory of the server. A second is slow whose 99 of 100 took more than twice as long as in any second of the calm before. `normal after ms`: from' \
-        'the end of the overload until ten seconds begin of which none is slow. `slow seconds`: in all of the calm after it. `for good`: of what' \
-        'was refused, what was not told when to try again.' ''
+        'its buffers to the disk. `at most`: the most memory of the server. A second is slow whose 99 of 100 took more than twice as long as in' \
+        'any second of the calm before. `normal after ms`: from the end of the overload until ten seconds begin of which none is slow. `slow' \
+        'seconds`: in all of the calm after it. `for good`: of what was refused, what was not told when to try again.' ''
     draw overload overload --transport ws --rate $((2 * highest)) --calm-rate 1000 --calm 90 --seconds 300
 }
 
