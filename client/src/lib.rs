@@ -26,10 +26,12 @@ mod quiet;
 mod tls;
 mod tokens;
 
+pub use antiphon_proto::Codec;
+
 pub use account::{Account, AccountError, ConversationView, MemberView, MessageView, Tokens};
 pub use backoff::Backoff;
 
-pub use connection::{Codec, Connection, Connector, Transport};
+pub use connection::{Connection, Connector, Transport};
 
 pub use client::{Client, ClientError, ClientOptions, Marking, Sending, Sent};
 pub use tls::{http_client, https};

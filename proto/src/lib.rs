@@ -25,7 +25,10 @@ mod generated {
     }
 }
 
+mod codec;
 pub mod refusal;
+
+pub use codec::Codec;
 
 /// Device and edge: frames of a session.
 pub use generated::antiphon::client::v1 as client;

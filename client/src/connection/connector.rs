@@ -8,13 +8,16 @@ use std::{
     time::Duration,
 };
 
-use antiphon_proto::client::{ClientFrame, ServerFrame};
+use antiphon_proto::{
+    Codec,
+    client::{ClientFrame, ServerFrame},
+};
 use futures_util::future::{BoxFuture, FutureExt as _};
 use quinn::{IdleTimeout, TransportConfig, crypto::rustls::QuicClientConfig};
 use tokio::time::{Instant, timeout};
 
 use super::{
-    Codec, Connection, Transport,
+    Connection, Transport,
     offers::{Offer, Offers},
     race,
     stream::{Link, Stream, any_address},

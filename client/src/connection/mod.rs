@@ -43,26 +43,6 @@ impl fmt::Display for Transport {
     }
 }
 
-/// How frames are written where there is a choice, which is over WebSocket.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Codec {
-    /// Protobuf, one binary message a frame.
-    #[default]
-    Binary,
-    /// Protobuf's canonical JSON, one text message a frame.
-    Json,
-}
-
-impl Codec {
-    /// The name of the WebSocket subprotocol.
-    pub(crate) const fn protocol(self) -> &'static str {
-        match self {
-            Self::Binary => "antiphon.v1",
-            Self::Json => "antiphon.v1.json",
-        }
-    }
-}
-
 /// A connection that frames go through, for tools that look after a session themselves; apps have [`Client`](crate::Client). Dropped, it
 /// is closed.
 pub struct Connection(Way);

@@ -118,15 +118,20 @@ impl Stream {
     }
 
     pub(super) async fn receive(&mut self) -> Result<ServerFrame, String> {
-        let bytes = tokio::select! {
-            read = self.reader.next() => match read {
-                Some(Ok(bytes)) => bytes.freeze(),
-                Some(Err(error)) => return Err(self.why(&error)),
-                None => return Err(self.why(&"the stream ended")),
+        // A connection that is closed has no datagrams any more, and may still have frames that came before.
+        let read = tokio::select! {
+            biased;
+            read = self.reader.next() => read,
+            datagram = self.link.receive_datagram() => match datagram {
+                Ok(bytes) => return decode(bytes),
+                Err(_) => self.reader.next().await,
             },
-            datagram = self.link.receive_datagram() => datagram?,
         };
-        ServerFrame::decode(bytes).map_err(|error| format!("a malformed frame: {error}"))
+        match read {
+            Some(Ok(bytes)) => decode(bytes.freeze()),
+            Some(Err(error)) => Err(self.why(&error)),
+            None => Err(self.why(&"the stream ended")),
+        }
     }
 
     /// Goes on from another socket, and so from whatever address the network gives now.
@@ -159,6 +164,10 @@ impl Stream {
             None => error.to_string(),
         }
     }
+}
+
+fn decode(bytes: Bytes) -> Result<ServerFrame, String> {
+    ServerFrame::decode(bytes).map_err(|error| format!("a malformed frame: {error}"))
 }
 
 /// Every address of this machine, of the kind that reaches `remote`.

@@ -2,16 +2,17 @@
 
 use std::{sync::Arc, time::Duration};
 
-use antiphon_proto::client::{ClientFrame, ServerFrame};
+use antiphon_proto::{
+    Codec,
+    client::{ClientFrame, ServerFrame},
+};
 use futures_util::{SinkExt as _, StreamExt as _};
 use prost::Message as _;
 use tokio::{net::TcpStream, time::timeout};
 use tokio_tungstenite::{
     Connector, MaybeTlsStream, WebSocketStream, connect_async_tls_with_config,
-    tungstenite::{Message, client::IntoClientRequest as _, http::HeaderValue, protocol::WebSocketConfig},
+    tungstenite::{Message, Utf8Bytes, client::IntoClientRequest as _, http::HeaderValue, protocol::WebSocketConfig},
 };
-
-use super::Codec;
 
 /// How long one write may take.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -41,11 +42,11 @@ impl WebSocket {
     pub(super) async fn send(&mut self, frames: &[ClientFrame]) -> Result<(), String> {
         let writing = async {
             for frame in frames {
+                let bytes = self.codec.encode(frame);
                 let message = match self.codec {
-                    Codec::Binary => Message::Binary(frame.encode_to_vec().into()),
-                    Codec::Json => {
-                        Message::Text(serde_json::to_string(frame).map_err(|error| error.to_string())?.into())
-                    }
+                    Codec::Binary => Message::Binary(bytes),
+                    // Our own JSON is UTF-8.
+                    Codec::Json => Message::Text(Utf8Bytes::try_from(bytes).unwrap_or_default()),
                 };
                 self.socket.feed(message).await.map_err(|error| error.to_string())?;
             }

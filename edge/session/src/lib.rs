@@ -14,15 +14,15 @@
 
 #![forbid(unsafe_code)]
 
-mod codec;
 mod handling;
+mod incoming;
 mod options;
 mod outbox;
 mod output;
 mod request;
 mod session;
 
-pub use codec::{Codec, FrameFault, Incoming};
+pub use incoming::{FrameFault, Incoming};
 pub use options::SessionOptions;
 pub use outbox::Push;
 pub use output::{Accepted, CloseReason, HelloRequest, Output, Refusal, Ticket};

@@ -1,10 +1,13 @@
 use std::collections::{BTreeMap, VecDeque};
 
-use antiphon_proto::client::{Lagged, ServerFrame, server_frame::Body};
+use antiphon_proto::{
+    Codec,
+    client::{Lagged, ServerFrame, server_frame::Body},
+};
 use antiphon_types::{ConversationId, Seq};
 use bytes::Bytes;
 
-use crate::{Codec, Output, SessionOptions};
+use crate::{Output, SessionOptions};
 
 /// Something to be pushed, encoded already in the session's codec, so that many sessions share the bytes.
 #[derive(Debug, Clone)]

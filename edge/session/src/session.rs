@@ -1,10 +1,13 @@
 use std::{collections::BTreeMap, sync::Arc};
 
-use antiphon_proto::client::{self, Goaway, Limits, ServerFrame, Welcome, client_frame, server_frame::Body};
+use antiphon_proto::{
+    Codec,
+    client::{self, Goaway, Limits, ServerFrame, Welcome, client_frame, server_frame::Body},
+};
 use antiphon_types::{ConversationId, ErrorCode, Seq, TimestampMs};
 
 use crate::{
-    Accepted, CloseReason, Codec, Incoming, Output, Push, Refusal, SessionOptions, Ticket,
+    Accepted, CloseReason, Incoming, Output, Push, Refusal, SessionOptions, Ticket,
     outbox::{Outbox, Overrun},
 };
 
@@ -89,7 +92,7 @@ impl Session {
             return;
         }
         self.heard_at_ms = now_ms;
-        match self.codec.decode(incoming, self.options.frame_bytes_max) {
+        match incoming.decode(self.codec, self.options.frame_bytes_max) {
             Ok(frame) => {
                 self.malformed_in_a_row = 0;
                 // The codec lets no frame pass that has no body.
@@ -114,7 +117,7 @@ impl Session {
                 Err(_) => return,
             },
         };
-        let Ok(frame) = self.codec.decode(incoming, self.options.frame_bytes_max) else {
+        let Ok(frame) = incoming.decode(self.codec, self.options.frame_bytes_max) else {
             return;
         };
         if let (

@@ -2,11 +2,10 @@
 
 use std::sync::Arc;
 
+use antiphon_proto::Codec;
 use antiphon_proto::client::{Ack, Fetch, Hello, Ping, Read, Reauth, Send, Sync, Typing};
 use antiphon_proto::client::{ClientFrame, Ok as OkBody, ServerFrame, client_frame, server_frame::Body};
-use antiphon_session::{
-    Accepted, CloseReason, Codec, Incoming, Output, Push, Refusal, Session, SessionOptions, Ticket,
-};
+use antiphon_session::{Accepted, CloseReason, Incoming, Output, Push, Refusal, Session, SessionOptions, Ticket};
 use antiphon_types::{ConversationId, ErrorCode, Slot, UserId};
 use bytes::Bytes;
 use proptest::{collection::vec, prelude::*};

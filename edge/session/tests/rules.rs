@@ -4,9 +4,12 @@
 
 use std::sync::Arc;
 
-use antiphon_proto::client::{Ok as OkBody, Sent, ServerFrame, server_frame::Body};
+use antiphon_proto::{
+    Codec,
+    client::{Ok as OkBody, Sent, ServerFrame, server_frame::Body},
+};
 use antiphon_session::{
-    Accepted, CloseReason, Codec, Incoming, Output, Push, Refusal, Request, Session, SessionOptions, Ticket,
+    Accepted, CloseReason, Incoming, Output, Push, Refusal, Request, Session, SessionOptions, Ticket,
 };
 use antiphon_types::{ConversationId, ErrorCode, Slot, UserId};
 use bytes::Bytes;

@@ -2,8 +2,8 @@
 
 use std::{sync::Arc, time::Duration};
 
-use antiphon_proto::{client::server_frame::Body, rpc::NewMessage};
-use antiphon_session::{CloseReason, Codec, HelloRequest, Incoming, Output, Refusal, Send, Session, Ticket};
+use antiphon_proto::{Codec, client::server_frame::Body, rpc::NewMessage};
+use antiphon_session::{CloseReason, HelloRequest, Incoming, Output, Refusal, Send, Session, Ticket};
 use antiphon_types::{ConversationId, TimestampMs, UserId};
 use bytes::Bytes;
 use futures_util::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::FuturesUnordered};

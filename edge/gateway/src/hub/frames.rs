@@ -2,8 +2,10 @@
 
 use std::cell::OnceCell;
 
-use antiphon_proto::client::{ServerFrame, server_frame::Body};
-use antiphon_session::Codec;
+use antiphon_proto::{
+    Codec,
+    client::{ServerFrame, server_frame::Body},
+};
 use bytes::Bytes;
 use prost::Message as _;
 

@@ -8,7 +8,8 @@ use std::{
     },
 };
 
-use antiphon_session::{CloseReason, Codec, Push, Session, SessionOptions};
+use antiphon_proto::Codec;
+use antiphon_session::{CloseReason, Push, Session, SessionOptions};
 use antiphon_types::{ConversationId, DeviceId, Seq, TimestampMs, UserId};
 use bytes::Bytes;
 use parking_lot::Mutex;

@@ -19,7 +19,8 @@ use std::{
     time::Duration,
 };
 
-use antiphon_session::{CloseReason, Codec, SessionOptions};
+use antiphon_proto::Codec;
+use antiphon_session::{CloseReason, SessionOptions};
 use bytes::Bytes;
 use quinn::{
     Connection, Endpoint, EndpointConfig, IdleTimeout, Incoming, RecvStream, SendStream, ServerConfig, TransportConfig,

@@ -1,6 +1,7 @@
 //! Frames on one bidirectional stream, each behind its length, and datagrams beside them: QUIC and WebTransport alike.
 
-use antiphon_session::{CloseReason, Codec, Refusal};
+use antiphon_proto::Codec;
+use antiphon_session::{CloseReason, Refusal};
 use antiphon_types::ErrorCode;
 use axum::extract::ws::Utf8Bytes;
 use bytes::{Bytes, BytesMut};
@@ -89,17 +90,23 @@ impl<L: Link> Transport for StreamTransport<L> {
     }
 
     async fn receive(&mut self) -> Received {
-        tokio::select! {
-            read = self.reader.next() => match read {
-                Some(Ok(bytes)) => self.frame(bytes),
-                // The codec's only fault of its own; what else fails is the stream.
-                Some(Err(error)) if error.kind() == std::io::ErrorKind::InvalidData => {
-                    let message = format!("the length of a frame is over the limit of {} bytes", self.bytes_max);
-                    Received::Broken(Refusal::new(ErrorCode::TooLarge, message), CloseReason::TooLarge)
-                }
-                Some(Err(_)) | None => Received::Ended,
+        // A connection that is closed has no datagrams any more, and may still have frames that came before.
+        let read = tokio::select! {
+            biased;
+            read = self.reader.next() => read,
+            datagram = self.link.receive_datagram() => match datagram {
+                Some(datagram) => return Received::Datagram(datagram),
+                None => self.reader.next().await,
             },
-            datagram = self.link.receive_datagram() => datagram.map_or(Received::Ended, Received::Datagram),
+        };
+        match read {
+            Some(Ok(bytes)) => self.frame(bytes),
+            // The codec's only fault of its own; what else fails is the stream.
+            Some(Err(error)) if error.kind() == std::io::ErrorKind::InvalidData => {
+                let message = format!("the length of a frame is over the limit of {} bytes", self.bytes_max);
+                Received::Broken(Refusal::new(ErrorCode::TooLarge, message), CloseReason::TooLarge)
+            }
+            Some(Err(_)) | None => Received::Ended,
         }
     }
 

@@ -2,7 +2,8 @@
 
 use std::{sync::Arc, time::Duration};
 
-use antiphon_session::{CloseReason, Codec, Refusal};
+use antiphon_proto::Codec;
+use antiphon_session::{CloseReason, Refusal};
 use antiphon_types::ErrorCode;
 use axum::{
     Extension,

@@ -1,6 +1,6 @@
 //! WebTransport over HTTP/3, for browsers: `https://HOST:PORT/v1/connect`.
 
-use antiphon_session::Codec;
+use antiphon_proto::Codec;
 use bytes::Bytes;
 use wtransport::{
     Connection, RecvStream, SendStream,

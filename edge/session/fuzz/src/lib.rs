@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use antiphon_proto::client::{Ok as Done, server_frame::Body};
-use antiphon_session::{
-    Accepted, CloseReason, Codec, Incoming, Output, Push, Refusal, Session, SessionOptions, Ticket,
+use antiphon_proto::{
+    Codec,
+    client::{Ok as Done, server_frame::Body},
 };
+use antiphon_session::{Accepted, CloseReason, Incoming, Output, Push, Refusal, Session, SessionOptions, Ticket};
 use antiphon_types::{ConversationId, ErrorCode, Slot, UserId};
 use bytes::Bytes;
 use prost::Message as _;
@@ -14,12 +15,12 @@ const FRAME_BYTES_MAX: usize = 4_096;
 
 /// Neither codec panics, and what one has read it reads again from its own bytes.
 pub fn frame(data: &[u8]) {
-    if let Ok(frame) = Codec::Binary.decode(Incoming::Binary(data), FRAME_BYTES_MAX) {
-        let again = Codec::Binary.decode(Incoming::Binary(&frame.encode_to_vec()), usize::MAX);
+    if let Ok(frame) = Incoming::Binary(data).decode(Codec::Binary, FRAME_BYTES_MAX) {
+        let again = Incoming::Binary(&frame.encode_to_vec()).decode(Codec::Binary, usize::MAX);
         assert_eq!(again.as_ref(), Ok(&frame));
     }
     if let Ok(text) = std::str::from_utf8(data) {
-        let _ = Codec::Json.decode(Incoming::Text(text), FRAME_BYTES_MAX);
+        let _ = Incoming::Text(text).decode(Codec::Json, FRAME_BYTES_MAX);
     }
 }
 

@@ -1,15 +1,5 @@
-use antiphon_proto::client::{ClientFrame, ServerFrame};
-use bytes::Bytes;
+use antiphon_proto::{Codec, client::ClientFrame};
 use prost::Message as _;
-
-/// How frames are written: the subprotocol of the connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Codec {
-    /// Protobuf, one binary message a frame.
-    Binary,
-    /// Protobuf's canonical JSON, one text message a frame.
-    Json,
-}
 
 /// One message as the transport gave it.
 #[derive(Debug, Clone, Copy)]
@@ -55,61 +45,37 @@ pub enum FrameFault {
     },
 }
 
-impl Codec {
-    /// Every codec, the preferred one first.
-    pub const ALL: [Self; 2] = [Self::Binary, Self::Json];
-
-    /// The name of the WebSocket subprotocol.
-    #[must_use]
-    pub const fn protocol(self) -> &'static str {
-        match self {
-            Self::Binary => "antiphon.v1",
-            Self::Json => "antiphon.v1.json",
-        }
-    }
-
+impl Incoming<'_> {
     /// Reads a frame of at most `bytes_max` bytes.
     ///
     /// # Errors
     /// [`FrameFault`] names what is wrong with it.
-    pub fn decode(self, incoming: Incoming<'_>, bytes_max: usize) -> Result<ClientFrame, FrameFault> {
-        let bytes = match incoming {
-            Incoming::Text(text) => text.len(),
-            Incoming::Binary(bytes) => bytes.len(),
+    pub fn decode(self, codec: Codec, bytes_max: usize) -> Result<ClientFrame, FrameFault> {
+        let bytes = match self {
+            Self::Text(text) => text.len(),
+            Self::Binary(bytes) => bytes.len(),
         };
         if bytes > bytes_max {
             return Err(FrameFault::TooLarge { bytes, bytes_max });
         }
-        let frame = match (self, incoming) {
-            (Self::Binary, Incoming::Binary(bytes)) => {
-                ClientFrame::decode(bytes).map_err(|error| undecodable(&error))?
-            }
-            (Self::Json, Incoming::Text(text)) => serde_json::from_str(text).map_err(|error| undecodable(&error))?,
-            (Self::Binary, Incoming::Text(_)) => return Err(self.wrong_kind("binary", "text")),
-            (Self::Json, Incoming::Binary(_)) => return Err(self.wrong_kind("text", "binary")),
+        let frame = match (codec, self) {
+            (Codec::Binary, Self::Binary(bytes)) => ClientFrame::decode(bytes).map_err(|error| undecodable(&error))?,
+            (Codec::Json, Self::Text(text)) => serde_json::from_str(text).map_err(|error| undecodable(&error))?,
+            (Codec::Binary, Self::Text(_)) => return Err(wrong_kind(codec, "binary", "text")),
+            (Codec::Json, Self::Binary(_)) => return Err(wrong_kind(codec, "text", "binary")),
         };
         if frame.body.is_none() {
             return Err(FrameFault::NoBody { id: frame.id });
         }
         Ok(frame)
     }
+}
 
-    /// Writes a frame.
-    #[must_use]
-    pub fn encode(self, frame: &ServerFrame) -> Bytes {
-        match self {
-            Self::Binary => frame.encode_to_vec().into(),
-            // Writing to memory cannot fail, and a frame holds nothing that JSON cannot say.
-            Self::Json => serde_json::to_vec(frame).unwrap_or_default().into(),
-        }
-    }
-
-    fn wrong_kind(self, expected: &'static str, found: &'static str) -> FrameFault {
-        FrameFault::WrongKind {
-            protocol: self.protocol(),
-            expected,
-            found,
-        }
+fn wrong_kind(codec: Codec, expected: &'static str, found: &'static str) -> FrameFault {
+    FrameFault::WrongKind {
+        protocol: codec.protocol(),
+        expected,
+        found,
     }
 }
 
@@ -132,18 +98,18 @@ mod tests {
             id: "7".to_owned(),
             body: Some(Body::Ping(Ping {})),
         };
-        let json = Codec::Json
-            .decode(Incoming::Text(r#"{"id":"7","ping":{}}"#), 100)
+        let json = Incoming::Text(r#"{"id":"7","ping":{}}"#)
+            .decode(Codec::Json, 100)
             .unwrap();
-        let binary = Codec::Binary
-            .decode(Incoming::Binary(&ping.encode_to_vec()), 100)
+        let binary = Incoming::Binary(&ping.encode_to_vec())
+            .decode(Codec::Binary, 100)
             .unwrap();
         assert_eq!((&json, &binary), (&ping, &ping));
     }
 
     #[test]
     fn a_fault_names_what_is_wrong() {
-        let fault = |incoming| Codec::Json.decode(incoming, 40).unwrap_err().to_string();
+        let fault = |incoming: Incoming<'_>| incoming.decode(Codec::Json, 40).unwrap_err().to_string();
         assert!(fault(Incoming::Binary(b"{}")).contains("antiphon.v1.json takes text messages"));
         assert!(fault(Incoming::Text(r#"{"id":"1","pong":{}}"#)).contains("unknown field `pong`"));
         assert!(fault(Incoming::Text(r#"{"id":"1"}"#)).contains("no body"));
