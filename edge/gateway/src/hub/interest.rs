@@ -41,13 +41,9 @@ impl Interests {
         self.changed.notify_one();
     }
 
-    /// A new stream knows nothing: forgets what was to be told and wants `topics`.
-    pub(crate) fn want_again(&self, topics: Vec<Topic>) {
-        let mut untold = self.untold.lock();
-        untold.clear();
-        untold.extend(topics.into_iter().map(|topic| (topic, Untold::Subscribe)));
-        drop(untold);
-        self.changed.notify_one();
+    /// Forgets what was to be told: a new stream knows nothing, and all that is followed is subscribed anew after this.
+    pub(crate) fn forget(&self) {
+        self.untold.lock().clear();
     }
 
     /// What is to be told next; `None` when everything is.
@@ -120,7 +116,9 @@ mod tests {
     #[test]
     fn many_topics_go_in_several_messages() {
         let interests = Interests::default();
-        interests.want_again((0..2_500).map(topic).collect());
+        interests.unsubscribe(topic(9_999));
+        interests.forget();
+        (0..2_500).for_each(|number| interests.subscribe(topic(number)));
         let mut told = Vec::new();
         while let Some(interest) = interests.take() {
             told.push(interest.subscribe.len());

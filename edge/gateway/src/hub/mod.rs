@@ -122,9 +122,11 @@ impl Hub {
 
     /// Takes a session out of a conversation.
     pub(crate) fn leave(&self, handle: &SessionHandle, id: ConversationId) {
+        // Both behind one lock, as in `join`: who joins again in between would follow it and not be in it.
+        let shard = self.shard(id).lock();
         handle.follows(|follows| follows.conversations.remove(&id));
-        if let Some(entry) = self.entry(id) {
-            entry.lock().leave(handle.key);
+        if let Some(followed) = shard.entries.get(&id) {
+            followed.entry.lock().leave(handle.key);
         }
     }
 
@@ -200,14 +202,15 @@ impl Hub {
 
     /// Marks every topic as no longer followed, and wants all of them again.
     fn lose_upstream(&self) {
-        let mut topics = self.people.lose_upstream();
+        // Before, so that whoever comes in between is not forgotten.
+        self.interests.forget();
+        self.people.lose_upstream(&self.interests);
         for shard in &self.shards {
             for (id, followed) in &shard.lock().entries {
                 followed.entry.lock().lost();
-                topics.push((*id).into());
+                self.interests.subscribe((*id).into());
             }
         }
-        self.interests.want_again(topics);
     }
 
     /// Unsubscribes what nobody has wanted since the last time.

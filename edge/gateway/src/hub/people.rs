@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use ahash::{AHashMap, RandomState};
-use antiphon_feed::Topic;
 use antiphon_types::UserId;
 use parking_lot::Mutex;
 
@@ -128,13 +127,14 @@ impl People {
         std::mem::replace(&mut person.confirmed, true)
     }
 
-    /// The topics of all users. They stay confirmed, so that the next confirmation is known to be another one.
-    pub(super) fn lose_upstream(&self) -> Vec<Topic> {
-        let mut topics = Vec::new();
+    /// Subscribes the topics of all users anew. They stay confirmed, so that the next confirmation is known to be another one.
+    pub(super) fn lose_upstream(&self, interests: &Interests) {
         for shard in &self.shards {
-            topics.extend(shard.lock().keys().map(|user_id| Topic::from(*user_id)));
+            shard
+                .lock()
+                .keys()
+                .for_each(|user_id| interests.subscribe((*user_id).into()));
         }
-        topics
     }
 
     pub(super) fn sweep(&self, interests: &Interests) {
