@@ -117,7 +117,12 @@ impl Shared {
                 .await?;
         }
         let members = self.membership_committed().await?;
-        Ok(members.voter_ids().map(RegionId).collect())
+        let voters: BTreeSet<RegionId> = members.voter_ids().map(RegionId).collect();
+        // What was found changed may have been taken back with its leader, or by a change that came between.
+        match change.is_made(&voters) {
+            true => Ok(voters),
+            false => Err(Attempt::Unknown),
+        }
     }
 
     /// The members once they are committed. What this node finds changed already may be what another request, or the leader's own
@@ -146,6 +151,11 @@ impl Shared {
 }
 
 impl VoterChange {
+    /// Whether these are the voters after it.
+    fn is_made(&self, voters: &BTreeSet<RegionId>) -> bool {
+        self.add.is_subset(voters) && self.remove.is_disjoint(voters)
+    }
+
     pub(super) fn of_request(request: ChangeVotersRequest) -> Self {
         Self {
             add: request.add.into_iter().map(RegionId).collect(),
