@@ -134,12 +134,12 @@ impl Kv {
         if let Some(CommitFault::Before(error)) = fault {
             return Err(error);
         }
-        let (started, bytes) = (Instant::now(), writes.bytes());
+        let (started, size) = (Instant::now(), (writes.len(), writes.bytes()));
         let mut result = txn.snapshot().commit(reads, writes).await;
         if let Some(CommitFault::After(error)) = fault {
             result = result.and(Err(error));
         }
-        self.meters.committed(started.elapsed(), bytes, result.as_ref().err());
+        self.meters.committed(started.elapsed(), size, result.as_ref().err());
         result
     }
 

@@ -11,7 +11,9 @@ pub(crate) struct Meters {
     commit_seconds: Histogram,
     conflicts: Counter,
     unknown_commits: Counter,
+    reads: Counter,
     read_bytes: Counter,
+    writes: Counter,
     written_bytes: Counter,
 }
 
@@ -22,20 +24,27 @@ impl Meters {
             commit_seconds: histogram!("antiphon_kv_commit_seconds", "engine" => engine),
             conflicts: counter!("antiphon_kv_conflicts_total", "engine" => engine),
             unknown_commits: counter!("antiphon_kv_unknown_commits_total", "engine" => engine),
+            reads: counter!("antiphon_kv_reads_total", "engine" => engine),
             read_bytes: counter!("antiphon_kv_read_bytes_total", "engine" => engine),
+            writes: counter!("antiphon_kv_writes_total", "engine" => engine),
             written_bytes: counter!("antiphon_kv_written_bytes_total", "engine" => engine),
         }
     }
 
+    /// A key or a page of a range was read, which had so many bytes.
     pub(crate) fn read(&self, bytes: usize) {
+        self.reads.increment(1);
         self.read_bytes.increment(bytes as u64);
     }
 
-    /// A commit of so many bytes was answered.
-    pub(crate) fn committed(&self, took: Duration, bytes: usize, failure: Option<&KvError>) {
+    /// A commit of so many writes, which have so many bytes, was answered.
+    pub(crate) fn committed(&self, took: Duration, (writes, bytes): (usize, usize), failure: Option<&KvError>) {
         self.commit_seconds.record(took.as_secs_f64());
         match failure {
-            None => self.written_bytes.increment(bytes as u64),
+            None => {
+                self.writes.increment(writes as u64);
+                self.written_bytes.increment(bytes as u64);
+            }
             Some(KvError::Conflict) => self.conflicts.increment(1),
             Some(KvError::CommitUnknown) => self.unknown_commits.increment(1),
             Some(

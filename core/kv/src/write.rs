@@ -94,6 +94,12 @@ impl WriteSet {
         self.mutations.iter()
     }
 
+    /// How many keys and ranges are written.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.mutations.len() + self.cleared.len()
+    }
+
     /// Whether nothing was written.
     #[must_use]
     pub fn is_empty(&self) -> bool {

@@ -254,6 +254,10 @@ async fn a_slot_that_is_handed_over_finishes_what_it_began_and_sends_the_rest_on
     world.slots.held(slot(), 1, STANDBY, 1);
     assert_eq!(begun.await.unwrap().unwrap(), 1);
     assert!(handed_over.await.unwrap());
+    // By then whoever ships knows, and tells the next home at once how far the log is committed.
+    let (told, shown) = world.shipped.told.lock().last().cloned().unwrap();
+    assert_eq!((told.is_handed_over, told.high_watermark), (true, 1));
+    assert_eq!(shown, told);
     sleep(A_WHILE).await;
     assert!(!waiting.is_finished(), "taken or refused while the slot moves");
     assert_eq!(world.stored().await, 1);
@@ -279,6 +283,8 @@ async fn a_slot_that_stays_after_all_serves_on() {
     world.slots.resume(slot(), 1);
     assert_eq!(waiting.await.unwrap().unwrap(), 2);
     assert_eq!(world.counted().await.unwrap(), 2);
+    let told = world.shipped.told.lock().last().cloned().unwrap().0;
+    assert_eq!((told.is_handed_over, told.high_watermark), (false, 2));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -109,7 +109,8 @@ impl Committer {
             let _ = answer.send(result);
         }
         *self.board.group_began.lock() = None;
-        self.memtables.look(&self.opened.keyspace);
+        // It ends by itself, once the engine and all snapshots have let go.
+        drop(self.memtables.look(&self.opened.keyspace));
     }
 
     fn judge(&mut self, commit: Commit, group: &mut Group) -> Answer {

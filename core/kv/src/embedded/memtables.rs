@@ -1,6 +1,12 @@
 //! Freeing what the engine has written to its tables.
 
-use std::{any::Any, sync::Arc, thread};
+use std::{
+    any::Any,
+    mem,
+    sync::Arc,
+    thread::{self, JoinHandle},
+    time::Duration,
+};
 
 use fjall::{AbstractTree as _, Keyspace};
 
@@ -9,13 +15,14 @@ use super::folder::give_way;
 /// A part of the store in memory, whatever the engine calls its type.
 type Memtable = Arc<dyn Any + Send + Sync>;
 
-/// Holds the engine's memtables until nobody else does, and frees them on a thread of their own. The engine itself would free one under
-/// the lock that every read and write takes; a full one is hundreds of thousands of allocations, which take a tenth of a second.
+/// How often it is looked whether anybody else holds one still.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// Holds each of the engine's memtables longer than the engine does, and frees it on a thread of its own. The engine itself would free one
+/// under the lock that every read and write takes; a full one is hundreds of thousands of allocations, which take a tenth of a second.
 pub(super) struct Memtables {
     /// What is written to now, and its number.
     active: (u64, Memtable),
-    /// What was, while the engine has use for it.
-    sealed: Vec<Memtable>,
 }
 
 impl Memtables {
@@ -23,31 +30,29 @@ impl Memtables {
         let active = keyspace.tree.active_memtable();
         Self {
             active: (active.id(), active),
-            sealed: Vec::new(),
         }
     }
 
-    /// After each group: takes hold of a new one, and frees those that nobody else holds.
-    pub(super) fn look(&mut self, keyspace: &Keyspace) {
+    /// After each group: takes hold of a new one. Returns the thread that frees the one before it, if there is one.
+    pub(super) fn look(&mut self, keyspace: &Keyspace) -> Option<JoinHandle<()>> {
         let active = keyspace.tree.active_memtable();
-        if active.id() != self.active.0 {
-            let (_, sealed) = std::mem::replace(&mut self.active, (active.id(), active));
-            self.sealed.push(sealed);
+        if active.id() == self.active.0 {
+            return None;
         }
-        for free in self.sealed.extract_if(.., |sealed| Arc::strong_count(sealed) == 1) {
-            // Without a thread it is freed here.
-            let _ = thread::Builder::new().name("kv-free".to_owned()).spawn(move || {
-                give_way();
-                drop(free);
-            });
-        }
+        let (_, sealed) = mem::replace(&mut self.active, (active.id(), active));
+        let free = move || {
+            give_way();
+            while Arc::strong_count(&sealed) > 1 {
+                thread::park_timeout(LOOK);
+            }
+        };
+        // Without a thread the engine frees it.
+        thread::Builder::new().name("kv-free".to_owned()).spawn(free).ok()
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use tokio::time::{Instant, sleep};
 
     use super::*;
@@ -63,23 +68,24 @@ mod tests {
         let opened = folder::open(&options).unwrap();
         let keyspace = &opened.keyspace;
         let mut memtables = Memtables::of(keyspace);
-        let first = Arc::downgrade(&memtables.active.1);
+        let held = memtables.active.1.clone();
+        let first = Arc::downgrade(&held);
+        assert!(memtables.look(keyspace).is_none(), "nothing was put aside");
+        let mut freeing = None;
         for key in ["a", "b"] {
             keyspace.insert(key, "value").unwrap();
-            memtables.look(keyspace);
             // Written to a table; the engine lets go of what it has written before.
             keyspace.rotate_memtable_and_wait().unwrap();
+            freeing = freeing.or(memtables.look(keyspace));
         }
+        let freeing = freeing.unwrap();
+        sleep(LOOK * 3).await;
+        assert!(!freeing.is_finished(), "somebody holds it still");
+        drop(held);
         let until = Instant::now() + Duration::from_secs(10);
-        while first.strong_count() > 1 && Instant::now() < until {
-            sleep(Duration::from_millis(1)).await;
-        }
-        assert_eq!(first.strong_count(), 1, "held here alone");
-        memtables.look(keyspace);
         while first.strong_count() > 0 && Instant::now() < until {
             sleep(Duration::from_millis(1)).await;
         }
         assert_eq!(first.strong_count(), 0, "freed");
-        assert_eq!(memtables.sealed.len(), 1);
     }
 }
