@@ -11,12 +11,6 @@ const TRANSPORTS: [&str; 3] = ["websocket", "webtransport", "quic"];
 
 /// The figures of each run, and what was printed.
 async fn bench(arguments: &[&str]) -> (Vec<Value>, String) {
-    let (all, printed, _) = bench_saying(arguments).await;
-    (all, printed)
-}
-
-/// As above, and what was said meanwhile.
-async fn bench_saying(arguments: &[&str]) -> (Vec<Value>, String, String) {
     let folder = tempfile::tempdir().unwrap();
     let json = folder.path().join("figures.json");
     let mut command = Command::new(env!("CARGO_BIN_EXE_antiphon"));
@@ -32,7 +26,7 @@ async fn bench_saying(arguments: &[&str]) -> (Vec<Value>, String, String) {
     let output = command.output().await.unwrap();
     let said = String::from_utf8(output.stderr).unwrap();
     assert!(output.status.success(), "{said}");
-    (figures(&json), String::from_utf8(output.stdout).unwrap(), said)
+    (figures(&json), String::from_utf8(output.stdout).unwrap())
 }
 
 /// Nothing is lost or refused in any of these runs.
@@ -151,10 +145,18 @@ async fn groups_over_tls_are_held_against_the_yardstick_and_drawn() {
     assert!(run["toAllP99Ms"].as_f64() >= run["toAllP50Ms"].as_f64(), "{run}");
     let echo = run["yardstick"]["echoPerS"].as_f64().unwrap();
     assert!(
-        (run["ratio"]["echoPerS"].as_f64().unwrap() * echo - sent / 2.0).abs() < 1.0,
+        (run["ratio"]["echo"].as_f64().unwrap() * echo - received / 2.0).abs() < 1.0,
+        "{run}"
+    );
+    let fdatasync = run["yardstick"]["fdatasyncPerS"].as_f64().unwrap();
+    assert!(
+        (run["ratio"]["fdatasync"].as_f64().unwrap() * fdatasync - sent / 2.0).abs() < 1.0,
         "{run}"
     );
     assert!(printed.contains("yardstick: "), "{printed}");
+    for column in ["of echo", "of fdatasync", "of codec"] {
+        assert!(printed.contains(column), "{printed}");
+    }
     assert!(fs::read_to_string(&plot).unwrap().starts_with("<svg"));
 }
 
@@ -175,6 +177,10 @@ async fn an_overload_is_refused_with_a_time_to_come_again_and_nothing_is_lost() 
         run["messagesPerS"].as_f64() > Some(0.0) && run["slowSeconds"].is_number(),
         "{run}"
     );
+    // More than all that is sent in the calm, and less than what is offered.
+    let within = run["overloadMessagesPerS"].as_f64().unwrap();
+    assert!((50.0..3_000.0).contains(&within), "{run}");
+    assert!(run["slowAboveMs"].as_f64() > Some(0.0), "{run}");
     assert!(printed.contains("slow seconds"), "{printed}");
 }
 
@@ -252,7 +258,11 @@ async fn a_day_goes_by_and_nothing_is_lost_or_doubled() {
     ];
     let (all, _) = bench(&[&arguments[..], &["--transport", "ws"]].concat()).await;
     nothing_is_missing(&all);
-    assert_eq!(all[0]["duplicated"], 0, "{all:?}");
+    assert_eq!(
+        (&all[0]["duplicated"], &all[0]["brokenRules"]),
+        (&Value::from(0), &Value::from(0)),
+        "{all:?}"
+    );
     let sent = all[0]["messagesPerS"].as_f64().unwrap() * 6.0;
     assert!((440.0..=520.0).contains(&sent), "{all:?}");
 }
@@ -267,6 +277,8 @@ async fn whoever_was_away_gets_everything() {
         "10",
         "--missed",
         "30",
+        "--settle",
+        "0",
     ];
     let (all, _) = bench(&storm).await;
     nothing_is_missing(&all);
@@ -283,6 +295,8 @@ async fn whoever_was_away_gets_everything() {
         "3",
         "--missed",
         "150",
+        "--settle",
+        "0",
         "--transport",
         "ws",
     ];
@@ -326,8 +340,11 @@ async fn the_highest_rate_is_looked_for_until_there_is_none() {
         "1",
     ];
     let find = ["--transport", "ws", "--find-max", "--p99-ms", "0.001"];
-    let (all, _, said) = bench_saying(&[&load[..], &find].concat()).await;
-    assert!(said.contains("no rate that was tried"), "{said}");
+    let (all, printed) = bench(&[&load[..], &find].concat()).await;
+    assert!(
+        printed.ends_with("websocket, no rate that was tried has p99 <= 0.001 ms\n"),
+        "{printed}"
+    );
     let offered: Vec<f64> = all.iter().map(|run| run["offeredPerS"].as_f64().unwrap()).collect();
     assert_eq!(offered, [1.0, 2.0]);
 }

@@ -17,7 +17,9 @@ const MESSAGES: u16 = 200;
 struct Counts {
     commits: f64,
     fsyncs: f64,
+    writes: f64,
     written_bytes: f64,
+    reads: f64,
     read_bytes: f64,
 }
 
@@ -28,7 +30,9 @@ impl Counts {
         Self {
             commits: count("antiphon_kv_commit_seconds_count").await,
             fsyncs: count("antiphon_fsync_seconds_count").await,
+            writes: count("antiphon_kv_writes_total").await,
             written_bytes: count("antiphon_kv_written_bytes_total").await,
+            reads: count("antiphon_kv_reads_total").await,
             read_bytes: count("antiphon_kv_read_bytes_total").await,
         }
     }
@@ -59,6 +63,8 @@ async fn a_message_costs_one_commit_one_fsync_and_as_many_bytes_as_it_did() {
     // And now and then one that writes cursors down.
     assert!((1.0..1.05).contains(&each(|of| of.commits)), "{told}");
     assert!((1.0..1.05).contains(&each(|of| of.fsyncs)), "{told}");
+    assert!((6.0..6.2).contains(&each(|of| of.writes)), "{told}");
+    assert!((4.0..4.2).contains(&each(|of| of.reads)), "{told}");
     // Numbers that are random have more digits now and then.
     assert!((740.0..780.0).contains(&each(|of| of.written_bytes)), "{told}");
     assert!((80.0..86.0).contains(&each(|of| of.read_bytes)), "{told}");
@@ -97,13 +103,14 @@ async fn a_message_costs_each_region_that_holds_it_one_commit() {
     let told = began.elapsed().as_secs_f64() * WATERMARKS_PER_S + 2.0;
     let after = counts().await;
     for ((before, after), region) in before.iter().zip(&after).zip(regions) {
-        let commits = after.commits - before.commits;
         let messages = f64::from(MESSAGES);
         // Two that are acknowledged without a region may come to it in one message.
         let expected = messages * 0.95..messages * 1.05 + told;
-        assert!(
-            expected.contains(&commits),
-            "{region}: {commits} commits, not {expected:?}"
-        );
+        for (what, count) in [
+            ("commits", after.commits - before.commits),
+            ("fsyncs", after.fsyncs - before.fsyncs),
+        ] {
+            assert!(expected.contains(&count), "{region}: {count} {what}, not {expected:?}");
+        }
     }
 }

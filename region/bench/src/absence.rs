@@ -12,9 +12,6 @@ use crate::{
     write::write_to_all,
 };
 
-/// How long the server is left alone before its memory is read.
-const SETTLE: Duration = Duration::from_secs(3);
-
 /// Devices that are away while somebody writes to them, and all come back at the same moment.
 #[derive(Debug, Clone)]
 pub struct AbsenceOptions {
@@ -32,6 +29,8 @@ pub struct AbsenceOptions {
     pub missed: u64,
     /// Bytes of each text.
     pub text_bytes: usize,
+    /// How long the server is left alone each time before its memory is read.
+    pub settle: Duration,
 }
 
 /// How long it takes until everybody who returns has everything.
@@ -61,10 +60,10 @@ pub async fn absence(server: &Server, options: &AbsenceOptions, say: Say) -> Res
     let members: Vec<Member> = members.into_iter().enumerate().map(member).collect();
     let count = members.len();
 
-    sleep(SETTLE).await;
+    sleep(options.settle).await;
     let empty = server.usage()?;
     let mut crowd = Crowd::connect(server, options.transport, &members, say).await?;
-    sleep(SETTLE).await;
+    sleep(options.settle).await;
     let full = server.usage()?;
 
     say(&format!("{count} devices go away"));
@@ -87,7 +86,7 @@ pub async fn absence(server: &Server, options: &AbsenceOptions, say: Say) -> Res
     let ((), rss_bytes_max) = server.watched().rss_max_while(coming).await?;
     let all_back = began.elapsed();
     let (server_used, load_used) = (server.usage()? - server_before, crowd.usage()? - load_before);
-    sleep(SETTLE).await;
+    sleep(options.settle).await;
     crowd.answer().await?;
 
     let messages = u64::try_from(count * options.conversations)? * options.missed;

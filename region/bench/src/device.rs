@@ -78,7 +78,7 @@ impl Device {
         }
     }
 
-    /// As [`Device::open`], again and again until it is welcomed or it takes too long; and how often it was not.
+    /// As [`Device::open`], again and again until it is welcomed or it takes too long; and how often it was told to come later.
     pub(crate) async fn reopen(
         connector: &mut Connector,
         url: &str,
@@ -92,8 +92,8 @@ impl Device {
             match Self::open(connector, url, access_token, cursors).await {
                 Ok(device) => return Ok((device, refused)),
                 Err(error) if Instant::now() < given_up => {
-                    refused += 1;
                     let later = error.downcast_ref::<Later>().map(|later| later.after);
+                    refused += u64::from(later.is_some());
                     sleep(later.unwrap_or_default() + backoff.pause(rand::random())).await;
                 }
                 Err(error) => return Err(error),

@@ -3,7 +3,7 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
-use crate::{Yardstick, usage::Usage};
+use crate::{Ratio, Yardstick, usage::Usage};
 
 /// What a scenario has measured. Times are of one run; what it does not measure is absent.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
@@ -19,7 +19,7 @@ pub struct Figures {
     /// Messages a second that were to be sent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub offered_per_s: Option<f64>,
-    /// Messages a second that were acknowledged.
+    /// Messages a second that were acknowledged in time: before the last of them was due.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub messages_per_s: Option<f64>,
     /// Messages a second that have reached a device: each message as often as it has receivers.
@@ -46,8 +46,14 @@ pub struct Figures {
     /// From the moment when devices return until the last of them has what it missed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub all_back_ms: Option<f64>,
-    /// From the end of an overload until ten seconds begin of which none is slow: in which 99 of 100 took more than twice the longest of the
-    /// calm before it, or nothing was answered. Absent when the calm after it has no such ten.
+    /// Messages a second that were acknowledged in an overload.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub overload_messages_per_s: Option<f64>,
+    /// Twice the longest `p99_ms` of a second in the calm before an overload: one that is longer is slow, and one in which nothing was
+    /// acknowledged.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub slow_above_ms: Option<f64>,
+    /// From the end of an overload until ten seconds begin of which none is slow. Absent when the calm after it has no such ten.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub back_to_normal_ms: Option<f64>,
     /// Slow seconds in all of the calm after an overload.
@@ -95,9 +101,12 @@ pub struct Figures {
     /// Messages that have a seq and are missing at a receiver, and those that nobody has answered.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lost: Option<u64>,
-    /// Messages that were stored more than once.
+    /// Seqs that no acknowledgement has told: of messages that were stored twice, or though they were refused.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub duplicated: Option<u64>,
+    /// Rules that the checker of `antiphon probe` has found broken for those who talk beside a day's users.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub broken_rules: Option<usize>,
     /// From nothing to Welcome, in round trips of the path: by a device that does not know what the edge offers.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub round_trips_first: Option<f64>,
@@ -110,9 +119,9 @@ pub struct Figures {
     /// What the machine can do without a server.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub yardstick: Option<Yardstick>,
-    /// `messages_per_s` over each of the yardstick's.
+    /// How much of that the server does.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub ratio: Option<Yardstick>,
+    pub ratio: Option<Ratio>,
     /// Second by second, for plots.
     #[serde(skip)]
     pub seconds: Vec<Second>,
@@ -133,6 +142,8 @@ pub struct Second {
     pub server_rss_bytes: u64,
     /// Files and sockets that the server holds.
     pub server_open_files: usize,
+    /// Tasks of the server; none when it does not tell in time.
+    pub server_tasks: Option<u64>,
 }
 
 impl Figures {
@@ -140,7 +151,7 @@ impl Figures {
     #[must_use]
     pub fn beside(mut self, yardstick: Yardstick) -> Self {
         self.yardstick = Some(yardstick);
-        self.ratio = self.messages_per_s.map(|rate| yardstick.ratio_of(rate));
+        self.ratio = yardstick.ratio_of(&self);
         self
     }
 

@@ -29,6 +29,7 @@ mod talk;
 mod talker;
 mod times;
 mod usage;
+mod witnesses;
 mod yardstick;
 
 pub use absence::{AbsenceOptions, absence};
@@ -45,7 +46,7 @@ pub use server::{Server, ServerOptions};
 
 pub use talk::{Friends, Size, TalkOptions, talk};
 pub use times::Shape;
-pub use yardstick::Yardstick;
+pub use yardstick::{Ratio, Yardstick};
 
 /// Tells people how far a run has come.
 pub type Say = fn(&str);

@@ -42,7 +42,7 @@ struct Line {
     points: Vec<(f64, f64)>,
 }
 
-/// Latency and cost against size or load where runs differ in it; messages, latency, memory and open files against time if not.
+/// Latency and cost against size or load where runs differ in it; messages, latency, memory, open files and tasks against time if not.
 ///
 /// # Errors
 /// When there is nothing to draw, or the file cannot be written.
@@ -84,32 +84,38 @@ pub fn plot_runs(path: &Path, all: &[Figures]) -> Result<()> {
         ];
         return plot(path, across, true, &pictures);
     }
-    let by_time = |of_second: &dyn Fn(&Second) -> f64| {
+    let by_time = |of_second: &dyn Fn(&Second) -> Option<f64>| {
         lines(&|name| {
             let last = of(name).pop().map_or(&[][..], |of| &of.seconds);
-            last.iter().map(|second| (second.at_s, of_second(second))).collect()
+            let point = |second: &Second| Some((second.at_s, of_second(second)?));
+            last.iter().filter_map(point).collect()
         })
     };
     let pictures = [
         Picture {
             upright: "messages/s acknowledged",
             is_log: false,
-            lines: by_time(&|second| float(second.acknowledged)),
+            lines: by_time(&|second| Some(float(second.acknowledged))),
         },
         Picture {
             upright: "p99 ms",
             is_log: true,
-            lines: by_time(&|second| second.p99_ms),
+            lines: by_time(&|second| Some(second.p99_ms)),
         },
         Picture {
             upright: "server MiB",
             is_log: false,
-            lines: by_time(&|second| float(second.server_rss_bytes >> 20)),
+            lines: by_time(&|second| Some(float(second.server_rss_bytes >> 20))),
         },
         Picture {
             upright: "server open files",
             is_log: false,
-            lines: by_time(&|second| float(u64::try_from(second.server_open_files).unwrap_or(u64::MAX))),
+            lines: by_time(&|second| Some(float(u64::try_from(second.server_open_files).unwrap_or(u64::MAX)))),
+        },
+        Picture {
+            upright: "server tasks",
+            is_log: false,
+            lines: by_time(&|second| second.server_tasks.map(float)),
         },
     ];
     plot(path, "seconds", false, &pictures)
@@ -233,6 +239,7 @@ mod tests {
                     refused: 0,
                     server_rss_bytes: 1 << 20,
                     server_open_files: 7,
+                    server_tasks: Some(9),
                 };
                 3
             ],
@@ -246,7 +253,10 @@ mod tests {
         );
         plot_runs(&path, &[run(10.0)]).unwrap();
         let svg = fs::read_to_string(&path).unwrap();
-        assert!(svg.contains("acknowledged") && svg.contains("open files"), "{svg}");
+        assert!(
+            svg.contains("acknowledged") && svg.contains("open files") && svg.contains("tasks"),
+            "{svg}"
+        );
     }
 
     #[test]

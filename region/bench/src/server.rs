@@ -47,6 +47,8 @@ const PORTS_OF_EACH: usize = 100;
 const ADMIN_OFFSET: u16 = 1;
 /// What a node counts its fsyncs in.
 const FSYNCS: &str = "antiphon_fsync_seconds_count";
+/// And its tasks.
+const TASKS: &str = "antiphon_tasks";
 /// What would refuse a load that comes from one address, and what a run is not about.
 const SETTINGS: [&str; 12] = [
     "edge.address_rate_per_second=0",
@@ -89,8 +91,7 @@ pub struct Server {
     pid: u32,
     /// Of each edge.
     urls: Vec<String>,
-    /// Where each region tells what it counts.
-    metrics_urls: Vec<String>,
+    metrics: Metrics,
     certificate_sha256: Option<String>,
     codec: Codec,
     connectors: Connectors,
@@ -158,7 +159,10 @@ impl Server {
         let scheme = if options.tls { "https" } else { "http" };
         let ports = (options.base_port..).step_by(PORTS_OF_EACH).take(regions.len());
         let metrics_url = |port: u16| format!("http://{}:{}/metrics", Ipv4Addr::LOCALHOST, port + ADMIN_OFFSET);
-        let metrics_urls = ports.clone().map(metrics_url).collect();
+        let metrics = Metrics {
+            client: http_client(None),
+            urls: ports.clone().map(metrics_url).collect(),
+        };
         let hosts = (1..=addresses).map(|last| Ipv4Addr::new(127, 0, 0, last));
         let urls = hosts.flat_map(|host| ports.clone().map(move |port| format!("{scheme}://{host}:{port}")));
         let connectors = Connectors::new(certificate_sha256.as_deref(), options.codec, options.connections);
@@ -166,7 +170,7 @@ impl Server {
             child,
             pid,
             urls: urls.collect(),
-            metrics_urls,
+            metrics,
             codec: options.codec,
             connectors,
             program: options.program.clone(),
@@ -178,6 +182,11 @@ impl Server {
     /// Where the device of this number finds it: one edge after the other.
     pub(crate) fn url(&self, at: usize) -> &str {
         self.urls.get(at % self.urls.len()).map_or("", String::as_str)
+    }
+
+    /// How many it has.
+    pub(crate) const fn regions(&self) -> usize {
+        self.metrics.urls.len()
     }
 
     pub(crate) fn account(&self) -> Account {
@@ -221,13 +230,12 @@ impl Server {
     /// # Errors
     /// When a region does not tell.
     pub(crate) async fn fsyncs(&self) -> Result<u64> {
-        let client = http_client(None);
-        let mut fsyncs = 0;
-        for url in &self.metrics_urls {
-            let text = async { client.get(url).send().await?.error_for_status()?.text().await };
-            fsyncs += sum_of(FSYNCS, &text.await.with_context(|| url.clone())?).context(FSYNCS)?;
-        }
-        Ok(fsyncs)
+        self.metrics.sum(FSYNCS).await
+    }
+
+    /// What its regions tell, for who looks at it meanwhile.
+    pub(crate) fn metrics(&self) -> Metrics {
+        self.metrics.clone()
     }
 
     /// Its processes, for who looks at them meanwhile.
@@ -250,6 +258,33 @@ impl Server {
             self.child.kill().await.context("the server cannot be killed")?;
         }
         Ok(())
+    }
+}
+
+/// What the regions of a server count.
+#[derive(Debug, Clone)]
+pub(crate) struct Metrics {
+    client: reqwest::Client,
+    urls: Vec<String>,
+}
+
+impl Metrics {
+    /// How many tasks they have.
+    ///
+    /// # Errors
+    /// When a region does not tell.
+    pub(crate) async fn tasks(&self) -> Result<u64> {
+        self.sum(TASKS).await
+    }
+
+    /// Over all regions and labels.
+    async fn sum(&self, name: &str) -> Result<u64> {
+        let mut sum = 0;
+        for url in &self.urls {
+            let text = async { self.client.get(url).send().await?.error_for_status()?.text().await };
+            sum += sum_of(name, &text.await.with_context(|| url.clone())?).with_context(|| name.to_owned())?;
+        }
+        Ok(sum)
     }
 }
 

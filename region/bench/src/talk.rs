@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use tokio::{
     sync::{Barrier, Semaphore},
     task::JoinSet,
-    time::{Instant, interval_at, sleep_until},
+    time::{Instant, MissedTickBehavior, interval_at, sleep_until, timeout},
 };
 
 use crate::{
@@ -22,10 +22,11 @@ use crate::{
     figures::{float, histogram, ms},
     follower::Follower,
     people::{self, Conversation, Progress},
-    server::Watched,
+    server::{Metrics, Watched},
     talker::{Seen, Shared, Talker},
     times::{Shape, Times},
     usage::Usage,
+    witnesses::Witnesses,
     write::fill,
 };
 
@@ -35,6 +36,9 @@ const AT_ONCE: usize = 32;
 const HEAD_START: Duration = Duration::from_millis(500);
 /// How long the last messages are waited for.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// How long a server may take each second to tell how many tasks it has.
+const TELL_TIMEOUT: Duration = Duration::from_millis(500);
+
 /// Conversations of one size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Size {
@@ -102,6 +106,10 @@ pub async fn talk(server: &Server, options: &TalkOptions, say: Say) -> Result<Fi
     let mut conversations: Vec<Arc<Shared>> = of_talkers.cloned().collect();
     conversations.sort_by(|a, b| a.id.cmp(&b.id));
     conversations.dedup_by(|a, b| a.id == b.id);
+    let witnesses = match options.shape {
+        Shape::Day => Witnesses::of(server, options.transport).await?,
+        Shape::Even | Shape::Overload { .. } => None,
+    };
     let count = talkers.len();
     let began = Instant::now() + HEAD_START;
     let counts = began + options.warm_up;
@@ -132,38 +140,50 @@ pub async fn talk(server: &Server, options: &TalkOptions, say: Say) -> Result<Fi
         });
     }
     let seconds = Arc::new(Mutex::new(Vec::new()));
-    let watching = tokio::spawn(watch(server.watched(), times, seen.clone(), seconds.clone(), say));
-    sleep_until(counts).await;
+    let watched = (server.watched(), server.metrics());
+    let watching = tokio::spawn(watch(watched, times, seen.clone(), seconds.clone(), say));
+    let mut lost = 0;
+    lost += missing_until(counts, &mut talking).await?;
     let fsyncs_before = server.fsyncs().await?;
     let (server_before, load_before) = (server.usage()?, Usage::of(std::process::id())?);
-    sleep_until(ends).await;
+    lost += missing_until(ends, &mut talking).await?;
+    // What comes later counts for latencies alone: it was not done in the time that is measured.
+    let acknowledged = seen.acknowledged.load(Ordering::Relaxed);
+    let received = seen.received.load(Ordering::Relaxed);
     let (server_after, load_after) = (server.usage()?, Usage::of(std::process::id())?);
     let fsyncs = server.fsyncs().await? - fsyncs_before;
 
-    let mut lost = 0;
     while let Some(missing) = talking.join_next().await {
         lost += missing??;
     }
+    if watching.is_finished() {
+        // Then it has failed.
+        watching.await??;
+        bail!("the seconds of the run were not looked at to its end");
+    }
     watching.abort();
+    let broken_rules = match witnesses {
+        Some(witnesses) => Some(witnesses.judge(say).await?),
+        None => None,
+    };
     // What nobody has answered may be anywhere.
     lost += conversations
         .iter()
         .map(|of| of.asked.load(Ordering::Relaxed))
         .sum::<u64>();
-    // Every seq is somebody's answer: what is over was stored twice.
+    // Every seq is somebody's answer.
     let stored = options.stored_each()?;
     let twice = |of: &Arc<Shared>| {
-        let answered = of.answered.load(Ordering::Relaxed);
-        of.tail_seq.load(Ordering::Relaxed).saturating_sub(answered + stored)
+        let sent = of.sent.load(Ordering::Relaxed);
+        of.tail_seq.load(Ordering::Relaxed).saturating_sub(sent + stored)
     };
     let measured = options.measured.as_secs_f64();
-    let acknowledged = seen.acknowledged.load(Ordering::Relaxed);
     let mut figures = Figures {
         scenario: options.scenario,
         transport: options.transport.name(),
         offered_per_s: Some(options.rate_per_s),
         messages_per_s: Some(float(acknowledged) / measured),
-        deliveries_per_s: Some(float(seen.received.load(Ordering::Relaxed)) / measured),
+        deliveries_per_s: Some(float(received) / measured),
         connections: Some(count),
         conversations: Some(conversations.len()),
         stored: Some(options.stored),
@@ -171,6 +191,7 @@ pub async fn talk(server: &Server, options: &TalkOptions, say: Say) -> Result<Fi
         refused_for_good: Some(seen.refused_for_good.load(Ordering::Relaxed)),
         lost: Some(lost),
         duplicated: Some(conversations.iter().map(twice).sum()),
+        broken_rules,
         ..Figures::default()
     };
     figures.set_latencies(&seen.latencies.lock());
@@ -183,22 +204,38 @@ pub async fn talk(server: &Server, options: &TalkOptions, say: Say) -> Result<Fi
     figures.fsyncs_per_message = (acknowledged > 0).then(|| float(fsyncs) / float(acknowledged));
     let seconds = std::mem::take(&mut *seconds.lock());
     figures.server_rss_bytes_max = seconds.iter().map(|second| second.server_rss_bytes).max();
-    let recovery = times.recovery(&seconds);
-    figures.back_to_normal_ms = recovery.and_then(|recovery| recovery.took_ms);
-    figures.slow_seconds = recovery.map(|recovery| recovery.slow_seconds);
+    if let Some(recovery) = times.recovery(&seconds) {
+        figures.overload_messages_per_s = Some(recovery.overload_per_s);
+        figures.slow_above_ms = Some(recovery.slow_above_ms);
+        figures.back_to_normal_ms = recovery.took_ms;
+        figures.slow_seconds = Some(recovery.slow_seconds);
+    }
     figures.seconds = seconds;
     Ok(figures)
 }
 
+/// Waits until then, or until somebody has failed. How many messages those lack who are done.
+async fn missing_until(at: Instant, talking: &mut JoinSet<Result<u64>>) -> Result<u64> {
+    let mut missing = 0;
+    loop {
+        tokio::select! {
+            () = sleep_until(at) => return Ok(missing),
+            Some(done) = talking.join_next() => missing += done??,
+        }
+    }
+}
+
 /// Tells each second what came in it.
 async fn watch(
-    server: Watched,
+    (server, metrics): (Watched, Metrics),
     times: Times,
     seen: Arc<Seen>,
     seconds: Arc<Mutex<Vec<Second>>>,
     say: Say,
 ) -> Result<()> {
     let mut ticks = interval_at(times.counts, Duration::from_secs(1));
+    // One that is late is not followed by one in which nothing came.
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
     let (mut acknowledged_before, mut refused_before) = (0, 0);
     ticks.tick().await;
     loop {
@@ -207,23 +244,29 @@ async fn watch(
         let refused = seen.refused.load(Ordering::Relaxed);
         let latest = std::mem::replace(&mut *seen.latest.lock(), histogram());
         let usage = server.usage()?;
+        let at_s = times.counts.elapsed().as_secs_f64();
+        let tasks = timeout(TELL_TIMEOUT, metrics.tasks()).await;
         let second = Second {
-            at_s: times.counts.elapsed().as_secs_f64(),
+            at_s,
             acknowledged: acknowledged - acknowledged_before,
             p99_ms: ms(&latest, 0.99),
             refused: refused - refused_before,
             server_rss_bytes: usage.rss_bytes,
             server_open_files: usage.open_files,
+            server_tasks: tasks.ok().and_then(Result::ok),
         };
         (acknowledged_before, refused_before) = (acknowledged, refused);
         say(&format!(
-            "{:>5.0} s  {:>7} messages  p99 {:.1} ms  {} refused  server {} MiB, {} open files",
+            "{:>5.0} s  {:>7} messages  p99 {:.1} ms  {} refused  server {} MiB, {} open files, {} tasks",
             second.at_s,
             second.acknowledged,
             second.p99_ms,
             second.refused,
             second.server_rss_bytes >> 20,
-            second.server_open_files
+            second.server_open_files,
+            second
+                .server_tasks
+                .map_or_else(|| "?".to_owned(), |tasks| tasks.to_string())
         ));
         seconds.lock().push(second);
     }
@@ -262,7 +305,7 @@ async fn talkers(server: &Server, options: &TalkOptions, say: Say) -> Result<Vec
             members: members.len(),
             tail_seq: AtomicU64::new(stored),
             asked: AtomicU64::new(0),
-            answered: AtomicU64::new(0),
+            sent: AtomicU64::new(0),
             spreading: Mutex::default(),
         });
         for (at, user) in members.into_iter().enumerate() {

@@ -58,8 +58,8 @@ pub(crate) struct Shared {
     pub(crate) tail_seq: AtomicU64,
     /// Requests that are not answered.
     pub(crate) asked: AtomicU64,
-    /// Requests that were, with a message's seq or a refusal.
-    pub(crate) answered: AtomicU64,
+    /// Requests that were answered with a seq.
+    pub(crate) sent: AtomicU64,
     /// By seq: how many have a message, while somebody lacks it.
     pub(crate) spreading: Mutex<HashMap<u64, usize>>,
 }
@@ -250,6 +250,7 @@ impl Talker {
             Some(Body::Sent(sent)) => {
                 conversation.tail_seq.fetch_max(sent.seq, Ordering::Relaxed);
                 self.follower.hold(&conversation.id, sent.seq);
+                conversation.sent.fetch_add(1, Ordering::Relaxed);
                 seen.acknowledged.fetch_add(counts, Ordering::Relaxed);
             }
             Some(Body::Error(error)) => {
@@ -260,7 +261,6 @@ impl Talker {
             _ => return,
         }
         self.pending.remove(&number);
-        conversation.answered.fetch_add(1, Ordering::Relaxed);
         conversation.asked.fetch_sub(1, Ordering::Relaxed);
     }
 
@@ -317,4 +317,84 @@ fn latency(message: &Message, times: Times) -> Option<u64> {
     let due = times.began + Duration::from_micros(due_us);
     let counts = due >= times.counts && due < times.ends;
     counts.then(|| u64::try_from(due.elapsed().as_micros()).unwrap_or(u64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use antiphon_client::{Codec, Transport};
+
+    use super::*;
+    use crate::connectors;
+
+    #[tokio::test]
+    async fn a_late_load_sends_all_that_is_due_at_once_and_nothing_that_is_not() {
+        let now = Instant::now();
+        let pause = Duration::from_secs(1);
+        let times = |late: u32| Times {
+            began: now - pause * late,
+            counts: now - pause * late,
+            ends: now + pause * 2,
+            given_up: now + pause * 3,
+            pause,
+            shape: Shape::Even,
+        };
+        for (late, expected) in [(0, 1), (5, 6), (1_000, AT_ONCE_MAX)] {
+            let (mut talker, times) = (talker(), times(late));
+            talker.due = Some(times.began);
+            let requests = talker.requests_due(times);
+            assert_eq!(requests.len(), expected, "{late} s late");
+            let numbers: Vec<u64> = requests.iter().map(|of| of.id.parse().unwrap()).collect();
+            assert_eq!(numbers, Vec::from_iter(1..=u64::try_from(expected).unwrap()));
+            let asked = talker.conversations[0].asked.load(Ordering::Relaxed);
+            assert_eq!(asked, u64::try_from(expected).unwrap());
+        }
+    }
+
+    #[tokio::test]
+    async fn nothing_is_due_after_the_end() {
+        let now = Instant::now();
+        let pause = Duration::from_secs(1);
+        let times = Times {
+            began: now - pause * 5,
+            counts: now - pause * 5,
+            ends: now - pause * 2,
+            given_up: now + pause,
+            pause,
+            shape: Shape::Even,
+        };
+        let mut talker = talker();
+        talker.due = Some(times.began);
+        // Five, four and three seconds ago; the next is at the end.
+        assert_eq!(talker.requests_due(times).len(), 3);
+        assert_eq!(talker.requests_due(times).len(), 0);
+    }
+
+    fn talker() -> Talker {
+        let conversation = Shared {
+            id: "chat".to_owned(),
+            members: 2,
+            tail_seq: AtomicU64::new(0),
+            asked: AtomicU64::new(0),
+            sent: AtomicU64::new(0),
+            spreading: Mutex::new(HashMap::new()),
+        };
+        Talker {
+            connector: connectors::first(Transport::WebSocket, Codec::Binary, None),
+            url: String::new(),
+            user: Tokens {
+                access_token: String::new(),
+                refresh_token: String::new(),
+                expires_in_s: 0,
+                user_id: "alice".to_owned(),
+            },
+            conversations: vec![Arc::new(conversation)],
+            follower: Follower::default(),
+            text_bytes: 16,
+            due: None,
+            even: Duration::ZERO,
+            number: 0,
+            first_that_counts: u64::MAX,
+            pending: BTreeMap::new(),
+        }
+    }
 }

@@ -2,7 +2,7 @@ use std::{f64::consts::TAU, time::Duration};
 
 use tokio::time::Instant;
 
-use crate::Second;
+use crate::{Second, figures::float};
 
 /// When what happens.
 #[derive(Debug, Clone, Copy)]
@@ -23,7 +23,7 @@ pub enum Shape {
     Even,
     /// Low in its night and high in its evening.
     Day,
-    /// A calm, an overload, another calm: this long each calm, with this share of the overload's rate.
+    /// A calm, which the warm-up is before, an overload, another calm: this long each calm, with this share of the overload's rate.
     Overload {
         /// How long each calm is.
         calm: Duration,
@@ -35,10 +35,17 @@ pub enum Shape {
 /// For so many seconds in a row a server is to be as before an overload until it counts as recovered.
 const LASTS_S: f64 = 10.0;
 
-/// How a server recovers from an overload. In a slow second 99 of 100 messages took more than twice the longest of the calm before it,
-/// or nothing was answered.
+/// Between two seconds that were looked at, at the most.
+const UNSEEN_MAX_S: f64 = 2.0;
+
+/// How a server fares in an overload and recovers from it. In a slow second 99 of 100 messages took more than twice the longest of the
+/// calm before it, or nothing was answered.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Recovery {
+    /// Messages a second that were acknowledged in it.
+    pub(crate) overload_per_s: f64,
+    /// Twice the longest of the calm before it.
+    pub(crate) slow_above_ms: f64,
     /// From the end of the overload until ten seconds begin of which none is slow; none when the calm has no such ten.
     pub(crate) took_ms: Option<f64>,
     /// How many there are in all of the calm after it.
@@ -54,12 +61,13 @@ impl Times {
             Shape::Day if even < day => self.due_of_day(even, day),
             Shape::Even | Shape::Day => self.began + even,
             Shape::Overload { calm, share } => {
-                let (calm_even, overload) = (calm.mul_f64(share), day.saturating_sub(calm * 2));
+                let before = calm + self.counts.saturating_duration_since(self.began);
+                let (calm_even, overload) = (before.mul_f64(share), day.saturating_sub(before + calm));
                 let stretched = |even: Duration| even.div_f64(share);
                 match even.checked_sub(calm_even) {
                     None => self.began + stretched(even),
-                    Some(even) if even < overload => self.began + calm + even,
-                    Some(even) => self.began + calm + overload + stretched(even - overload),
+                    Some(even) if even < overload => self.began + before + even,
+                    Some(even) => self.began + before + overload + stretched(even - overload),
                 }
             }
         }
@@ -71,23 +79,33 @@ impl Times {
             return None;
         };
         let since = |at: Instant| at.saturating_duration_since(self.counts).as_secs_f64().round();
-        let (begins, ends, last) = (since(self.began + calm), since(self.ends - calm), since(self.ends));
+        let (begins, ends, last) = (since(self.counts + calm), since(self.ends - calm), since(self.ends));
         // A second is seen a little after it has ended.
         let seconds = || seconds.iter().map(|second| (second.at_s.round(), second));
         let before = seconds().filter(|(at_s, _)| *at_s <= begins);
-        let normal_ms = 2.0 * before.map(|(_, second)| second.p99_ms).fold(0.0, f64::max);
+        let slow_above_ms = 2.0 * before.map(|(_, second)| second.p99_ms).fold(0.0, f64::max);
         // One in which nothing was answered has no latencies.
-        let is_slow = |second: &Second| second.p99_ms > normal_ms || second.acknowledged == 0;
+        let is_slow = |second: &Second| second.p99_ms > slow_above_ms || second.acknowledged == 0;
         let after = seconds().filter(|(at_s, _)| *at_s > ends && *at_s <= last);
-        let slow: Vec<f64> = after
-            .filter(|(_, second)| is_slow(second))
-            .map(|(at_s, _)| at_s)
-            .collect();
+        let mut seen_s = ends;
+        let mut slow = Vec::new();
+        for (at_s, second) in after {
+            // What was not seen is not known to be well.
+            if is_slow(second) || at_s - seen_s > UNSEEN_MAX_S {
+                slow.push(at_s);
+            }
+            seen_s = at_s;
+        }
+        let is_seen = last - seen_s <= UNSEEN_MAX_S;
         let until = slow
             .iter()
             .fold(ends, |until, at_s| if at_s - until <= LASTS_S { *at_s } else { until });
+        let within = seconds().filter(|(at_s, _)| *at_s > begins && *at_s <= ends);
+        let acknowledged: u64 = within.map(|(_, second)| second.acknowledged).sum();
         Some(Recovery {
-            took_ms: (until + LASTS_S <= last).then_some((until - ends) * 1_000.0),
+            overload_per_s: float(acknowledged) / (ends - begins).max(1.0),
+            slow_above_ms,
+            took_ms: (is_seen && until + LASTS_S <= last).then_some((until - ends) * 1_000.0),
             slow_seconds: slow.len(),
         })
     }
@@ -139,7 +157,7 @@ mod tests {
         let began = Instant::now();
         let seconds = Duration::from_secs;
         let times = Times {
-            began,
+            began: began - seconds(4),
             counts: began,
             ends: began + seconds(80),
             given_up: began + seconds(200),
@@ -149,10 +167,11 @@ mod tests {
                 share: 0.25,
             },
         };
-        let due = (0..600).map(|at| (times.due(times.pause * at) - began).as_secs_f64());
+        let due = (0..600).map(|at| (times.due(times.pause * at) - times.began).as_secs_f64() - 4.0);
         let due: Vec<f64> = due.take_while(|at| *at < 80.0).collect();
         assert!(due.is_sorted(), "{due:?}");
         let among = |from: f64, to: f64| due.iter().filter(|at| (from..to).contains(*at)).count();
+        assert_eq!(among(-4.0, 0.0), 10, "the warm-up is as calm");
         assert_eq!((among(0.0, 20.0), among(20.0, 60.0), among(60.0, 80.0)), (50, 400, 50));
 
         let second = |at_s: u32, p99_ms| Second {
@@ -163,6 +182,7 @@ mod tests {
             refused: 0,
             server_rss_bytes: 0,
             server_open_files: 0,
+            server_tasks: None,
         };
         let recovery = |slow: &[(usize, f64)]| {
             let mut seen: Vec<Second> = (1..=85).map(|at| second(at, 10.0)).collect();
@@ -171,11 +191,16 @@ mod tests {
                 seen[at - 1].p99_ms = *p99_ms;
                 seen[at - 1].acknowledged = u64::from(*p99_ms > 0.0);
             }
-            times
-                .recovery(&seen)
-                .map(|found| (found.took_ms, found.slow_seconds))
-                .unwrap()
+            let found = times.recovery(&seen).unwrap();
+            assert_eq!(found.slow_above_ms, 40.0);
+            let quiet = slow
+                .iter()
+                .filter(|(at, p99_ms)| (21..=60).contains(at) && *p99_ms == 0.0);
+            let answered = u32::try_from(40 - quiet.count()).unwrap();
+            assert_eq!(found.overload_per_s, f64::from(answered) / 40.0);
+            (found.took_ms, found.slow_seconds)
         };
+        assert_eq!(recovery(&[(21, 0.0), (60, 0.0)]), (Some(0.0), 0), "of the overload");
         assert_eq!(
             recovery(&[(30, 900.0), (60, 900.0), (81, 900.0)]),
             (Some(0.0), 0),
@@ -198,5 +223,12 @@ mod tests {
         );
         assert_eq!(recovery(&[(64, 0.0)]), (Some(4_000.0), 1), "nothing was answered");
         assert_eq!(recovery(&[(62, 41.0), (71, 41.0)]), (None, 2), "nine are left");
+        let until = |last: u32| (1..=last).map(|at| second(at, 10.0)).collect::<Vec<_>>();
+        assert_eq!(
+            times.recovery(&until(75)).unwrap().took_ms,
+            None,
+            "the end was not seen"
+        );
+        assert_eq!(times.recovery(&until(79)).unwrap().took_ms, Some(0.0));
     }
 }

@@ -7,7 +7,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use antiphon_proto::client::{ClientFrame, Message, Send, ServerFrame, client_frame, server_frame};
+use antiphon_proto::{
+    Codec,
+    client::{ClientFrame, Message, Send, ServerFrame, client_frame, server_frame},
+};
 use anyhow::{Context as _, Result};
 use axum::{
     Router,
@@ -21,7 +24,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use tokio::{net::TcpListener, task::JoinSet};
 use tokio_tungstenite::{connect_async_with_config, tungstenite};
 
-use crate::figures::float;
+use crate::{Figures, figures::float};
 
 /// Of the echo: as many as there are talkers in a usual run, each with this many frames under way.
 const CONNECTIONS: usize = 64;
@@ -45,6 +48,21 @@ pub struct Yardstick {
     pub json_codec_per_s: f64,
 }
 
+/// What a server does of what the machine can do without one.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Ratio {
+    /// Deliveries over echoes.
+    pub echo: f64,
+    /// Messages, which are all durable, over fdatasyncs: more than 1 where several share one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fdatasync: Option<f64>,
+    /// Deliveries over messages that go through the codec.
+    pub codec: f64,
+    /// As above, of JSON.
+    pub json_codec: f64,
+}
+
 impl Yardstick {
     /// Measures all of them with texts of this many bytes.
     ///
@@ -53,8 +71,8 @@ impl Yardstick {
     pub async fn measure(text_bytes: usize) -> Result<Self> {
         let frame = Bytes::from(frame(text_bytes).encode_to_vec());
         let appended = frame.clone();
-        let codec_per_s = tokio::task::spawn_blocking(move || codec::<Protobuf>(text_bytes)).await??;
-        let json_codec_per_s = tokio::task::spawn_blocking(move || codec::<Json>(text_bytes)).await??;
+        let codec_per_s = tokio::task::spawn_blocking(move || codec(Codec::Binary, text_bytes)).await??;
+        let json_codec_per_s = tokio::task::spawn_blocking(move || codec(Codec::Json, text_bytes)).await??;
         let fdatasync_per_s = tokio::task::spawn_blocking(move || fdatasync(&appended)).await??;
         Ok(Self {
             echo_per_s: echo(frame).await?,
@@ -64,13 +82,15 @@ impl Yardstick {
         })
     }
 
-    pub(crate) fn ratio_of(&self, rate: f64) -> Self {
-        Self {
-            echo_per_s: rate / self.echo_per_s,
-            fdatasync_per_s: rate / self.fdatasync_per_s,
-            codec_per_s: rate / self.codec_per_s,
-            json_codec_per_s: rate / self.json_codec_per_s,
-        }
+    /// Of figures that have a rate.
+    pub(crate) fn ratio_of(&self, figures: &Figures) -> Option<Ratio> {
+        let deliveries_per_s = figures.deliveries_per_s?;
+        Some(Ratio {
+            echo: deliveries_per_s / self.echo_per_s,
+            fdatasync: figures.messages_per_s.map(|rate| rate / self.fdatasync_per_s),
+            codec: deliveries_per_s / self.codec_per_s,
+            json_codec: deliveries_per_s / self.json_codec_per_s,
+        })
     }
 }
 
@@ -87,31 +107,20 @@ fn frame(text_bytes: usize) -> ClientFrame {
     }
 }
 
-/// There and back again, as bytes of one format.
-trait Format {
-    fn through<F: prost::Message + Default + Serialize + DeserializeOwned>(frame: &F) -> Result<F>;
+/// There and back again.
+fn through<F: prost::Message + Default + Serialize + DeserializeOwned>(codec: Codec, frame: &F) -> Result<F> {
+    let bytes = codec.encode(frame);
+    Ok(match codec {
+        Codec::Binary => F::decode(bytes)?,
+        Codec::Json => serde_json::from_slice(&bytes)?,
+    })
 }
 
-struct Protobuf;
-struct Json;
-
-impl Format for Protobuf {
-    fn through<F: prost::Message + Default + Serialize + DeserializeOwned>(frame: &F) -> Result<F> {
-        Ok(F::decode(Bytes::from(frame.encode_to_vec()))?)
-    }
-}
-
-impl Format for Json {
-    fn through<F: prost::Message + Default + Serialize + DeserializeOwned>(frame: &F) -> Result<F> {
-        Ok(serde_json::from_slice(&serde_json::to_vec(frame)?)?)
-    }
-}
-
-fn codec<F: Format>(text_bytes: usize) -> Result<f64> {
+fn codec(codec: Codec, text_bytes: usize) -> Result<f64> {
     let sent = frame(text_bytes);
     let (began, mut count) = (Instant::now(), 0);
     while began.elapsed() < MEASURED {
-        let frame = F::through(&sent)?;
+        let frame = through(codec, &sent)?;
         let Some(client_frame::Body::Send(send)) = frame.body else {
             anyhow::bail!("the codec has made something else of a message");
         };
@@ -127,7 +136,7 @@ fn codec<F: Format>(text_bytes: usize) -> Result<f64> {
             id: String::new(),
             body: Some(server_frame::Body::Message(message)),
         };
-        std::hint::black_box(F::through(&event)?);
+        std::hint::black_box(through(codec, &event)?);
         count += 1;
     }
     Ok(float(count) / began.elapsed().as_secs_f64())

@@ -27,8 +27,10 @@ pub struct LoadOptions {
     pub away: Vec<String>,
     /// Messages a second of each member in each of its conversations.
     pub rate_per_s: f64,
-    /// Groups that are created, and so homed, in each region. Each has a member in every region.
+    /// Groups that are created, and so homed, in each region. Each has members in every region.
     pub groups_per_edge: usize,
+    /// How many members in each.
+    pub members_per_edge: usize,
     /// The only transport to use; none: whichever gets through first.
     pub transport: Option<Transport>,
     /// How long users and groups are tried to be made.
@@ -46,6 +48,7 @@ impl LoadOptions {
             away: Vec::new(),
             rate_per_s: 2.0,
             groups_per_edge: 2,
+            members_per_edge: 1,
             transport: None,
             setup_patience: Duration::from_secs(30),
             answer_patience: Duration::from_secs(60),

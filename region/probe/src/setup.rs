@@ -14,17 +14,20 @@ use crate::{
 pub(crate) const ANSWER: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// Registers a user for each column of groups in each region, and lets each region create its groups.
+/// Registers users for each column of groups in each region, and lets each region create its groups.
 pub(crate) async fn seats(options: &LoadOptions) -> Result<Vec<Seat>, ProbeError> {
     let mut seats = Vec::new();
     for _ in 0..options.groups_per_edge.max(1) {
         let mut column = Vec::new();
+        let members_per_edge = options.members_per_edge.max(1);
         for edge in &options.edges {
-            column.push(register(edge, options).await?);
+            for _ in 0..members_per_edge {
+                column.push(register(edge, options).await?);
+            }
         }
         let members: Vec<String> = column.iter().map(|seat| seat.tokens.user_id.clone()).collect();
         let mut groups = Vec::new();
-        for creator in &column {
+        for creator in column.iter().step_by(members_per_edge) {
             let others: Vec<String> = members
                 .iter()
                 .filter(|member| **member != creator.tokens.user_id)

@@ -10,16 +10,22 @@ pub(super) fn table(all: &[Figures]) -> String {
     fn with(digits: usize, of: impl Fn(&Figures) -> Option<f64> + 'static) -> Cell {
         Box::new(move |figures| of(figures).map(|value| format!("{value:.digits$}")))
     }
+    // A rate below ten would lose what it is about.
+    fn rate(of: impl Fn(&Figures) -> Option<f64> + 'static) -> Cell {
+        Box::new(move |figures| {
+            of(figures).map(|value| format!("{value:.digits$}", digits = if value < 10.0 { 2 } else { 0 }))
+        })
+    }
     fn count<T: ToString>(of: impl Fn(&Figures) -> Option<T> + 'static) -> Cell {
         Box::new(move |figures| of(figures).map(|value| value.to_string()))
     }
-    let columns: [(&str, Cell); 32] = [
+    let columns: [(&str, Cell); 37] = [
         ("transport", count(|of| Some(of.transport))),
         ("codec", count(|of| of.codec)),
-        ("offered/s", with(0, |of| of.offered_per_s)),
-        ("messages/s", with(0, |of| of.messages_per_s)),
-        ("deliveries/s", with(0, |of| of.deliveries_per_s)),
-        ("pages/s", with(0, |of| of.pages_per_s)),
+        ("offered/s", rate(|of| of.offered_per_s)),
+        ("messages/s", rate(|of| of.messages_per_s)),
+        ("deliveries/s", rate(|of| of.deliveries_per_s)),
+        ("pages/s", rate(|of| of.pages_per_s)),
         ("p50 ms", with(2, |of| of.p50_ms)),
         ("p99 ms", with(2, |of| of.p99_ms)),
         ("p99.9 ms", with(2, |of| of.p999_ms)),
@@ -33,6 +39,8 @@ pub(super) fn table(all: &[Figures]) -> String {
         ("MiB before", with(1, move |of| of.server_rss_bytes_before.map(mib))),
         ("server MiB", with(1, move |of| of.server_rss_bytes.map(mib))),
         ("at most", with(1, move |of| of.server_rss_bytes_max.map(mib))),
+        ("in overload/s", rate(|of| of.overload_messages_per_s)),
+        ("slow above ms", with(1, |of| of.slow_above_ms)),
         ("normal after ms", with(0, |of| of.back_to_normal_ms)),
         ("slow seconds", count(|of| of.slow_seconds)),
         ("connections", count(|of| of.connections)),
@@ -43,7 +51,20 @@ pub(super) fn table(all: &[Figures]) -> String {
         ("for good", count(|of| of.refused_for_good)),
         ("lost", count(|of| of.lost)),
         ("duplicated", count(|of| of.duplicated)),
-        ("of echo", with(3, |of| of.ratio.map(|ratio| ratio.echo_per_s))),
+        ("broken rules", count(|of| of.broken_rules)),
+        ("of echo", with(3, |of| Some(of.ratio?.echo))),
+        ("of fdatasync", with(3, |of| of.ratio?.fdatasync)),
+        (
+            "of codec",
+            with(3, |of| {
+                let ratio = of.ratio?;
+                Some(if of.codec.is_some() {
+                    ratio.json_codec
+                } else {
+                    ratio.codec
+                })
+            }),
+        ),
         ("round trips: first", with(1, |of| of.round_trips_first)),
         (
             "cold, resumed",
@@ -68,11 +89,12 @@ pub(super) fn table(all: &[Figures]) -> String {
     lines.iter().map(|line| format!("{}\n", line.trim_end())).collect()
 }
 
-/// A line for each transport: of what its runs have measured, the median, the least and the most.
+/// A line for each load that was run several times: of what its runs have measured, the median, the least and the most.
 pub(super) fn medians(all: &[Figures]) -> String {
     type Of = fn(&Figures) -> Option<f64>;
-    let columns: [(&str, usize, Of); 5] = [
+    let columns: [(&str, usize, Of); 6] = [
         ("messages/s", 0, |of| of.messages_per_s),
+        ("deliveries/s", 0, |of| of.deliveries_per_s),
         ("p50 ms", 2, |of| of.p50_ms),
         ("p99 ms", 2, |of| of.p99_ms),
         ("server µs", 1, |of| of.server_cpu_us_per_message),
@@ -83,7 +105,7 @@ pub(super) fn medians(all: &[Figures]) -> String {
         }),
     ];
     let mut lines = String::new();
-    for runs in all.chunk_by(|a, b| a.transport == b.transport) {
+    for runs in all.chunk_by(|a, b| load(a) == load(b)) {
         let told = columns.iter().filter_map(|(name, digits, of)| {
             let mut values: Vec<f64> = runs.iter().filter_map(of).collect();
             values.sort_by(f64::total_cmp);
@@ -94,10 +116,38 @@ pub(super) fn medians(all: &[Figures]) -> String {
             ))
         });
         let told: Vec<String> = told.collect();
-        let transport = runs.first().map_or("", |of| of.transport);
-        lines.push_str(&format!("{transport}, median of {}: {}\n", runs.len(), told.join(", ")));
+        let name = runs.first().map_or_else(String::new, name);
+        lines.push_str(&format!("{name}, median of {}: {}\n", runs.len(), told.join(", ")));
     }
     lines
+}
+
+/// What is the same in all runs of one load.
+type Load = (&'static str, Option<f64>, Option<usize>, Option<usize>, Option<u64>);
+
+const fn load(of: &Figures) -> Load {
+    (
+        of.transport,
+        of.offered_per_s,
+        of.connections,
+        of.conversations,
+        of.stored,
+    )
+}
+
+/// As people call a load.
+fn name(of: &Figures) -> String {
+    let (transport, offered_per_s, connections, conversations, stored) = load(of);
+    let parts = [
+        offered_per_s.map(|rate| format!("{rate:.0}/s")),
+        connections.map(|count| format!("{count} connections")),
+        conversations.map(|count| format!("{count} conversations")),
+        stored
+            .filter(|count| *count > 0)
+            .map(|count| format!("{count} stored before")),
+    ];
+    let parts = [Some(transport.to_owned())].into_iter().chain(parts).flatten();
+    parts.collect::<Vec<_>>().join(", ")
 }
 
 #[cfg(test)]
@@ -114,6 +164,15 @@ mod tests {
         assert_eq!(
             medians(&[run(3.0), run(1.0), run(2.5)]),
             "quic, median of 3: p50 ms 2.50 (1.00 to 3.00)\n"
+        );
+        let of = |connections| Figures {
+            connections: Some(connections),
+            ..run(2.0)
+        };
+        assert_eq!(
+            medians(&[of(2), of(2), of(3)]),
+            "quic, 2 connections, median of 2: p50 ms 2.00 (2.00 to 2.00)\n\
+             quic, 3 connections, median of 1: p50 ms 2.00 (2.00 to 2.00)\n"
         );
     }
 
