@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use antiphon_client::{Account, Client, ClientOptions, Connector, Event};
+use antiphon_client::{Account, Client, ClientOptions, Connection, Connector, Event};
 use antiphon_proto::client::{ClientFrame, Hello, Ping, client_frame, server_frame::Body};
 use serde_json::Value;
 use tokio::{
@@ -377,25 +377,13 @@ async fn a_device_that_comes_back_says_hello_with_its_first_packet_and_nobody_ca
 async fn devices_of_one_process_can_share_a_socket() {
     let path = UdpPath::new(9).await;
     let server = behind(&path, &[]).await;
-    let url = format!("http://127.0.0.1:{}", server.port());
     let socket = std::net::UdpSocket::bind(at(0)).unwrap();
     let mut first = Connector::new(Some(antiphon_client::Transport::Quic), Duration::ZERO, None);
     first.share_socket(socket).unwrap();
     let mut connections = Vec::new();
     for (name, mut connector) in [("alice", first.clone()), ("bob", first.clone()), ("carol", first)] {
         let person = server.person(name).await;
-        let hello = Hello {
-            access_token: person.token.clone(),
-            device_id: person.device_id.clone(),
-            cursors: Vec::new(),
-        };
-        let frame = ClientFrame {
-            id: "1".to_owned(),
-            body: Some(client_frame::Body::Hello(hello)),
-        };
-        let (connection, answer) = connector.open(&url, &frame, PATIENCE).await.unwrap();
-        assert!(matches!(answer.body, Some(Body::Welcome(_))), "{answer:?}");
-        connections.push(connection);
+        connections.push(welcomed(&mut connector, &server, &person).await);
     }
     assert_eq!(path.sockets(), 1);
     // Who leaves takes nobody along.
@@ -408,5 +396,56 @@ async fn devices_of_one_process_can_share_a_socket() {
         connection.send(&ping).await.unwrap();
         let answer = connection.receive().await.unwrap();
         assert!(matches!(answer.body, Some(Body::Pong(_))), "{answer:?}");
+    }
+}
+
+/// A connection whose Hello was answered.
+async fn welcomed(connector: &mut Connector, server: &Server, person: &Person) -> Connection {
+    let hello = Hello {
+        access_token: person.token.clone(),
+        device_id: person.device_id.clone(),
+        cursors: Vec::new(),
+    };
+    let frame = ClientFrame {
+        id: "1".to_owned(),
+        body: Some(client_frame::Body::Hello(hello)),
+    };
+    let url = format!("http://127.0.0.1:{}", server.port());
+    let (connection, answer) = connector.open(&url, &frame, PATIENCE).await.unwrap();
+    assert!(matches!(answer.body, Some(Body::Welcome(_))), "{answer:?}");
+    connection
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_device_that_reads_late_gets_all_that_came_before_the_connection_was_closed() {
+    let server = Server::start().await;
+    let (alice, bob) = (server.person("alice").await, server.person("bob").await);
+    let talk = alice.direct(&bob).await;
+    for transport in [
+        antiphon_client::Transport::WebTransport,
+        antiphon_client::Transport::Quic,
+    ] {
+        let mut connector = Connector::new(Some(transport), Duration::ZERO, None);
+        let mut phone = welcomed(&mut connector, &server, &bob).await;
+        // The first is read, so that the device is live; what follows waits.
+        alice.send(&talk, "hello").await;
+        while !matches!(phone.receive().await.unwrap().body, Some(Body::Message(message)) if message.text == "hello") {}
+        for _ in 0..20 {
+            alice.send(&talk, "waits").await;
+        }
+        // It logs in elsewhere, and this connection is closed.
+        let _elsewhere = server.session(&bob).await;
+        sleep(SILENCE).await;
+        let mut bodies = Vec::new();
+        while let Ok(frame) = phone.receive().await {
+            bodies.push(frame.body.unwrap());
+        }
+        let messages = bodies.iter().filter(|body| matches!(body, Body::Message(_))).count();
+        assert_eq!(messages, 20, "{transport}: {bodies:?}");
+        let last = bodies.last();
+        assert!(
+            matches!(last, Some(Body::Goaway(goaway)) if goaway.reason == "replaced"),
+            "{transport}: {last:?}"
+        );
     }
 }

@@ -17,7 +17,7 @@ use tokio_tungstenite::{
 /// How long one write may take.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Cleared before each read: the library's own 128 KiB take longer than all else that is done with a message.
-const READ_BUFFER_BYTES: usize = 4 * 1_024;
+const READ_BUFFER_BYTES: usize = 2 * 1_024;
 
 pub(super) struct WebSocket {
     socket: WebSocketStream<MaybeTlsStream<TcpStream>>,

@@ -83,6 +83,10 @@ impl Reporter {
             {
                 under_way.push(send(self.calls.clone(), user_id, report));
             }
+            if self.backlog.is_empty() {
+                // After a report of all.
+                self.backlog.shrink_to(REPORTS_AT_ONCE);
+            }
             tokio::select! {
                 Some(change) = self.received.recv(), if under_way.len() < REPORTS_AT_ONCE => self.backlog.push_back(change),
                 Some(()) = under_way.next(), if !under_way.is_empty() => {}

@@ -81,6 +81,8 @@ impl Outbox {
     /// Queues the reply that every other frame comes after.
     pub(crate) fn welcome(&mut self, frame: Bytes) {
         self.reply_frames += 1;
+        // The least that a queue grows to is four, and most sessions never have two frames waiting.
+        self.frames.reserve_exact(1);
         self.frames.push_front(Queued {
             frame,
             kind: Kind::Reply,

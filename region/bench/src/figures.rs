@@ -25,7 +25,7 @@ pub struct Figures {
     /// Messages a second that have reached a device: each message as often as it has receivers.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub deliveries_per_s: Option<f64>,
-    /// Pages of history a second.
+    /// Pages of history a second that came in time: before the last of them was due.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pages_per_s: Option<f64>,
     /// From when something was due until whom it was for has it: half were faster.

@@ -1,6 +1,6 @@
 use anyhow::Result;
 
-use crate::Figures;
+use crate::{Figures, Say};
 
 /// Halvings between the highest rate that was kept and the lowest that was not: to about 4 %.
 const HALVINGS: u32 = 4;
@@ -13,24 +13,34 @@ const RATE_MIN: f64 = 1.0;
 /// none lost. Returns the figures of all runs, in the order of their rates, and which of them that is, if any.
 ///
 /// # Errors
-/// What `run` returns.
+/// What `run` returns before any rate was kept; a rate above one is then not kept.
 pub async fn find_max(
     rate: f64,
     p99_ms_max: f64,
     mut run: impl AsyncFnMut(f64) -> Result<Figures>,
+    say: Say,
 ) -> Result<(Vec<Figures>, Option<usize>)> {
     let mut all: Vec<(f64, Figures)> = Vec::new();
     let (mut kept, mut failed) = (None, None);
     let mut next = rate;
     let mut halvings = 0;
     while next >= RATE_MIN && halvings <= HALVINGS {
-        let figures = run(next).await?;
-        if keeps(&figures, p99_ms_max) {
-            kept = Some(next);
-        } else {
-            failed = Some(next);
+        match run(next).await {
+            Ok(figures) => {
+                if keeps(&figures, p99_ms_max) {
+                    kept = Some(next);
+                } else {
+                    failed = Some(next);
+                }
+                all.push((next, figures));
+            }
+            // Too much for it: what a lower rate came to stands.
+            Err(error) if kept.is_some() => {
+                say(&format!("{next:.0} messages/s: {error:#}"));
+                failed = Some(next);
+            }
+            Err(error) => return Err(error),
         }
-        all.push((next, figures));
         next = match (kept, failed) {
             (Some(kept), None) => kept * 2.0,
             (None, Some(failed)) => failed / 2.0,
@@ -72,7 +82,7 @@ mod tests {
                 ..Figures::default()
             })
         };
-        let (all, highest) = find_max(first, 10.0, run).await.unwrap();
+        let (all, highest) = find_max(first, 10.0, run, |_| {}).await.unwrap();
         let rates: Vec<f64> = all.iter().filter_map(|figures| figures.offered_per_s).collect();
         let highest = highest.map(|at| rates[at]);
         (rates, highest)
@@ -89,6 +99,27 @@ mod tests {
                 "{highest} from {first}: {rates:?}"
             );
         }
+    }
+
+    #[tokio::test]
+    async fn a_run_that_fails_is_a_rate_that_is_not_kept() {
+        let of = async |first: f64| {
+            let run = async |rate: f64| match rate <= 3_000.0 {
+                true => Ok(Figures {
+                    offered_per_s: Some(rate),
+                    messages_per_s: Some(rate),
+                    p99_ms: Some(2.0),
+                    refused: Some(0),
+                    lost: Some(0),
+                    ..Figures::default()
+                }),
+                false => Err(anyhow::anyhow!("a connection was lost")),
+            };
+            find_max(first, 10.0, run, |_| {}).await
+        };
+        let (all, highest) = of(1_000.0).await.unwrap();
+        assert_eq!(all[highest.unwrap()].offered_per_s, Some(3_000.0));
+        assert!(of(4_000.0).await.is_err(), "nothing was kept before");
     }
 
     #[tokio::test]

@@ -1,4 +1,11 @@
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use antiphon_client::Transport;
 use antiphon_proto::client::{Fetch, client_frame, server_frame::Body};
@@ -6,7 +13,7 @@ use anyhow::{Result, bail};
 use hdrhistogram::Histogram;
 use tokio::{
     task::JoinSet,
-    time::{Instant, sleep_until, timeout_at},
+    time::{Instant, interval, sleep_until, timeout_at},
 };
 
 use crate::{
@@ -63,6 +70,8 @@ pub async fn history(server: &Server, options: &HistoryOptions, say: Say) -> Res
     #[expect(clippy::cast_precision_loss, reason = "far fewer than 2^52")]
     let pause = Duration::from_secs_f64(teams.len() as f64 / options.rate_per_s);
     let began = Instant::now();
+    // Pages that came before the last of them was due.
+    let in_time = Arc::new(AtomicU64::new(0));
     let (server_before, load_before) = (server.usage()?, Usage::of(std::process::id())?);
     for (
         at,
@@ -78,15 +87,25 @@ pub async fn history(server: &Server, options: &HistoryOptions, say: Say) -> Res
         };
         let mut connector = server.connector(options.transport)?;
         let device = Device::open(&mut connector, server.url(at), &user.access_token, &[]).await?;
-        let (options, conversation_id) = (options.clone(), conversation_id.clone());
-        reading.spawn(async move { read(device, conversation_id, &options, pause).await });
+        let (options, conversation_id, in_time) = (options.clone(), conversation_id.clone(), in_time.clone());
+        reading.spawn(async move { read(device, conversation_id, &options, pause, &in_time).await });
     }
     let mut latencies = histogram();
     let mut refused = 0;
-    while let Some(read) = reading.join_next().await {
-        let (of_reader, refused_of_reader) = read??;
-        latencies.add(of_reader)?;
-        refused += refused_of_reader;
+    let mut ticks = interval(Duration::from_secs(1));
+    loop {
+        tokio::select! {
+            read = reading.join_next() => {
+                let Some(read) = read else { break };
+                let (of_reader, refused_of_reader) = read??;
+                latencies.add(of_reader)?;
+                refused += refused_of_reader;
+            }
+            _ = ticks.tick() => {
+                let pages = in_time.load(Ordering::Relaxed);
+                say(&format!("{:>5.0} s  {pages:>7} pages", began.elapsed().as_secs_f64()));
+            }
+        }
     }
     let (server_used, load_used) = (
         server.usage()? - server_before,
@@ -97,7 +116,7 @@ pub async fn history(server: &Server, options: &HistoryOptions, say: Say) -> Res
         scenario: "history",
         transport: options.transport.name(),
         offered_per_s: Some(options.rate_per_s),
-        pages_per_s: Some(float(pages) / began.elapsed().as_secs_f64().min(options.measured.as_secs_f64())),
+        pages_per_s: Some(float(in_time.load(Ordering::Relaxed)) / options.measured.as_secs_f64()),
         connections: Some(options.readers),
         refused: Some(refused),
         ..Figures::default()
@@ -114,6 +133,7 @@ async fn read(
     conversation_id: String,
     options: &HistoryOptions,
     pause: Duration,
+    in_time: &AtomicU64,
 ) -> Result<(Histogram<u64>, u64)> {
     let (mut latencies, mut refused) = (histogram(), 0);
     let ends = Instant::now() + options.measured;
@@ -130,6 +150,7 @@ async fn read(
                 match frame.body {
                     Some(Body::Page(page)) if !page.messages.is_empty() => {
                         latencies.saturating_record(u64::try_from(due.elapsed().as_micros())?);
+                        in_time.fetch_add(u64::from(Instant::now() < ends), Ordering::Relaxed);
                     }
                     Some(Body::Error(_)) => refused += 1,
                     other => bail!("not a page of a full history but {other:?}"),

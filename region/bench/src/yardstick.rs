@@ -30,7 +30,7 @@ use crate::{Figures, figures::float};
 const CONNECTIONS: usize = 64;
 const IN_FLIGHT: usize = 16;
 /// Of both ends of the echo, as an edge and the SDK have it.
-const READ_BUFFER_BYTES: usize = 4 * 1_024;
+const READ_BUFFER_BYTES: usize = 2 * 1_024;
 /// How long each yardstick is measured.
 const MEASURED: Duration = Duration::from_secs(2);
 

@@ -20,7 +20,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 pub(crate) use self::args::BenchArgs;
 use self::{
-    args::{CodecName, Load, Scenario},
+    args::{CodecName, Load, RunArgs, Scenario},
     table::{medians, table},
 };
 use crate::cli::print;
@@ -66,71 +66,105 @@ pub(crate) async fn run(args: BenchArgs, settings: Vec<String>) -> Result<()> {
         true => Some(Yardstick::measure(scenario.text_bytes()).await?),
         false => None,
     };
-    let (mut all, mut highest) = (Vec::new(), Vec::new());
-    let scenarios = scenario.each();
-    for (transport, scenario) in transports
-        .iter()
-        .flat_map(|of| scenarios.iter().map(|each| (*of, each)))
-    {
-        for run in 1..=args.runs {
-            let connections = scenario.connections();
-            let (each, max) = (
-                scenario.connections_of_process(args.regions.into()),
-                connections_of_process(),
-            );
-            if each > max && transport != Transport::Quic {
-                bail!(
-                    "{connections} connections in {} region(s) are {each} of one process, which may have {max} here; raise the limit of \
-                     open files (ulimit -n), or take --transport quic{}",
-                    args.regions,
-                    if scenario.is_of_a_crowd() {
-                        ", or more --regions"
-                    } else {
-                        ""
-                    }
-                );
+    let mut runs = Runs::default();
+    let ended = runs.run(&scenario, &args, &transports, &settings).await;
+    // Also what was measured before something failed.
+    if !runs.all.is_empty() {
+        runs.tell(&args, yardstick)?;
+    }
+    ended
+}
+
+/// What has been measured so far.
+#[derive(Default)]
+struct Runs {
+    all: Vec<Figures>,
+    /// What was found out of several.
+    found: Vec<String>,
+}
+
+impl Runs {
+    async fn run(
+        &mut self,
+        scenario: &Scenario,
+        args: &RunArgs,
+        transports: &[Transport],
+        settings: &[String],
+    ) -> Result<()> {
+        let scenarios = scenario.each();
+        for (transport, scenario) in transports
+            .iter()
+            .flat_map(|of| scenarios.iter().map(|each| (*of, each)))
+        {
+            check_connections(scenario, args, transport)?;
+            for run in 1..=args.runs {
+                let server = ServerOptions {
+                    program: env::current_exe().context("this program's own file")?,
+                    base_port: args.base_port,
+                    regions: args.regions,
+                    connections: scenario.connections(),
+                    tls: args.tls && transport == Transport::WebSocket,
+                    codec: args.codec.into(),
+                    settings: settings.to_vec(),
+                };
+                let (mut figures, found) = run_once(scenario, server, transport).await?;
+                let codec = (args.codec == CodecName::Json).then_some("json");
+                figures.iter_mut().for_each(|of| of.codec = codec);
+                say(&format!("{transport}, run {run} of {}: done", args.runs));
+                self.all.extend(figures);
+                self.found.extend(found);
             }
-            let server = ServerOptions {
-                program: env::current_exe().context("this program's own file")?,
-                base_port: args.base_port,
-                regions: args.regions,
-                connections,
-                tls: args.tls && transport == Transport::WebSocket,
-                codec: args.codec.into(),
-                settings: settings.clone(),
-            };
-            let (mut figures, found) = run_once(scenario, server, transport).await?;
-            highest.extend(found);
-            let codec = (args.codec == CodecName::Json).then_some("json");
-            figures.iter_mut().for_each(|of| of.codec = codec);
-            say(&format!("{transport}, run {run} of {}: done", args.runs));
-            all.extend(figures);
         }
+        Ok(())
     }
-    if let Some(yardstick) = yardstick {
-        all = all.into_iter().map(|figures| figures.beside(yardstick)).collect();
+
+    fn tell(self, args: &RunArgs, yardstick: Option<Yardstick>) -> Result<()> {
+        let mut all = self.all;
+        if let Some(yardstick) = yardstick {
+            all = all.into_iter().map(|figures| figures.beside(yardstick)).collect();
+        }
+        if let Some(path) = &args.json {
+            let lines: Result<Vec<String>, _> = all.iter().map(serde_json::to_string).collect();
+            fs::write(path, lines?.join("\n") + "\n").with_context(|| format!("--json {}", path.display()))?;
+        }
+        if let Some(path) = &args.plot {
+            plot_runs(path, &all).context("--plot")?;
+        }
+        print(&table(&all))?;
+        for found in self.found {
+            print(&format!("{found}\n"))?;
+        }
+        if args.runs > 1 {
+            print(&medians(&all))?;
+        }
+        if let Some(yardstick) = yardstick {
+            print(&format!(
+                "yardstick: {:.0} echoes/s, {:.0} fdatasyncs/s, {:.0} messages/s through the codec, {:.0} through that of JSON\n",
+                yardstick.echo_per_s, yardstick.fdatasync_per_s, yardstick.codec_per_s, yardstick.json_codec_per_s
+            ))?;
+        }
+        Ok(())
     }
-    if let Some(path) = &args.json {
-        let lines: Result<Vec<String>, _> = all.iter().map(serde_json::to_string).collect();
-        fs::write(path, lines?.join("\n") + "\n").with_context(|| format!("--json {}", path.display()))?;
+}
+
+/// Whether the system lets each process have the connections that it is to have.
+fn check_connections(scenario: &Scenario, args: &RunArgs, transport: Transport) -> Result<()> {
+    let each = scenario.connections_of_process(args.regions.into());
+    let max = connections_of_process();
+    if each <= max || transport == Transport::Quic {
+        return Ok(());
     }
-    if let Some(path) = &args.plot {
-        plot_runs(path, &all).context("--plot")?;
-    }
-    print(&table(&all))?;
-    for found in highest {
-        print(&format!("{found}\n"))?;
-    }
-    if args.runs > 1 {
-        print(&medians(&all))?;
-    }
-    if let Some(yardstick) = yardstick {
-        print(&format!(
-            "yardstick: {:.0} echoes/s, {:.0} fdatasyncs/s, {:.0} messages/s through the codec, {:.0} through that of JSON\n",
-            yardstick.echo_per_s, yardstick.fdatasync_per_s, yardstick.codec_per_s, yardstick.json_codec_per_s
-        ))?;
-    }
-    Ok(())
+    bail!(
+        "{} connections in {} region(s) are {each} of one process, which may have {max} here; raise the limit of open files (ulimit -n), or \
+         take --transport quic{}",
+        scenario.connections(),
+        args.regions,
+        if scenario.is_of_a_crowd() {
+            ", or more --regions"
+        } else {
+            ""
+        }
+    );
 }
 
 /// As many open files as the system lets this process, and with it the server, have.
@@ -310,7 +344,7 @@ async fn talk_under(load: &Load, server: &ServerOptions, options: TalkOptions) -
     if !load.find_max {
         return Ok((vec![at_rate(load.rate).await?], None));
     }
-    let (all, highest) = find_max(load.rate, load.p99_ms, at_rate).await?;
+    let (all, highest) = find_max(load.rate, load.p99_ms, at_rate, say).await?;
     let rate = highest.and_then(|at| all.get(at)?.offered_per_s);
     let transport = options.transport;
     let found = match rate {

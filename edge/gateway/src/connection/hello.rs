@@ -1,6 +1,6 @@
 //! Hello: whose session it is, what it follows, and from where.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, mem, sync::Arc, time::Duration};
 
 use antiphon_identity::AccessClaims;
 use antiphon_proto::{
@@ -36,15 +36,16 @@ struct Standing {
 }
 
 impl Opened {
-    /// What Welcome says.
-    pub(super) fn accepted(&self, shared: &Shared, handle: &SessionHandle) -> Accepted {
+    /// What Welcome says, once.
+    pub(super) fn accepted(&mut self, shared: &Shared, handle: &SessionHandle) -> Accepted {
+        let Standing { resumed, unavailable } = mem::take(&mut self.standing);
         Accepted {
             user_id: self.user_id,
             token_expires_at_ms: self.token_expires_at_ms,
             session_id: self.session_id.clone(),
             region: shared.calls.route().region().to_owned(),
-            resumed: self.standing.resumed.clone(),
-            unavailable: self.standing.unavailable.clone(),
+            resumed,
+            unavailable,
             edges: shared.other_edges(handle.key),
         }
     }

@@ -117,7 +117,7 @@ async fn answer(shared: &Shared, handle: &Arc<SessionHandle>, who: UserId, reque
                 .iter()
                 .filter_map(|seen| UserId::parse(&seen.user_id).ok())
                 .collect();
-            user_ids.iter().for_each(|user_id| shared.hub.watch(handle, *user_id));
+            shared.hub.watch(handle, &user_ids)?;
             let presences = calls.presences(who, user_ids).await?;
             Ok(Body::Presences(PresenceList { presences }))
         }

@@ -34,8 +34,13 @@ type Sending = (Ticket, OwnedSemaphorePermit);
 
 type Work = FuturesUnordered<BoxFuture<'static, Done>>;
 
-/// Runs a connection until it is closed.
-pub(crate) async fn run(shared: Arc<Shared>, transport: impl Transport, codec: Codec) {
+/// Runs a connection until it is closed. Not an `async fn`: that would keep its arguments beside what it makes of them, for as long as
+/// the connection lives.
+pub(crate) fn run<T: Transport>(
+    shared: Arc<Shared>,
+    transport: T,
+    codec: Codec,
+) -> impl Future<Output = ()> + std::marker::Send {
     let options = shared.session_options.clone();
     let handle = SessionHandle::new(shared.next_key(), codec, options, shared.clock.now_ms());
     shared.newcomers.insert(&handle);
@@ -47,8 +52,10 @@ pub(crate) async fn run(shared: Arc<Shared>, transport: impl Transport, codec: C
         sends: Sends::new(),
         opened: None,
     };
-    let reason = connection.run().await;
-    connection.end(reason);
+    async move {
+        let reason = connection.run().await;
+        connection.end(reason);
+    }
 }
 
 struct Connection<T> {
@@ -190,9 +197,9 @@ impl<T: Transport> Connection<T> {
         let greeted = hello::greet(&self.shared, &self.handle, hello).boxed().await;
         let now_ms = self.shared.clock.now_ms();
         match greeted {
-            Ok(opened) => {
-                self.handle
-                    .with(|session| session.accept(ticket, opened.accepted(&self.shared, &self.handle), now_ms));
+            Ok(mut opened) => {
+                let accepted = opened.accepted(&self.shared, &self.handle);
+                self.handle.with(|session| session.accept(ticket, accepted, now_ms));
                 metrics::gauge!("antiphon_sessions", "transport" => T::NAME).increment(1);
                 self.opened = Some(opened);
             }

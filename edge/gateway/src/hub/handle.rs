@@ -9,8 +9,8 @@ use std::{
 };
 
 use antiphon_proto::Codec;
-use antiphon_session::{CloseReason, Push, Session, SessionOptions};
-use antiphon_types::{ConversationId, DeviceId, Seq, TimestampMs, UserId};
+use antiphon_session::{CloseReason, Push, Refusal, Session, SessionOptions};
+use antiphon_types::{ConversationId, DeviceId, ErrorCode, Seq, TimestampMs, UserId};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -43,10 +43,34 @@ pub(crate) struct Owner {
 #[derive(Default)]
 pub(crate) struct Follows {
     pub(crate) conversations: BTreeSet<ConversationId>,
-    pub(crate) watched: Vec<UserId>,
+    pub(crate) watched: BTreeSet<UserId>,
     pub(crate) tasks: Vec<Task>,
     /// The session has ended: nothing is added any more.
     pub(crate) ended: bool,
+}
+
+/// Users whose presence one session may see: as many as a conversation has members.
+pub(crate) const WATCHED_MAX: usize = 10_000;
+
+impl Follows {
+    /// Adds users to those that are watched; returns which of them are new. None is added when these are too many.
+    pub(super) fn watch(&mut self, user_ids: &[UserId]) -> Result<BTreeSet<UserId>, Refusal> {
+        if self.ended {
+            return Ok(BTreeSet::new());
+        }
+        let asked: BTreeSet<UserId> = user_ids.iter().copied().collect();
+        let new = &asked - &self.watched;
+        if self.watched.len() + new.len() > WATCHED_MAX {
+            let message = format!(
+                "this session watches {} users and asks for {} more, the limit is {WATCHED_MAX}",
+                self.watched.len(),
+                new.len()
+            );
+            return Err(Refusal::new(ErrorCode::FailedPrecondition, message));
+        }
+        self.watched.extend(&new);
+        Ok(new)
+    }
 }
 
 /// What the session's task has to do besides requests.
@@ -213,5 +237,41 @@ impl SessionHandle {
             }
             room.await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use antiphon_types::Slot;
+
+    use super::*;
+
+    #[test]
+    fn a_session_watches_so_many_users_and_no_more() {
+        let mut number = 0;
+        let mut users = |count: usize| -> Vec<UserId> {
+            let next = |_| {
+                number += 1;
+                UserId::new(Slot::DEPLOYMENT, 1, number)
+            };
+            (0..count).map(next).collect()
+        };
+        let mut follows = Follows::default();
+        let all = users(WATCHED_MAX - 1);
+        assert_eq!(follows.watch(&all).unwrap().len(), all.len());
+        assert!(follows.watch(&all).unwrap().is_empty(), "they are watched already");
+        let refusal = follows.watch(&users(2)).unwrap_err();
+        assert_eq!(refusal.code, ErrorCode::FailedPrecondition);
+        assert!(
+            refusal.message.contains("9999 users and asks for 2 more"),
+            "{}",
+            refusal.message
+        );
+        assert_eq!(
+            follows.watch(&users(1)).unwrap().len(),
+            1,
+            "what was refused does not count"
+        );
+        assert!(follows.watch(&users(1)).is_err());
     }
 }

@@ -17,6 +17,7 @@ mod upstream;
 use std::{sync::Arc, time::Duration};
 
 use ahash::AHashMap;
+use antiphon_session::Refusal;
 use antiphon_types::{Clock, ConversationId, Seq, UserId};
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
@@ -161,18 +162,15 @@ impl Hub {
         self.people.end(handle, &watched);
     }
 
-    /// Lets a session see the presence of a user from now on.
-    pub(crate) fn watch(&self, handle: &Arc<SessionHandle>, user_id: UserId) {
-        let is_new = handle.follows(|follows| {
-            let is_new = !follows.ended && !follows.watched.contains(&user_id);
-            if is_new {
-                follows.watched.push(user_id);
-            }
-            is_new
-        });
-        if is_new {
+    /// Lets a session see the presence of users from now on.
+    ///
+    /// # Errors
+    /// When it would watch too many.
+    pub(crate) fn watch(&self, handle: &Arc<SessionHandle>, user_ids: &[UserId]) -> Result<(), Refusal> {
+        for user_id in handle.follows(|follows| follows.watch(user_ids))? {
             self.people.watch(handle, user_id, &self.interests);
         }
+        Ok(())
     }
 
     /// Makes a session of a user known, so that the user's topic reaches it. See [`People::admit`].

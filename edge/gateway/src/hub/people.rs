@@ -1,6 +1,6 @@
 //! The users who are here, and those who are watched from here.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use ahash::{AHashMap, RandomState};
 use antiphon_types::UserId;
@@ -76,7 +76,7 @@ impl People {
     }
 
     /// Takes a session out, and with it what it watched.
-    pub(super) fn end(&self, handle: &Arc<SessionHandle>, watched: &[UserId]) {
+    pub(super) fn end(&self, handle: &Arc<SessionHandle>, watched: &BTreeSet<UserId>) {
         let is_other = |other: &Arc<SessionHandle>| !Arc::ptr_eq(other, handle);
         for user_id in watched {
             if let Some(person) = self.shard(*user_id).lock().get_mut(user_id) {

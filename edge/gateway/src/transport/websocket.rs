@@ -18,12 +18,19 @@ use bytes::Bytes;
 use futures_util::{SinkExt as _, StreamExt as _};
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::{Gone, Received, Transport};
-use crate::{connection, limits::counted, problem::Problem, serve::Peer, shared::Shared};
+use crate::{
+    connection,
+    limits::{AddressGuard, counted},
+    problem::Problem,
+    serve::Peer,
+    shared::Shared,
+};
 
-/// Read buffer of a connection; it is allocated at once, so it is small.
-const READ_BUFFER_BYTES: usize = 4 * 1024;
+/// Read buffer of a connection; it is allocated at once and cleared before each read, so it is small. It grows with what comes.
+const READ_BUFFER_BYTES: usize = 2 * 1024;
 /// Frames are gathered up to this size before they are written.
 const WRITE_BUFFER_BYTES: usize = 4 * 1024;
 /// How long a device may take to answer the close.
@@ -87,15 +94,22 @@ pub(crate) async fn connect(
         .max_frame_size(bytes_max);
     upgrade.set_selected_protocol(HeaderValue::from_static(codec.protocol()));
     let tracked = shared.connections.token();
-    upgrade.on_upgrade(move |socket| async move {
-        connection::run(shared, WebSocketTransport { socket, codec }, codec).await;
-        drop((tracked, peer, counted_here));
+    // No future around that of the connection: each would hold the socket once more.
+    upgrade.on_upgrade(move |socket| {
+        let transport = WebSocketTransport {
+            socket,
+            codec,
+            _counted: (tracked, peer, counted_here),
+        };
+        connection::run(shared, transport, codec)
     })
 }
 
 struct WebSocketTransport {
     socket: WebSocket,
     codec: Codec,
+    /// Count the connection until it has ended.
+    _counted: (TaskTrackerToken, Peer, Option<AddressGuard>),
 }
 
 impl Transport for WebSocketTransport {
