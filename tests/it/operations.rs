@@ -28,10 +28,12 @@ async fn metrics_follow_a_message_from_the_write_to_the_push() {
     b.messages(&talk, 3).await;
     alice.http.get("/v1/nothing").await.expect_problem(404, "NOT_FOUND");
     // A cluster syncs for itself.
-    let synced = store::cluster()
-        .is_none()
-        .then_some(("antiphon_fsync_seconds_count", 1.0));
-    for (name, least) in synced.into_iter().chain([
+    let synced = store::cluster().is_none().then_some([
+        ("antiphon_fsync_seconds_count", 1.0),
+        ("antiphon_kv_buffer_bytes", 1.0),
+        ("antiphon_kv_cache_bytes", 0.0),
+    ]);
+    for (name, least) in synced.into_iter().flatten().chain([
         ("antiphon_messages_total", 3.0),
         ("antiphon_write_seconds_count", 3.0),
         ("antiphon_commit_batch_messages_count", 1.0),

@@ -31,6 +31,9 @@ const GROUP_BYTES_MAX: usize = 16 << 20;
 /// Keys of recent commits that are remembered for conflicts, whatever transaction is running.
 const HISTORY_KEYS_MAX: usize = 1_000_000;
 
+/// How often it is told at the most how much memory the engine uses.
+const TELL_INTERVAL: Duration = Duration::from_secs(1);
+
 /// What a transaction asks for.
 pub(super) struct Commit {
     /// What it has read from.
@@ -49,6 +52,8 @@ pub(super) struct Committer {
     version: u64,
     history: History<Generation>,
     memtables: Memtables,
+    /// When it was told how much memory the engine uses.
+    told: Option<Instant>,
     #[cfg(test)]
     pub(super) fails_next_fsync: bool,
 }
@@ -67,6 +72,7 @@ impl Committer {
             version: current.version,
             current,
             history,
+            told: None,
             #[cfg(test)]
             fails_next_fsync: false,
         }
@@ -111,6 +117,19 @@ impl Committer {
         *self.board.group_began.lock() = None;
         // It ends by itself, once the engine and all snapshots have let go.
         drop(self.memtables.look(&self.opened.keyspace));
+        self.tell_memory();
+    }
+
+    #[allow(clippy::cast_precision_loss, reason = "gauges of far fewer than 2^52 bytes")]
+    fn tell_memory(&mut self) {
+        let now = Instant::now();
+        if self.told.is_some_and(|told| now - told < TELL_INTERVAL) {
+            return;
+        }
+        self.told = Some(now);
+        let database = &self.opened.database;
+        metrics::gauge!("antiphon_kv_buffer_bytes").set(database.write_buffer_size() as f64);
+        metrics::gauge!("antiphon_kv_cache_bytes").set(database.cache_size() as f64);
     }
 
     fn judge(&mut self, commit: Commit, group: &mut Group) -> Answer {
