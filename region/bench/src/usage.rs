@@ -123,10 +123,10 @@ mod tests {
     fn this_process_uses_more_and_more() {
         let before = Usage::of(std::process::id()).unwrap();
         assert!(before.rss_bytes > 100_000, "{before:?}");
-        let opened: Vec<_> = (0..1_000).map(|_| fs::File::open("/proc/self/stat").unwrap()).collect();
+        let opened: Vec<_> = (0..200).map(|_| fs::File::open("/proc/self/stat").unwrap()).collect();
         let with_more = Usage::of(std::process::id()).unwrap().open_files;
         assert!(
-            with_more >= before.open_files + 900,
+            with_more >= before.open_files + 180,
             "{} and then {with_more}",
             before.open_files
         );
