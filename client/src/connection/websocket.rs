@@ -45,8 +45,7 @@ impl WebSocket {
                 let bytes = self.codec.encode(frame);
                 let message = match self.codec {
                     Codec::Binary => Message::Binary(bytes),
-                    // Our own JSON is UTF-8.
-                    Codec::Json => Message::Text(Utf8Bytes::try_from(bytes).unwrap_or_default()),
+                    Codec::Json => Message::Text(Utf8Bytes::try_from(bytes).map_err(|error| error.to_string())?),
                 };
                 self.socket.feed(message).await.map_err(|error| error.to_string())?;
             }

@@ -95,7 +95,7 @@ impl Session {
         match incoming.decode(self.codec, self.options.frame_bytes_max) {
             Ok(frame) => {
                 self.malformed_in_a_row = 0;
-                // The codec lets no frame pass that has no body.
+                // None is decoded that has no body.
                 if let Some(body) = frame.body {
                     self.handle_body(frame.id, body, now_ms);
                 }
