@@ -22,7 +22,7 @@ pub struct Figures {
     /// Messages a second that were acknowledged in time: before the last of them was due.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub messages_per_s: Option<f64>,
-    /// Messages a second that have reached a device: each message as often as it has receivers.
+    /// Messages a second that have reached a device in time: each message as often as it has receivers.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub deliveries_per_s: Option<f64>,
     /// Pages of history a second that came in time: before the last of them was due.

@@ -281,17 +281,8 @@ impl Scenario {
     }
 
     /// Of those in which users talk.
-    pub(super) const fn load(&self) -> Option<&Load> {
-        if let Self::Pairs { load, .. }
-        | Self::Overload { load, .. }
-        | Self::Groups { load, .. }
-        | Self::Mixed { load, .. }
-        | Self::Broadcast { load, .. } = self
-        {
-            Some(load)
-        } else {
-            None
-        }
+    pub(super) fn load(&self) -> Option<Load> {
+        self.clone().load_mut().cloned()
     }
 
     const fn load_mut(&mut self) -> Option<&mut Load> {
