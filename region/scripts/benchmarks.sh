@@ -128,9 +128,10 @@ promises() {
 across() {
     local world data
     data=$(mktemp -d)
+    echo 'antiphon probe, between three regions' >&2
     say '## Between regions' '' \
         'Three regions as far from each other as the places that they are named after, and groups with a member in each: how long messages take on' \
-        'each way (`links_ms`: what the links alone take, to the home, to the nearest copy and back, and to the receiver).' ''
+        'each way (`links ms`: what the links alone take, to the home, to the nearest copy and back, and to the receiver).' ''
     "$antiphon" up --regions us-east,eu-central,ap-northeast --wan --base-port 7800 --data "$data" >"$said" 2>&1 &
     world=$!
     trap 'kill "$world" 2>/dev/null || true; rm -rf "$said" "$data"' EXIT
