@@ -42,7 +42,7 @@ impl Ctl {
             }
             if Instant::now() >= deadline {
                 bail!(
-                    "{region} is still home of {} of {homes} slots after {} s: {}; it goes on draining until `antiphon ctl undrain {region}`",
+                    "{region} is still home of {} of {homes} slots after {} s; slots under way: {}; it goes on draining until `antiphon ctl undrain {region}`",
                     now.homes,
                     patience.as_secs(),
                     self.ways(Some(region)).await?
