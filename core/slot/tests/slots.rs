@@ -266,7 +266,8 @@ async fn a_node_takes_so_many_commands_over_all_of_its_slots() {
     slots.write(other, body).await.unwrap();
 }
 
-#[tokio::test(flavor = "multi_thread")]
+// On one thread, so that all of them are asked for before the slot's task can take one.
+#[tokio::test]
 async fn what_is_in_no_hurry_leaves_half_of_the_queue_to_what_is() {
     let folder = tempfile::tempdir().unwrap();
     let kv = open(folder.path()).await;
@@ -277,14 +278,13 @@ async fn what_is_in_no_hurry_leaves_half_of_the_queue_to_what_is() {
     let slots = start(&kv, OWNER, options);
     count(&slots).await.unwrap();
     let body = |_: SlotTxn| async { Ok::<_, SlotError>(()) };
-    // All of them are asked for before the slot's task can take one.
     let mut asked: Vec<_> = (0..100).map(|_| slots.write_patiently(slot(), body).boxed()).collect();
     let at_once: Vec<_> = asked.iter_mut().map(FutureExt::now_or_never).collect();
     let refused = at_once
         .iter()
         .filter(|answer| matches!(answer, Some(Err(SlotError::Overloaded { .. }))))
         .count();
-    assert!((30..50).contains(&refused), "{refused} of 100 were refused");
+    assert_eq!(refused, 49);
     let answers = join_all((0..40).map(|_| count(&slots))).await;
     assert!(answers.iter().all(Result::is_ok), "{answers:?}");
 }
