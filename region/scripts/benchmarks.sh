@@ -65,7 +65,7 @@ profile() {
         'Shares of the processor time of the server, where batches are small, where they are large, and where one message goes to ten thousand.' ''
     shares pairs --pairs 200 --rate 2000 --warm-up 2 --seconds 30 --transport ws
     shares pairs --pairs 200 --rate 16000 --warm-up 2 --seconds 30 --transport ws
-    PROFILE_UNTIL_S=45 shares broadcast --members 10000 --rate 1 --warm-up 2 --seconds 60 --transport ws
+    PROFILE_UNTIL_S=45 shares broadcast --members 10000 --rate 1 --warm-up 2 --warm-up 5 --seconds 125 --transport ws
 }
 
 growth() {
@@ -131,14 +131,15 @@ across() {
     echo 'antiphon probe, between three regions' >&2
     say '## Between regions' '' \
         'Three regions as far from each other as the places that they are named after, and groups with a member in each: how long messages take on' \
-        'each way (`links ms`: what the links alone take, to the home, to the nearest copy and back, and to the receiver).' ''
+        'each way. `links p50 ms` and `links p99 ms`: what the links alone take, to the home, to the copy that answers first and back, and to the' \
+        'receiver; each delays every message by up to a twentieth more, which is drawn.' ''
     "$antiphon" up --regions us-east,eu-central,ap-northeast --wan --base-port 7800 --data "$data" >"$said" 2>&1 &
     world=$!
     trap 'kill "$world" 2>/dev/null || true; rm -rf "$said" "$data"' EXIT
     until grep -qx ready "$said"; do kill -0 "$world"; sleep 1; done
     say '```' 'antiphon up --regions us-east,eu-central,ap-northeast --wan --base-port 7800' \
-        'antiphon probe --world http://127.0.0.1:7899 --seconds 60 --transport ws'
-    "$antiphon" probe --world http://127.0.0.1:7899 --seconds 60 --transport ws >>"$out" 2>>"$said"
+        'antiphon probe --world http://127.0.0.1:7899 --warm-up 5 --seconds 125 --transport ws'
+    "$antiphon" probe --world http://127.0.0.1:7899 --warm-up 5 --seconds 125 --transport ws >>"$out" 2>>"$said"
     say '```' ''
     kill "$world"
     wait "$world" || true

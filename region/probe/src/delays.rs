@@ -30,8 +30,14 @@ pub struct Delay {
 
 type Way<'a> = (&'a str, &'a str, &'a str);
 
-/// The delays of everything that was pushed to others than its sender. Seats are in the order of their sessions.
-pub(crate) fn delays(history: &History, seats: &[Seat], homes: &BTreeMap<String, String>) -> Vec<Delay> {
+/// The delays of everything that was sent after `warm_up` and pushed to others than its sender. Seats are in the order of their
+/// sessions.
+pub(crate) fn delays(
+    history: &History,
+    warm_up: Duration,
+    seats: &[Seat],
+    homes: &BTreeMap<String, String>,
+) -> Vec<Delay> {
     let edge_of = |session: u64| Some(seats.get(usize::try_from(session).ok()?)?.edge.as_str());
     let mut sent: BTreeMap<(&str, &str), (u64, u128)> = BTreeMap::new();
     let mut ways: BTreeMap<Way<'_>, Vec<Duration>> = BTreeMap::new();
@@ -42,7 +48,7 @@ pub(crate) fn delays(history: &History, seats: &[Seat], homes: &BTreeMap<String,
                 conversation,
                 client_msg_id,
                 ..
-            } => {
+            } if record.at_us >= warm_up.as_micros() => {
                 sent.insert((conversation, client_msg_id), (*session, record.at_us));
             }
             Event::Push { session, message } => {
@@ -58,7 +64,8 @@ pub(crate) fn delays(history: &History, seats: &[Seat], homes: &BTreeMap<String,
                 let took = ways.entry((from, home, to)).or_default();
                 took.push(Duration::from_micros(took_us));
             }
-            Event::Ack { .. }
+            Event::Send { .. }
+            | Event::Ack { .. }
             | Event::Resume { .. }
             | Event::Lagged { .. }
             | Event::Page { .. }
@@ -128,16 +135,24 @@ mod tests {
     }
 
     #[test]
-    fn a_delay_is_from_the_first_call_to_each_arrival_at_another() {
+    fn a_delay_is_from_the_first_call_after_the_warm_up_to_each_arrival_at_another() {
         let records = vec![
+            send(999, 0, "too soon"),
             send(1_000, 0, "a"),
+            push(3_000, 1, "too soon"),
             push(3_000, 0, "a"),
             push(5_000, 1, "a"),
             push(9_500, 2, "a"),
             push(9_900, 1, "of nobody here"),
         ];
         let homes = BTreeMap::from([("c".to_owned(), "home".to_owned())]);
-        let found = delays(&History { records }, &[seat("x"), seat("y"), seat("z")], &homes);
+        let warm_up = Duration::from_millis(1);
+        let found = delays(
+            &History { records },
+            warm_up,
+            &[seat("x"), seat("y"), seat("z")],
+            &homes,
+        );
         let found: Vec<_> = found
             .iter()
             .map(|delay| {

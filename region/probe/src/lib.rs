@@ -22,4 +22,4 @@ pub use checker::{Rule, Violation, check};
 pub use delays::Delay;
 pub use history::{Event, History, Record, Recorder, Seen};
 pub use load::{Load, LoadOptions, ProbeError};
-pub use report::Report;
+pub use report::{Report, percentile};

@@ -33,6 +33,8 @@ pub struct LoadOptions {
     pub members_per_edge: usize,
     /// The only transport to use; none: whichever gets through first.
     pub transport: Option<Transport>,
+    /// What is sent so soon after the start waits for connections to be made; it is judged, and in no delay of the report.
+    pub warm_up: Duration,
     /// How long users and groups are tried to be made.
     pub setup_patience: Duration,
     /// How long the last answers are waited for when sending has ended.
@@ -50,6 +52,7 @@ impl LoadOptions {
             groups_per_edge: 2,
             members_per_edge: 1,
             transport: None,
+            warm_up: Duration::ZERO,
             setup_patience: Duration::from_secs(30),
             answer_patience: Duration::from_secs(60),
         }
@@ -169,7 +172,7 @@ impl Load {
         let edges = options.edges.iter().filter(|edge| !options.away.contains(edge));
         let silent = reading::read_all(edges, &self.seats, &self.recorder).await?;
         let history = self.recorder.history();
-        let delays = delays(&history, &self.seats, &self.homes());
+        let delays = delays(&history, options.warm_up, &self.seats, &self.homes());
         Ok(Report::of(&self.measure, &check(&history), &silent, delays))
     }
 

@@ -77,7 +77,8 @@ impl Report {
 }
 
 /// The smallest of `sorted` that so many of a hundred do not exceed.
-pub(crate) fn percentile(sorted: &[Duration], of_hundred: usize) -> Duration {
+#[must_use]
+pub fn percentile(sorted: &[Duration], of_hundred: usize) -> Duration {
     let rank = (sorted.len() * of_hundred).div_ceil(100);
     sorted.get(rank.saturating_sub(1)).copied().unwrap_or_default()
 }

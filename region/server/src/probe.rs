@@ -37,6 +37,9 @@ pub(crate) struct ProbeArgs {
     /// How long to send; without it until SIGINT or SIGTERM
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=86_400))]
     seconds: Option<u64>,
+    /// Of the first so many seconds no delay is shown: messages wait there for connections to be made. They are judged all the same
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u64).range(..=3_600))]
+    warm_up: u64,
     /// Messages a second of each member in each of its conversations
     #[arg(long, value_name = "N", default_value_t = 2.0)]
     rate: f64,
@@ -71,6 +74,7 @@ pub(crate) async fn run(args: ProbeArgs) -> Result<()> {
         rate_per_s: args.rate,
         groups_per_edge: usize::from(args.groups),
         transport: args.transport.into(),
+        warm_up: Duration::from_secs(args.warm_up),
         ..LoadOptions::new(edges)
     };
     let load = Load::start(options).await?;

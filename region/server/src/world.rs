@@ -22,7 +22,7 @@ mod tests;
 
 pub(crate) use api::WorldView;
 pub(crate) use control::Control;
-pub(crate) use link::{LinkChange, LinkState, LinkView};
+pub(crate) use link::{LinkChange, LinkSettings, LinkState, LinkView};
 pub(crate) use node::Place;
 pub(crate) use plan::{NODES_MAX, REGIONS_MAX, loopback, names_in, nodes_in, none_in, ports_end};
 pub(crate) use reached::edge_url;

@@ -18,7 +18,7 @@ mod wire;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::BTreeMap, io, net::SocketAddr, sync::Arc};
+use std::{collections::BTreeMap, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use parking_lot::RwLock;
 use path::Path;
@@ -39,6 +39,19 @@ pub(crate) struct LinkSettings {
     /// Shared by all connections. 0: what the machine gives.
     pub(crate) bits_per_s: u64,
     pub(crate) state: LinkState,
+}
+
+impl LinkSettings {
+    /// The delay of one piece, its jitter drawn anew.
+    pub(crate) fn drawn_delay(&self) -> Duration {
+        let jitter_us = u64::from(self.jitter_ms) * 1_000;
+        let drawn_us = if jitter_us == 0 {
+            0
+        } else {
+            rand::random_range(0..=jitter_us)
+        };
+        Duration::from_millis(self.delay_ms.into()) + Duration::from_micros(drawn_us)
+    }
 }
 
 /// Whether bytes pass.

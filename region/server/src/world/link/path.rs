@@ -50,13 +50,7 @@ impl Condition {
 
     /// The delay of one piece.
     pub(super) fn delay(&self) -> Duration {
-        let jitter_us = u64::from(self.settings.jitter_ms) * 1_000;
-        let drawn_us = if jitter_us == 0 {
-            0
-        } else {
-            rand::random_range(0..=jitter_us)
-        };
-        Duration::from_millis(self.settings.delay_ms.into()) + Duration::from_micros(drawn_us)
+        self.settings.drawn_delay()
     }
 }
 
