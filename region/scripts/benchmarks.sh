@@ -7,7 +7,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
 antiphon=${ANTIPHON:-target/release/antiphon}
 folder=docs/benchmarks
-sections=(highest spread profile growth million herd connections absence promises across overload hour)
+sections=(highest spread profile growth members million herd connections absence promises across overload hour)
 said=$(mktemp)
 trap 'rm -f "$said"' EXIT
 mkdir -p "$folder"
@@ -65,7 +65,7 @@ profile() {
         'Shares of the processor time of the server, where batches are small, where they are large, and where one message goes to ten thousand.' ''
     shares pairs --pairs 200 --rate 2000 --warm-up 2 --seconds 30 --transport ws
     shares pairs --pairs 200 --rate 16000 --warm-up 2 --seconds 30 --transport ws
-    PROFILE_UNTIL_S=45 shares broadcast --members 10000 --rate 1 --warm-up 2 --warm-up 5 --seconds 125 --transport ws
+    PROFILE_UNTIL_S=45 shares broadcast --members 10000 --rate 1 --warm-up 2 --seconds 60 --transport ws
 }
 
 growth() {
@@ -78,10 +78,16 @@ growth() {
     bench pairs --pairs 50,500,5000,9000 --transport ws --rate 1000 --warm-up 5 --seconds 10 --runs 3 --yardstick
     say 'More conversations of the same connections:' ''
     draw conversations pairs --users 1000 --pairs 1000,10000,100000 --transport ws --rate 1000 --warm-up 5 --seconds 10
-    say 'More members at the same rate of deliveries: the more there are, the fewer are the messages, and an acknowledgement (each device sends' \
-        'one after at most 200 ms) covers fewer of them.' ''
-    draw members broadcast --members 2,10,100,1000,10000 --transport ws --deliveries 5000 --warm-up 4 --seconds 10 --yardstick
-    say 'And as many deliveries as can be:' ''
+}
+
+members() {
+    say '## How cost grows with members' '' \
+        'One message a second to more and more members; each device acknowledges each message.' ''
+    draw members broadcast --members 2,10,100,1000,10000 --transport ws --rate 1 --warm-up 4 --seconds 20 --yardstick
+    say 'The same rate of deliveries: the more members there are, the fewer are the messages, and an acknowledgement (each device sends one after' \
+        'at most 200 ms) covers fewer of them.' ''
+    draw deliveries broadcast --members 2,10,100,1000,10000 --transport ws --deliveries 5000 --warm-up 4 --seconds 10 --yardstick
+    say 'As many deliveries as can be:' ''
     bench broadcast --members 1000 --rate 16 --find-max --p99-ms 1000 --transport ws --warm-up 4 --seconds 10 --yardstick
     say 'Groups of several sizes in which everybody talks:' ''
     bench groups --transport ws --rate 500 --warm-up 2 --seconds 5
