@@ -59,6 +59,12 @@ pub(crate) struct ProbeArgs {
 /// # Errors
 /// What kept it from starting or from judging; rules that were broken.
 pub(crate) async fn run(args: ProbeArgs) -> Result<()> {
+    if let Some(seconds) = args.seconds.filter(|seconds| *seconds <= args.warm_up) {
+        bail!(
+            "--warm-up is {} s; it has to be shorter than --seconds, {seconds} s",
+            args.warm_up
+        );
+    }
     let shutdown = Shutdown::listen()?;
     let world = match &args.world {
         Some(url) => Some(Control::at(url)?),
