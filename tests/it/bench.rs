@@ -5,7 +5,7 @@ use std::{fs, path::Path};
 use serde_json::Value;
 use tokio::process::Command;
 
-use crate::support::{forget_what_steers_tests, server::free_port};
+use crate::support::{forget_what_steers_tests, server::free_port, world::free_block};
 
 const TRANSPORTS: [&str; 3] = ["websocket", "webtransport", "quic"];
 
@@ -14,7 +14,12 @@ async fn bench(arguments: &[&str]) -> (Vec<Value>, String) {
     let folder = tempfile::tempdir().unwrap();
     let json = folder.path().join("figures.json");
     let mut command = Command::new(env!("CARGO_BIN_EXE_antiphon"));
-    let port = free_port();
+    // Several regions are a world, which has hundreds of ports.
+    let port = if arguments.contains(&"--regions") {
+        free_block()
+    } else {
+        free_port()
+    };
     command
         .arg("bench")
         .args(arguments)

@@ -262,7 +262,7 @@ fn stat(pid: u32) -> Option<Vec<String>> {
 }
 
 /// The first port of a block of which all are free. Each process of tests begins elsewhere.
-fn free_block() -> u16 {
+pub(crate) fn free_block() -> u16 {
     let blocks = (PORTS.end - PORTS.start) / BLOCK;
     let begin = u16::try_from(process_id() % u32::from(blocks)).unwrap();
     for _ in 0..blocks {
