@@ -123,13 +123,6 @@ impl Runs {
         if let Some(yardstick) = yardstick {
             all = all.into_iter().map(|figures| figures.beside(yardstick)).collect();
         }
-        if let Some(path) = &args.json {
-            let lines: Result<Vec<String>, _> = all.iter().map(serde_json::to_string).collect();
-            fs::write(path, lines?.join("\n") + "\n").with_context(|| format!("--json {}", path.display()))?;
-        }
-        if let Some(path) = &args.plot {
-            plot_runs(path, &all).context("--plot")?;
-        }
         print(&table(&all))?;
         for found in self.found {
             print(&format!("{found}\n"))?;
@@ -142,6 +135,14 @@ impl Runs {
                 "yardstick: {:.0} echoes/s, {:.0} fdatasyncs/s, {:.0} messages/s through the codec, {:.0} through that of JSON\n",
                 yardstick.echo_per_s, yardstick.fdatasync_per_s, yardstick.codec_per_s, yardstick.json_codec_per_s
             ))?;
+        }
+        // After what was measured is told: a file that cannot be written loses nothing.
+        if let Some(path) = &args.json {
+            let lines: Result<Vec<String>, _> = all.iter().map(serde_json::to_string).collect();
+            fs::write(path, lines?.join("\n") + "\n").with_context(|| format!("--json {}", path.display()))?;
+        }
+        if let Some(path) = &args.plot {
+            plot_runs(path, &all).context("--plot")?;
         }
         Ok(())
     }
