@@ -115,6 +115,29 @@ async fn connections_that_say_nothing_are_all_there_still() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_was_measured_is_told_although_it_cannot_be_drawn() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_antiphon"));
+    let idle = "bench idle --connections 20 --settle 0 --transport ws --base-port";
+    command.args(idle.split(' ')).arg(free_port().to_string());
+    command
+        .arg("--plot")
+        .arg(folder.path().join("idle.svg"))
+        .kill_on_drop(true);
+    forget_what_steers_tests(&mut command);
+    let output = command.output().await.unwrap();
+    let (told, said) = (
+        String::from_utf8(output.stdout).unwrap(),
+        String::from_utf8(output.stderr).unwrap(),
+    );
+    assert!(
+        !output.status.success() && said.contains("there is nothing to draw"),
+        "{said}"
+    );
+    assert!(told.contains("bytes each") && told.lines().count() == 2, "{told}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn groups_over_tls_are_held_against_the_yardstick_and_drawn() {
     let folder = tempfile::tempdir().unwrap();
     let plot = folder.path().join("groups.svg");
