@@ -22,6 +22,7 @@ mod idle;
 mod inbox;
 mod people;
 mod plot;
+mod rules;
 mod server;
 mod write;
 

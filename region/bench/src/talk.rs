@@ -22,6 +22,7 @@ use crate::{
     figures::{float, histogram, ms},
     follower::Follower,
     people::{self, Conversation, Progress},
+    rules::Agreed,
     server::{Metrics, Watched},
     talker::{Seen, Shared, Talker},
     times::{Shape, Times},
@@ -162,10 +163,11 @@ pub async fn talk(server: &Server, options: &TalkOptions, say: Say) -> Result<Fi
         bail!("the seconds of the run were not looked at to its end");
     }
     watching.abort();
-    let broken_rules = match witnesses {
-        Some(witnesses) => Some(witnesses.judge(say).await?),
-        None => None,
-    };
+    let mut broken_rules = seen.broken.count();
+    seen.broken.shown().iter().for_each(|what| say(what));
+    if let Some(witnesses) = witnesses {
+        broken_rules += witnesses.judge(say).await?;
+    }
     // What nobody has answered may be anywhere.
     lost += conversations
         .iter()
@@ -191,7 +193,7 @@ pub async fn talk(server: &Server, options: &TalkOptions, say: Say) -> Result<Fi
         refused_for_good: Some(seen.refused_for_good.load(Ordering::Relaxed)),
         lost: Some(lost),
         duplicated: Some(conversations.iter().map(twice).sum()),
-        broken_rules,
+        broken_rules: Some(broken_rules),
         ..Figures::default()
     };
     figures.set_latencies(&seen.latencies.lock());
@@ -203,7 +205,8 @@ pub async fn talk(server: &Server, options: &TalkOptions, say: Say) -> Result<Fi
     figures.set_costs(acknowledged, server_after - server_before, load_after - load_before);
     figures.fsyncs_per_message = (acknowledged > 0).then(|| float(fsyncs) / float(acknowledged));
     let seconds = std::mem::take(&mut *seconds.lock());
-    figures.server_rss_bytes_max = seconds.iter().map(|second| second.server_rss_bytes).max();
+    let of_seconds = seconds.iter().map(|second| second.server_rss_bytes);
+    figures.server_rss_bytes_max = of_seconds.chain([server_after.rss_bytes]).max();
     if let Some(recovery) = times.recovery(&seconds) {
         figures.overload_messages_per_s = Some(recovery.overload_per_s);
         figures.slow_above_ms = Some(recovery.slow_above_ms);
@@ -307,6 +310,7 @@ async fn talkers(server: &Server, options: &TalkOptions, say: Say) -> Result<Vec
             asked: AtomicU64::new(0),
             sent: AtomicU64::new(0),
             spreading: Mutex::default(),
+            agreed: Agreed::default(),
         });
         for (at, user) in members.into_iter().enumerate() {
             let place = *known.entry(user.user_id.clone()).or_insert(talkers.len());

@@ -18,6 +18,7 @@ use crate::{
     device::{Device, request},
     figures::histogram,
     follower::{Came, Follower},
+    rules::{Agreed, Broken},
     times::{Shape, Times},
 };
 
@@ -47,6 +48,8 @@ pub(crate) struct Seen {
     pub(crate) latencies: Mutex<Histogram<u64>>,
     /// Until it has come to the last of them.
     pub(crate) to_all: Mutex<Histogram<u64>>,
+    /// What came otherwise than it was sent.
+    pub(crate) broken: Broken,
 }
 
 /// One conversation, as its devices share it.
@@ -62,6 +65,7 @@ pub(crate) struct Shared {
     pub(crate) sent: AtomicU64,
     /// By seq: how many have a message, while somebody lacks it.
     pub(crate) spreading: Mutex<HashMap<u64, usize>>,
+    pub(crate) agreed: Agreed,
 }
 
 /// One user.
@@ -79,7 +83,7 @@ pub(crate) struct Talker {
     /// The number of its last message, which is its request's id.
     pub(crate) number: u64,
     pub(crate) first_that_counts: u64,
-    /// What is not answered and has to be sent again after an absence: of a day alone.
+    /// What is not answered, and has to be sent again after an absence.
     pub(crate) pending: BTreeMap<u64, Send>,
 }
 
@@ -101,6 +105,7 @@ impl Seen {
             latest: Mutex::new(histogram()),
             latencies: Mutex::new(histogram()),
             to_all: Mutex::new(histogram()),
+            broken: Broken::default(),
         }
     }
 }
@@ -138,10 +143,13 @@ impl Talker {
         let is_day = times.shape == Shape::Day;
         let lost_at = is_day.then(|| Instant::now() + LOST_EVERY.mul_f64(-rand::random::<f64>().max(1e-9).ln()));
         let mut read_seqs = vec![0; self.conversations.len()];
+        let mut pushed_seqs = read_seqs.clone();
         loop {
             tokio::select! {
                 frame = device.receive() => {
-                    match self.follower.take(device, frame?).await? {
+                    let frame = frame?;
+                    self.judge(&frame, &mut pushed_seqs, seen);
+                    match self.follower.take(device, frame).await? {
                         Came::Messages(messages) => messages.iter().for_each(|message| self.has(message, times, seen)),
                         Came::Frame(frame) => self.answered(&frame, seen),
                     }
@@ -163,7 +171,9 @@ impl Talker {
                     }
                     if now >= times.ends {
                         let missing = self.missing();
-                        let is_all = missing == 0 && self.conversations.iter().all(|of| of.asked.load(Ordering::Relaxed) == 0);
+                        let is_sent = self.due.is_none_or(|due| due >= times.ends);
+                        let is_answered = self.conversations.iter().all(|of| of.asked.load(Ordering::Relaxed) == 0);
+                        let is_all = missing == 0 && is_sent && is_answered;
                         if is_all || now >= times.given_up {
                             return Ok(Ended::Done(missing));
                         }
@@ -195,9 +205,7 @@ impl Talker {
                 self.first_that_counts = self.first_that_counts.min(self.number);
             }
             let send = self.message(conversation.id.clone(), due, times.began);
-            if is_day {
-                self.pending.insert(self.number, send.clone());
-            }
+            self.pending.insert(self.number, send.clone());
             conversation.asked.fetch_add(1, Ordering::Relaxed);
             requests.push(request(self.number, client_frame::Body::Send(send)));
         }
@@ -237,6 +245,50 @@ impl Talker {
         self.conversations.get(at).cloned()
     }
 
+    /// Whether messages came in their order, and each as its sender and everybody else has it; `pushed_seqs` is how far this session was
+    /// pushed, in each conversation.
+    fn judge(&self, frame: &ServerFrame, pushed_seqs: &mut [u64], seen: &Seen) {
+        let of = |id: &str| self.conversations.iter().position(|of| of.id == id);
+        let (conversation_id, messages) = match &frame.body {
+            Some(Body::Message(message)) => (&message.conversation_id, std::slice::from_ref(message)),
+            Some(Body::Page(page)) => (&page.conversation_id, &page.messages[..]),
+            _ => return,
+        };
+        let Some((at, conversation)) = of(conversation_id).and_then(|at| Some((at, self.conversations.get(at)?)))
+        else {
+            seen.broken.tell(&format!(
+                "a message of {conversation_id}, of which {} is no member",
+                self.user.user_id
+            ));
+            return;
+        };
+        let (mut of_page, is_page) = (0, matches!(frame.body, Some(Body::Page(_))));
+        let before = match pushed_seqs.get_mut(at) {
+            Some(pushed_seq) if !is_page => pushed_seq,
+            _ => &mut of_page,
+        };
+        for message in messages {
+            if message.seq <= *before {
+                seen.broken
+                    .tell(&format!("{conversation_id}: {} came after {before}", message.seq));
+            }
+            *before = message.seq;
+            let Message {
+                seq,
+                sender_id,
+                client_msg_id,
+                text,
+                ..
+            } = message;
+            if message.conversation_id != *conversation_id
+                || !conversation.agreed.on(*seq, sender_id, client_msg_id, text)
+            {
+                seen.broken
+                    .tell(&format!("{conversation_id}: {seq} is not the same everywhere"));
+            }
+        }
+    }
+
     /// A message of its own was answered.
     fn answered(&mut self, frame: &ServerFrame, seen: &Seen) {
         let Some(number) = frame.id.parse().ok().filter(|number| *number <= self.number) else {
@@ -248,6 +300,17 @@ impl Talker {
         let counts = u64::from(number >= self.first_that_counts);
         match &frame.body {
             Some(Body::Sent(sent)) => {
+                let of = self.pending.get(&number);
+                if of.is_none_or(|of| {
+                    !conversation
+                        .agreed
+                        .on(sent.seq, &self.user.user_id, &of.client_msg_id, &of.text)
+                }) {
+                    seen.broken.tell(&format!(
+                        "{}: {} is not what was acknowledged",
+                        conversation.id, sent.seq
+                    ));
+                }
                 conversation.tail_seq.fetch_max(sent.seq, Ordering::Relaxed);
                 self.follower.hold(&conversation.id, sent.seq);
                 conversation.sent.fetch_add(1, Ordering::Relaxed);
@@ -377,6 +440,7 @@ mod tests {
             asked: AtomicU64::new(0),
             sent: AtomicU64::new(0),
             spreading: Mutex::new(HashMap::new()),
+            agreed: Agreed::default(),
         };
         Talker {
             connector: connectors::first(Transport::WebSocket, Codec::Binary, None),
