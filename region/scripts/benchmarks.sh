@@ -168,9 +168,9 @@ overload() {
 hour() {
     say '## A day in an hour' '' \
         'Pairs and groups that talk, read, look back, lose their connections and return. Latencies are from when a message was due, also for' \
-        'a device that was away then. `broken rules`: what the checker of `antiphon probe` has found in the histories of two groups of three' \
-        'that talk beside them, 1.2 messages a second.' ''
-    draw hour mixed --transport ws --rate 200 --seconds 3600
+        'a device that was away then. `broken rules` has in it what the checker of `antiphon probe` has found in the histories of two groups of' \
+        'three that talk beside them, 1.2 messages a second.' ''
+    draw hour mixed --transport ws --rate 200 --seconds 3600 --yardstick
 }
 
 named=("$@")
@@ -188,7 +188,8 @@ done
         '- Arrival times are fixed beforehand: a server that stalls is charged with all that would have come meanwhile.' \
         '- `offered/s` and `messages/s`: what was to be sent, and what was acknowledged in that time, which is durable. `p50 ms` to `p99.9 ms`: from' \
         '  when a message was due until a receiver has it; `to all`: until the last of them has. `lost`: has a seq and is missing at a receiver, or' \
-        '  was never answered. `duplicated`: seqs that no acknowledgement has told.' \
+        '  was never answered. `duplicated`: seqs that no acknowledgement has told. `broken rules`: what did not come in the order of the seqs, or' \
+        '  is not the same for its sender and all receivers.' \
         '- `server µs`, `load µs`, `written B` and `fsyncs`: processor time of the server and of the load for each message, bytes that the server has' \
         '  written to the disk, and how often it has waited for it, all regions together; for each message that a device gets where devices return or' \
         '  read. `server MiB`: at the end; `at most`: in any second. `bytes each`: what each connection adds.' \

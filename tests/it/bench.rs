@@ -118,11 +118,11 @@ async fn connections_that_say_nothing_are_all_there_still() {
 async fn what_was_measured_is_told_although_it_cannot_be_drawn() {
     let folder = tempfile::tempdir().unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_antiphon"));
-    let idle = "bench idle --connections 20 --settle 0 --transport ws --base-port";
-    command.args(idle.split(' ')).arg(free_port().to_string());
+    let pairs = "bench pairs --pairs 2 --rate 20 --warm-up 0 --seconds 2 --transport ws --base-port";
+    command.args(pairs.split(' ')).arg(free_port().to_string());
     command
         .arg("--plot")
-        .arg(folder.path().join("idle.svg"))
+        .arg(folder.path().join("missing").join("pairs.svg"))
         .kill_on_drop(true);
     forget_what_steers_tests(&mut command);
     let output = command.output().await.unwrap();
@@ -131,10 +131,23 @@ async fn what_was_measured_is_told_although_it_cannot_be_drawn() {
         String::from_utf8(output.stderr).unwrap(),
     );
     assert!(
-        !output.status.success() && said.contains("there is nothing to draw"),
+        !output.status.success() && said.contains("--plot") && said.contains("pairs.svg"),
         "{said}"
     );
-    assert!(told.contains("bytes each") && told.lines().count() == 2, "{told}");
+    assert!(told.contains("messages/s") && told.lines().count() == 2, "{told}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_has_no_rate_is_not_begun_if_it_is_to_be_drawn() {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_antiphon"));
+    command.args(["bench", "idle", "--plot", "idle.svg"]);
+    forget_what_steers_tests(&mut command);
+    let output = command.output().await.unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        !output.status.success() && said.starts_with("antiphon: --plot draws messages and their cost"),
+        "{said}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -313,7 +326,13 @@ async fn whoever_was_away_gets_everything() {
     assert_eq!(all.len(), TRANSPORTS.len());
     for run in &all {
         assert!(run["serverRssBytesBefore"].as_u64() > Some(0), "{run}");
-        assert!(run["serverRssBytesMax"].as_u64() > Some(0), "{run}");
+        // What is there at the end is no more than the most that there was.
+        assert!(
+            run["serverRssBytesMax"].as_u64() >= run["serverRssBytes"].as_u64(),
+            "{run}"
+        );
+        assert!(run["serverRssBytesEmpty"].as_u64() > Some(0), "{run}");
+        assert!(run["serverRssBytesAfter"].as_u64() > Some(0), "{run}");
     }
     let sync = [
         "sync",
@@ -343,13 +362,22 @@ async fn old_messages_are_read_at_a_rate() {
         "120",
         "--rate",
         "40",
+        "--warm-up",
+        "1",
         "--seconds",
         "2",
+        "--yardstick",
     ];
     let (all, _) = bench(&[&history[..], &["--transport", "ws", "--runs", "2"]].concat()).await;
     for run in &all {
         assert_eq!(run["refused"], 0, "{run}");
         assert!((35.0..=45.0).contains(&run["pagesPerS"].as_f64().unwrap()), "{run}");
+        // Of fifty messages each.
+        assert_eq!(
+            run["deliveriesPerS"].as_f64().unwrap(),
+            run["pagesPerS"].as_f64().unwrap() * 50.0
+        );
+        assert!(run["ratio"]["echo"].as_f64() > Some(0.0), "{run}");
     }
     assert_eq!(all.len(), 2);
 }
@@ -375,4 +403,15 @@ async fn the_highest_rate_is_looked_for_until_there_is_none() {
     );
     let offered: Vec<f64> = all.iter().map(|run| run["offeredPerS"].as_f64().unwrap()).collect();
     assert_eq!(offered, [1.0, 2.0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_highest_rate_of_several_searches_is_told_with_its_spread() {
+    let load = "pairs --pairs 1 --rate 2 --warm-up 0 --seconds 1 --transport ws --find-max --p99-ms 0.001 --runs 2";
+    let (all, printed) = bench(&load.split(' ').collect::<Vec<_>>()).await;
+    assert_eq!(all.len(), 4);
+    assert!(
+        printed.ends_with("websocket, no rate that was tried has p99 <= 0.001 ms\n"),
+        "{printed}"
+    );
 }

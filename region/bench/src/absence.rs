@@ -71,6 +71,7 @@ pub async fn absence(server: &Server, options: &AbsenceOptions, say: Say) -> Res
     write_to_all(server, &teams, options.missed, options.text_bytes).await?;
 
     say(&format!("{count} devices come back"));
+    let fsyncs_before = server.fsyncs().await?;
     let (server_before, load_before) = (server.usage()?, crowd.usage()?);
     let began = Instant::now();
     let mut latencies = histogram();
@@ -86,8 +87,15 @@ pub async fn absence(server: &Server, options: &AbsenceOptions, say: Say) -> Res
     let ((), rss_bytes_max) = server.watched().rss_max_while(coming).await?;
     let all_back = began.elapsed();
     let (server_used, load_used) = (server.usage()? - server_before, crowd.usage()? - load_before);
+    let fsyncs = server.fsyncs().await? - fsyncs_before;
     sleep(options.settle).await;
     crowd.answer().await?;
+    let back = server.usage()?;
+
+    say(&format!("{count} devices go away for good"));
+    crowd.leave().await?;
+    sleep(options.settle).await;
+    let after = server.usage()?;
 
     let messages = u64::try_from(count * options.conversations)? * options.missed;
     let mut figures = Figures {
@@ -103,8 +111,11 @@ pub async fn absence(server: &Server, options: &AbsenceOptions, say: Say) -> Res
     };
     figures.set_latencies(&latencies);
     figures.set_costs(messages, server_used, load_used);
+    figures.fsyncs_per_message = (messages > 0).then(|| float(fsyncs) / float(messages));
+    figures.server_rss_bytes_empty = Some(empty.rss_bytes);
     figures.server_rss_bytes_before = Some(full.rss_bytes);
-    figures.server_rss_bytes_max = Some(rss_bytes_max);
-    figures.server_rss_bytes = Some(server.usage()?.rss_bytes);
+    figures.server_rss_bytes_max = Some(rss_bytes_max.max(back.rss_bytes));
+    figures.server_rss_bytes = Some(back.rss_bytes);
+    figures.server_rss_bytes_after = Some(after.rss_bytes);
     Ok(figures)
 }

@@ -2,7 +2,7 @@ use antiphon_client::{Connector, Transport};
 use anyhow::Result;
 use tokio::time::Instant;
 
-use crate::{Figures, Say, Server, delay::DelayedPath, device::Device, people};
+use crate::{Figures, Say, Server, Spread, delay::DelayedPath, device::Device, people};
 
 /// Devices that come over a slow path.
 #[derive(Debug, Clone)]
@@ -31,9 +31,9 @@ pub async fn connect(server: &Server, path: &DelayedPath, options: &ConnectOptio
     Ok(Figures {
         scenario: "connect",
         transport: options.transport.name(),
-        round_trips_first: Some(half(first)),
-        round_trips_cold: Some(half(cold)),
-        round_trips_resumed: Some(half(resumed)),
+        round_trips_first: median(first),
+        round_trips_cold: median(cold),
+        round_trips_resumed: median(resumed),
         ..Figures::default()
     })
 }
@@ -50,7 +50,6 @@ async fn round_trips(connector: &mut Connector, path: &DelayedPath, token: &str)
     Ok(took.as_secs_f64() / round_trip + handshakes as f64)
 }
 
-fn half(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+fn median(of: Vec<f64>) -> Option<f64> {
+    Some(Spread::of(of)?.median)
 }

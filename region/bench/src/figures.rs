@@ -59,10 +59,16 @@ pub struct Figures {
     /// Slow seconds in all of the calm after an overload.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub slow_seconds: Option<usize>,
+    /// Resident memory of the server before the first device connected.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub server_rss_bytes_empty: Option<u64>,
     /// Resident memory of the server when all devices were connected, before they went away.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub server_rss_bytes_before: Option<u64>,
-    /// The most memory that the server had in any second.
+    /// Resident memory of the server when all devices that had returned had left again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub server_rss_bytes_after: Option<u64>,
+    /// The most memory that the server had in any second, or at the end.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub server_rss_bytes_max: Option<u64>,
     /// Processor time of the server for each message, microseconds.

@@ -9,19 +9,28 @@ const KEPT_MIN: f64 = 0.95;
 /// Below this many messages a second nothing is looked for.
 const RATE_MIN: f64 = 1.0;
 
+/// The highest rate that a server keeps.
+#[derive(Debug)]
+pub struct Highest {
+    /// The figures of all runs, in the order of their rates.
+    pub all: Vec<Figures>,
+    /// None: no rate that was tried was kept.
+    pub rate: Option<f64>,
+    /// What ended the search before any rate was kept; a rate above one that fails is not kept.
+    pub failed: Option<anyhow::Error>,
+}
+
 /// Runs at one rate after the other, and finds the highest that a server keeps: 99 of 100 messages within `p99_ms_max`, none refused,
-/// none lost. Returns the figures of all runs, in the order of their rates, and which of them that is, if any.
-///
-/// # Errors
-/// What `run` returns before any rate was kept; a rate above one is then not kept.
+/// none lost.
 pub async fn find_max(
     rate: f64,
     p99_ms_max: f64,
     mut run: impl AsyncFnMut(f64) -> Result<Figures>,
     say: Say,
-) -> Result<(Vec<Figures>, Option<usize>)> {
+) -> Highest {
     let mut all: Vec<(f64, Figures)> = Vec::new();
-    let (mut kept, mut failed) = (None, None);
+    let (mut kept, mut not_kept) = (None, None);
+    let mut failed = None;
     let mut next = rate;
     let mut halvings = 0;
     while next >= RATE_MIN && halvings <= HALVINGS {
@@ -30,30 +39,36 @@ pub async fn find_max(
                 if keeps(&figures, p99_ms_max) {
                     kept = Some(next);
                 } else {
-                    failed = Some(next);
+                    not_kept = Some(next);
                 }
                 all.push((next, figures));
             }
             // Too much for it: what a lower rate came to stands.
             Err(error) if kept.is_some() => {
                 say(&format!("{next:.0} messages/s: {error:#}"));
-                failed = Some(next);
+                not_kept = Some(next);
             }
-            Err(error) => return Err(error),
+            Err(error) => {
+                failed = Some(error);
+                break;
+            }
         }
-        next = match (kept, failed) {
+        next = match (kept, not_kept) {
             (Some(kept), None) => kept * 2.0,
-            (None, Some(failed)) => failed / 2.0,
-            (Some(kept), Some(failed)) => {
+            (None, Some(not_kept)) => not_kept / 2.0,
+            (Some(kept), Some(not_kept)) => {
                 halvings += 1;
-                f64::midpoint(kept, failed)
+                f64::midpoint(kept, not_kept)
             }
             (None, None) => break,
         };
     }
     all.sort_by(|(a, _), (b, _)| a.total_cmp(b));
-    let highest = all.iter().rposition(|(rate, _)| Some(*rate) == kept);
-    Ok((all.into_iter().map(|(_, figures)| figures).collect(), highest))
+    Highest {
+        all: all.into_iter().map(|(_, figures)| figures).collect(),
+        rate: kept,
+        failed,
+    }
 }
 
 fn keeps(figures: &Figures, p99_ms_max: f64) -> bool {
@@ -69,61 +84,65 @@ fn keeps(figures: &Figures, p99_ms_max: f64) -> bool {
 mod tests {
     use super::*;
 
+    /// At a rate that the server does, as fast as that.
+    fn figures(rate: f64, p99_ms: f64) -> Figures {
+        Figures {
+            offered_per_s: Some(rate),
+            messages_per_s: Some(rate),
+            p99_ms: Some(p99_ms),
+            refused: Some(0),
+            lost: Some(0),
+            ..Figures::default()
+        }
+    }
+
+    fn rates(found: &Highest) -> Vec<f64> {
+        found.all.iter().filter_map(|figures| figures.offered_per_s).collect()
+    }
+
     /// A server that is fast up to a rate.
-    async fn find(first: f64, limit: f64) -> (Vec<f64>, Option<f64>) {
-        let run = async |rate: f64| {
-            let p99_ms = if rate <= limit { 2.0 } else { 200.0 };
-            Ok(Figures {
-                offered_per_s: Some(rate),
-                messages_per_s: Some(rate),
-                p99_ms: Some(p99_ms),
-                refused: Some(0),
-                lost: Some(0),
-                ..Figures::default()
-            })
-        };
-        let (all, highest) = find_max(first, 10.0, run, |_| {}).await.unwrap();
-        let rates: Vec<f64> = all.iter().filter_map(|figures| figures.offered_per_s).collect();
-        let highest = highest.map(|at| rates[at]);
-        (rates, highest)
+    async fn find(first: f64, limit: f64) -> Highest {
+        let run = async |rate: f64| Ok(figures(rate, if rate <= limit { 2.0 } else { 200.0 }));
+        find_max(first, 10.0, run, |_| {}).await
     }
 
     #[tokio::test]
     async fn the_highest_rate_is_found_from_below_and_from_above() {
         for first in [100.0, 100_000.0] {
-            let (rates, highest) = find(first, 3_000.0).await;
-            assert!(rates.is_sorted());
-            let highest = highest.unwrap();
+            let found = find(first, 3_000.0).await;
+            assert!(rates(&found).is_sorted());
+            let highest = found.rate.unwrap();
             assert!(
                 (2_800.0..=3_000.0).contains(&highest),
-                "{highest} from {first}: {rates:?}"
+                "{highest} from {first}: {found:?}"
             );
         }
     }
 
     #[tokio::test]
     async fn a_run_that_fails_is_a_rate_that_is_not_kept() {
-        let of = async |first: f64| {
-            let run = async |rate: f64| match rate <= 3_000.0 {
-                true => Ok(Figures {
-                    offered_per_s: Some(rate),
-                    messages_per_s: Some(rate),
-                    p99_ms: Some(2.0),
-                    refused: Some(0),
-                    lost: Some(0),
-                    ..Figures::default()
-                }),
-                false => Err(anyhow::anyhow!("a connection was lost")),
-            };
-            find_max(first, 10.0, run, |_| {}).await
+        let run = async |rate: f64| match rate <= 3_000.0 {
+            true => Ok(figures(rate, 2.0)),
+            false => Err(anyhow::anyhow!("a connection was lost")),
         };
-        let (all, highest) = of(1_000.0).await.unwrap();
-        assert_eq!(all[highest.unwrap()].offered_per_s, Some(3_000.0));
-        assert!(of(4_000.0).await.is_err(), "nothing was kept before");
+        let found = find_max(1_000.0, 10.0, run, |_| {}).await;
+        assert_eq!((found.rate, found.failed.is_none()), (Some(3_000.0), true));
+    }
+
+    #[tokio::test]
+    async fn a_search_that_fails_before_any_rate_was_kept_has_what_it_has_measured() {
+        let run = async |rate: f64| match rate > 3_000.0 {
+            true => Ok(figures(rate, 200.0)),
+            false => Err(anyhow::anyhow!("a connection was lost")),
+        };
+        let found = find_max(8_000.0, 10.0, run, |_| {}).await;
+        assert_eq!((rates(&found), found.rate), (vec![4_000.0, 8_000.0], None));
+        assert!(found.failed.is_some());
     }
 
     #[tokio::test]
     async fn a_server_that_keeps_nothing_has_no_highest_rate() {
-        assert_eq!(find(100.0, 0.0).await.1, None);
+        let found = find(100.0, 0.0).await;
+        assert_eq!((found.rate, found.failed.is_none()), (None, true));
     }
 }

@@ -20,7 +20,7 @@ use crate::{
     Figures, Say, Server,
     device::Device,
     figures::{float, histogram},
-    people::{self, Team},
+    people,
     usage::Usage,
     write::write_to_all,
 };
@@ -43,7 +43,9 @@ pub struct HistoryOptions {
     pub rate_per_s: f64,
     /// Bytes of each text.
     pub text_bytes: usize,
-    /// For how long.
+    /// How long pages are read before anything counts.
+    pub warm_up: Duration,
+    /// How long what is read counts.
     pub measured: Duration,
 }
 
@@ -66,78 +68,104 @@ pub async fn history(server: &Server, options: &HistoryOptions, say: Say) -> Res
         teams.len()
     ));
     write_to_all(server, &teams, options.messages, options.text_bytes).await?;
-    let mut reading = JoinSet::new();
-    #[expect(clippy::cast_precision_loss, reason = "far fewer than 2^52")]
-    let pause = Duration::from_secs_f64(teams.len() as f64 / options.rate_per_s);
-    let began = Instant::now();
-    // Pages that came before the last of them was due.
-    let in_time = Arc::new(AtomicU64::new(0));
-    let (server_before, load_before) = (server.usage()?, Usage::of(std::process::id())?);
-    for (
-        at,
-        Team {
-            members,
-            conversation_ids,
-            ..
-        },
-    ) in teams.iter().enumerate()
-    {
-        let (Some(user), Some(conversation_id)) = (members.first(), conversation_ids.first()) else {
+    let mut readers = Vec::with_capacity(teams.len());
+    for (at, team) in teams.iter().enumerate() {
+        let (Some(user), Some(conversation_id)) = (team.members.first(), team.conversation_ids.first()) else {
             bail!("a reader without a conversation");
         };
         let mut connector = server.connector(options.transport)?;
         let device = Device::open(&mut connector, server.url(at), &user.access_token, &[]).await?;
-        let (options, conversation_id, in_time) = (options.clone(), conversation_id.clone(), in_time.clone());
-        reading.spawn(async move { read(device, conversation_id, &options, pause, &in_time).await });
+        readers.push((device, conversation_id.clone()));
     }
-    let mut latencies = histogram();
-    let mut refused = 0;
-    let mut ticks = interval(Duration::from_secs(1));
-    loop {
-        tokio::select! {
-            read = reading.join_next() => {
-                let Some(read) = read else { break };
-                let (of_reader, refused_of_reader) = read??;
-                latencies.add(of_reader)?;
-                refused += refused_of_reader;
-            }
-            _ = ticks.tick() => {
-                let pages = in_time.load(Ordering::Relaxed);
-                say(&format!("{:>5.0} s  {pages:>7} pages", began.elapsed().as_secs_f64()));
-            }
-        }
+    #[expect(clippy::cast_precision_loss, reason = "far fewer than 2^52")]
+    let pause = Duration::from_secs_f64(teams.len() as f64 / options.rate_per_s);
+    let began = Instant::now();
+    let counts = began + options.warm_up;
+    let window = Window {
+        counts,
+        ends: counts + options.measured,
+        pause,
+        in_time: Arc::default(),
+    };
+    let mut reading = JoinSet::new();
+    for (device, conversation_id) in readers {
+        let (options, window) = (options.clone(), window.clone());
+        reading.spawn(async move { read(device, conversation_id, &options, &window).await });
     }
-    let (server_used, load_used) = (
-        server.usage()? - server_before,
-        Usage::of(std::process::id())? - load_before,
-    );
-    let pages = latencies.len();
+    let mut read = (histogram(), 0);
+    until(window.counts, &mut reading, &mut read, || {
+        say(&format!("{:>5.0} s  warming up", began.elapsed().as_secs_f64()));
+    })
+    .await?;
+    let (server_before, load_before) = (server.usage()?, Usage::of(std::process::id())?);
+    until(window.ends, &mut reading, &mut read, || {
+        let pages = window.in_time.load(Ordering::Relaxed);
+        say(&format!("{:>5.0} s  {pages:>7} pages", counts.elapsed().as_secs_f64()));
+    })
+    .await?;
+    // What comes later counts for latencies alone.
+    let pages = window.in_time.load(Ordering::Relaxed);
+    let (server_after, load_after) = (server.usage()?, Usage::of(std::process::id())?);
+    while let Some(done) = reading.join_next().await {
+        add(&mut read, done??)?;
+    }
+    let (latencies, refused) = read;
+    let measured = options.measured.as_secs_f64();
+    let messages = pages * u64::from(options.page_len);
     let mut figures = Figures {
         scenario: "history",
         transport: options.transport.name(),
         offered_per_s: Some(options.rate_per_s),
-        pages_per_s: Some(float(in_time.load(Ordering::Relaxed)) / options.measured.as_secs_f64()),
+        pages_per_s: Some(float(pages) / measured),
+        deliveries_per_s: Some(float(messages) / measured),
         connections: Some(options.readers),
         refused: Some(refused),
         ..Figures::default()
     };
     figures.set_latencies(&latencies);
-    figures.set_costs(pages * u64::from(options.page_len), server_used, load_used);
+    figures.set_costs(messages, server_after - server_before, load_after - load_before);
     figures.written_bytes_per_message = None;
     Ok(figures)
 }
 
-/// One reader: how long each page took, and how many were refused.
-async fn read(
-    mut device: Device,
-    conversation_id: String,
-    options: &HistoryOptions,
+/// When readers ask, and what counts.
+#[derive(Debug, Clone)]
+struct Window {
+    counts: Instant,
+    ends: Instant,
+    /// Between two pages of one reader.
     pause: Duration,
-    in_time: &AtomicU64,
-) -> Result<(Histogram<u64>, u64)> {
+    /// Pages that came between the two.
+    in_time: Arc<AtomicU64>,
+}
+
+/// How long pages took, and how many were refused.
+type Read = (Histogram<u64>, u64);
+
+fn add(all: &mut Read, (latencies, refused): Read) -> Result<()> {
+    all.0.add(latencies)?;
+    all.1 += refused;
+    Ok(())
+}
+
+/// Waits until then, or until a reader has failed; speaks each second.
+async fn until(at: Instant, reading: &mut JoinSet<Result<Read>>, all: &mut Read, speak: impl Fn()) -> Result<()> {
+    let mut ticks = interval(Duration::from_secs(1));
+    loop {
+        tokio::select! {
+            () = sleep_until(at) => return Ok(()),
+            Some(done) = reading.join_next() => add(all, done??)?,
+            _ = ticks.tick() => speak(),
+        }
+    }
+}
+
+/// One reader.
+async fn read(mut device: Device, conversation_id: String, options: &HistoryOptions, window: &Window) -> Result<Read> {
     let (mut latencies, mut refused) = (histogram(), 0);
-    let ends = Instant::now() + options.measured;
-    let mut due = Instant::now() + pause.mul_f64(rand::random());
+    let Window { counts, ends, .. } = *window;
+    // Spread over the pause.
+    let mut due = Instant::now() + window.pause.mul_f64(rand::random());
     // By the request's number: when it was due.
     let mut asked: HashMap<u64, Instant> = HashMap::new();
     let mut number = 0;
@@ -149,10 +177,13 @@ async fn read(
                 let Some(due) = frame.id.parse().ok().and_then(|number: u64| asked.remove(&number)) else { continue };
                 match frame.body {
                     Some(Body::Page(page)) if !page.messages.is_empty() => {
-                        latencies.saturating_record(u64::try_from(due.elapsed().as_micros())?);
-                        in_time.fetch_add(u64::from(Instant::now() < ends), Ordering::Relaxed);
+                        if due >= counts {
+                            latencies.saturating_record(u64::try_from(due.elapsed().as_micros())?);
+                        }
+                        let is_in_time = (counts..ends).contains(&Instant::now());
+                        window.in_time.fetch_add(u64::from(is_in_time), Ordering::Relaxed);
                     }
-                    Some(Body::Error(_)) => refused += 1,
+                    Some(Body::Error(_)) => refused += u64::from(due >= counts),
                     other => bail!("not a page of a full history but {other:?}"),
                 }
             }
@@ -166,7 +197,7 @@ async fn read(
                 number += 1;
                 device.send(number, client_frame::Body::Fetch(fetch)).await?;
                 asked.insert(number, due);
-                due += pause;
+                due += window.pause;
             }
         }
     }

@@ -24,13 +24,13 @@ mod people;
 mod plot;
 mod rules;
 mod server;
-mod write;
-
+mod spread;
 mod talk;
 mod talker;
 mod times;
 mod usage;
 mod witnesses;
+mod write;
 mod yardstick;
 
 pub use absence::{AbsenceOptions, absence};
@@ -39,12 +39,12 @@ pub use crowd::connections_of_process;
 pub use delay::DelayedPath;
 pub use devices::devices;
 pub use figures::{Figures, Second};
-pub use find::find_max;
+pub use find::{Highest, find_max};
 pub use history::{HistoryOptions, history};
 pub use idle::{IdleOptions, idle};
 pub use plot::plot_runs;
 pub use server::{Server, ServerOptions};
-
+pub use spread::Spread;
 pub use talk::{Friends, Size, TalkOptions, talk};
 pub use times::Shape;
 pub use yardstick::{Ratio, Yardstick};

@@ -12,7 +12,7 @@ use plotters::{
     style::{Palette as _, Palette99, WHITE},
 };
 
-use crate::{Figures, Second, figures::float};
+use crate::{Figures, Second, Spread, figures::float};
 
 /// Of one picture.
 const SIZE_PX: (u32, u32) = (900, 320);
@@ -42,7 +42,7 @@ struct Line {
     points: Vec<(f64, f64)>,
 }
 
-/// Latency and cost against size or load where runs differ in it; messages, latency, memory, open files and tasks against time if not.
+/// Latency and cost against size or load where runs differ in it, of several runs of one load the median; messages, latency, memory, open files and tasks against time if not.
 ///
 /// # Errors
 /// When there is nothing to draw, or the file cannot be written.
@@ -64,7 +64,7 @@ pub fn plot_runs(path: &Path, all: &[Figures]) -> Result<()> {
         let against = |upright: &dyn Fn(&Figures) -> Option<f64>| {
             lines(&|name| {
                 let point = |of: &&Figures| Some((of_run(of)?, upright(of)?));
-                of(name).iter().filter_map(point).collect()
+                medians(of(name).iter().filter_map(point).collect())
             })
         };
         let pictures = [
@@ -119,6 +119,16 @@ pub fn plot_runs(path: &Path, all: &[Figures]) -> Result<()> {
         },
     ];
     plot(path, "seconds", false, &pictures)
+}
+
+/// One point for each place across, at the median of all that are there.
+fn medians(mut points: Vec<(f64, f64)>) -> Vec<(f64, f64)> {
+    points.sort_by(|a, b| a.0.total_cmp(&b.0));
+    let of_place = points.chunk_by(|a, b| a.0 == b.0).filter_map(|runs| {
+        let median = Spread::of(runs.iter().map(|point| point.1))?.median;
+        Some((runs.first()?.0, median))
+    });
+    of_place.collect()
 }
 
 /// What is not the same in all runs, and how much of it a run has.

@@ -3,7 +3,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use antiphon_client::{AccountError, Transport};
 use tokio::{
     task::JoinSet,
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -129,7 +129,10 @@ impl Load {
             return Err(ProbeError::Rate(options.rate_per_s));
         }
         let seats = setup::seats(&options).await?;
-        let (recorder, measure) = (Recorder::new(), Arc::new(Measure::default()));
+        let (recorder, measure) = (
+            Recorder::new(),
+            Arc::new(Measure::new(Instant::now() + options.warm_up)),
+        );
         let (stop_sending, leave) = (CancellationToken::new(), CancellationToken::new());
         let mut members = JoinSet::new();
         for (session, seat) in (0..).zip(&seats) {

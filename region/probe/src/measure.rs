@@ -6,8 +6,12 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 /// Counts and times. All members write to one.
-#[derive(Debug, Default)]
-pub(crate) struct Measure(Mutex<Measured>);
+#[derive(Debug)]
+pub(crate) struct Measure {
+    /// What is sent earlier is in no latency.
+    counts_from: Instant,
+    measured: Mutex<Measured>,
+}
 
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Measured {
@@ -17,7 +21,7 @@ pub(crate) struct Measured {
     pub(crate) failed: u64,
     /// Of messages that were refused for good.
     pub(crate) refusals: Vec<String>,
-    /// From the call to the acknowledgement, of each acknowledged message.
+    /// From the call to the acknowledgement, of each acknowledged message that was sent after the warm-up.
     pub(crate) latencies: Vec<Duration>,
     conversations: HashMap<String, Waiting>,
 }
@@ -31,9 +35,16 @@ struct Waiting {
 }
 
 impl Measure {
+    pub(crate) fn new(counts_from: Instant) -> Self {
+        Self {
+            counts_from,
+            measured: Mutex::default(),
+        }
+    }
+
     /// A message is sent.
     pub(crate) fn sends(&self, conversation: &str, now: Instant) {
-        let mut measured = self.0.lock();
+        let mut measured = self.measured.lock();
         measured.sent += 1;
         let waiting = measured.waiting(conversation, now);
         if waiting.unanswered == 0 {
@@ -44,16 +55,18 @@ impl Measure {
 
     /// What was sent when `began` was acknowledged, after so many attempts.
     pub(crate) fn acknowledged(&self, conversation: &str, (began, now): (Instant, Instant), attempts: u32) {
-        let mut measured = self.0.lock();
+        let mut measured = self.measured.lock();
         measured.acknowledged += 1;
         measured.failed += u64::from(attempts.saturating_sub(1));
-        measured.latencies.push(now - began);
+        if began >= self.counts_from {
+            measured.latencies.push(now - began);
+        }
         measured.waiting(conversation, now).answered(now);
     }
 
     /// It was refused for good.
     pub(crate) fn refused(&self, conversation: &str, why: &str, now: Instant) {
-        let mut measured = self.0.lock();
+        let mut measured = self.measured.lock();
         measured.failed += 1;
         measured
             .refusals
@@ -65,13 +78,13 @@ impl Measure {
 
     /// Messages without an answer.
     pub(crate) fn unanswered(&self) -> u64 {
-        let measured = self.0.lock();
+        let measured = self.measured.lock();
         measured.conversations.values().map(|waiting| waiting.unanswered).sum()
     }
 
     /// All of it, with what is unanswered counted up to `now`.
     pub(crate) fn measured(&self, now: Instant) -> Measured {
-        let mut measured = self.0.lock().clone();
+        let mut measured = self.measured.lock().clone();
         for waiting in measured.conversations.values_mut() {
             measured.failed += waiting.unanswered;
             if waiting.unanswered > 0 {
@@ -128,7 +141,8 @@ mod tests {
 
     #[test]
     fn a_wait_is_from_the_first_unanswered_send_or_the_last_acknowledgement() {
-        let (measure, began) = (Measure::default(), Instant::now());
+        let began = Instant::now();
+        let measure = Measure::new(began);
         let at = |seconds: u32| began + SECOND * seconds;
         measure.sends("c", at(0));
         measure.sends("c", at(1));
@@ -141,7 +155,8 @@ mod tests {
 
     #[test]
     fn a_conversation_that_nobody_writes_in_does_not_wait() {
-        let (measure, began) = (Measure::default(), Instant::now());
+        let began = Instant::now();
+        let measure = Measure::new(began);
         for round in 0..2 {
             let sent = began + SECOND * 60 * round;
             measure.sends("c", sent);
@@ -152,8 +167,21 @@ mod tests {
     }
 
     #[test]
+    fn what_is_sent_before_the_warm_up_is_over_is_counted_and_in_no_latency() {
+        let began = Instant::now();
+        let measure = Measure::new(began + SECOND);
+        for (sent, took) in [(began, SECOND * 9), (began + SECOND, SECOND * 2)] {
+            measure.sends("c", sent);
+            measure.acknowledged("c", (sent, sent + took), 1);
+        }
+        let measured = measure.measured(began + SECOND * 9);
+        assert_eq!((measured.acknowledged, measured.latencies), (2, vec![SECOND * 2]));
+    }
+
+    #[test]
     fn what_is_never_answered_counts_as_failed_and_waits_to_the_end() {
-        let (measure, began) = (Measure::default(), Instant::now());
+        let began = Instant::now();
+        let measure = Measure::new(began);
         measure.sends("c", began);
         measure.sends("d", began);
         measure.acknowledged("d", (began, began), 3);

@@ -119,14 +119,15 @@ mod tests {
             rule,
             what: "it".to_owned(),
         });
-        let report = Report::of(&Measure::default(), &violations, &[], Vec::new());
+        let report = Report::of(&Measure::new(Instant::now()), &violations, &[], Vec::new());
         assert_eq!((report.lost, report.duplicated, report.reordered), (5, 3, 2));
         assert_eq!(report.violations.len(), 11);
     }
 
     #[test]
     fn what_was_refused_or_never_answered_and_whoever_showed_nothing_is_broken() {
-        let (measure, now) = (Measure::default(), Instant::now());
+        let now = Instant::now();
+        let measure = Measure::new(now);
         for conversation in ["c_1", "c_2", "c_2"] {
             measure.sends(conversation, now);
         }

@@ -10,9 +10,9 @@ use std::{
 };
 
 use antiphon_bench::{
-    AbsenceOptions, ConnectOptions, DelayedPath, Figures, Friends, HistoryOptions, IdleOptions, Server, ServerOptions,
-    Shape, Size, TalkOptions, Yardstick, absence, connect, connections_of_process, devices, find_max, history, idle,
-    plot_runs, talk,
+    AbsenceOptions, ConnectOptions, DelayedPath, Figures, Friends, Highest, HistoryOptions, IdleOptions, Server,
+    ServerOptions, Shape, Size, TalkOptions, Yardstick, absence, connect, connections_of_process, devices, find_max,
+    history, idle, plot_runs, talk,
 };
 use antiphon_client::Transport;
 use anyhow::{Context as _, Result, bail};
@@ -21,7 +21,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 pub(crate) use self::args::BenchArgs;
 use self::{
     args::{CodecName, Load, RunArgs, Scenario},
-    table::{medians, table},
+    table::{Search, highest, medians, table},
 };
 use crate::cli::print;
 
@@ -50,13 +50,13 @@ pub(crate) async fn run(args: BenchArgs, settings: Vec<String>) -> Result<()> {
     if args.codec == CodecName::Json && transports.as_slice() != [Transport::WebSocket] {
         bail!("--codec json is for --transport ws; over the others frames are protobuf");
     }
-    if scenario.load().is_some_and(|load| load.find_max) {
-        if args.runs > 1 {
-            bail!("--runs {} is for one rate, and --find-max tries several", args.runs);
-        }
-        if scenario.is_uneven() {
-            bail!("--find-max is for a rate that stays the same");
-        }
+    let load = scenario.load();
+    let p99_ms = load.as_ref().filter(|load| load.find_max).map(|load| load.p99_ms);
+    if p99_ms.is_some() && scenario.is_uneven() {
+        bail!("--find-max is for a rate that stays the same");
+    }
+    if load.is_none() && args.plot.is_some() {
+        bail!("--plot draws messages and their cost; this scenario has none at a rate");
     }
     if args.tls && matches!(scenario, Scenario::Connect { .. }) {
         bail!("`connect` is without --tls: its path is HTTP alone");
@@ -70,7 +70,7 @@ pub(crate) async fn run(args: BenchArgs, settings: Vec<String>) -> Result<()> {
     let ended = runs.run(&scenario, &args, &transports, &settings).await;
     // Also what was measured before something failed.
     if !runs.all.is_empty() {
-        runs.tell(&args, yardstick)?;
+        runs.tell(&args, p99_ms, yardstick)?;
     }
     ended
 }
@@ -79,8 +79,8 @@ pub(crate) async fn run(args: BenchArgs, settings: Vec<String>) -> Result<()> {
 #[derive(Default)]
 struct Runs {
     all: Vec<Figures>,
-    /// What was found out of several.
-    found: Vec<String>,
+    /// In the order in which they were made.
+    searches: Vec<Search>,
 }
 
 impl Runs {
@@ -92,9 +92,9 @@ impl Runs {
         settings: &[String],
     ) -> Result<()> {
         let scenarios = scenario.each();
-        for (transport, scenario) in transports
+        for (transport, (load, scenario)) in transports
             .iter()
-            .flat_map(|of| scenarios.iter().map(|each| (*of, each)))
+            .flat_map(|of| scenarios.iter().enumerate().map(|each| (*of, each)))
         {
             check_connections(scenario, args, transport)?;
             for run in 1..=args.runs {
@@ -107,28 +107,32 @@ impl Runs {
                     codec: args.codec.into(),
                     settings: settings.to_vec(),
                 };
-                let (mut figures, found) = run_once(scenario, server, transport).await?;
+                let mut of_run = run_once(scenario, server, transport).await?;
                 let codec = (args.codec == CodecName::Json).then_some("json");
-                figures.iter_mut().for_each(|of| of.codec = codec);
+                of_run.all.iter_mut().for_each(|of| of.codec = codec);
+                self.all.extend(of_run.all);
+                if let Some(error) = of_run.failed {
+                    return Err(error);
+                }
+                let rate = of_run.rate;
+                self.searches.push(Search { transport, load, rate });
                 say(&format!("{transport}, run {run} of {}: done", args.runs));
-                self.all.extend(figures);
-                self.found.extend(found);
             }
         }
         Ok(())
     }
 
-    fn tell(self, args: &RunArgs, yardstick: Option<Yardstick>) -> Result<()> {
+    /// `p99_ms`: of `--find-max`.
+    fn tell(self, args: &RunArgs, p99_ms: Option<f64>, yardstick: Option<Yardstick>) -> Result<()> {
         let mut all = self.all;
         if let Some(yardstick) = yardstick {
             all = all.into_iter().map(|figures| figures.beside(yardstick)).collect();
         }
         print(&table(&all))?;
-        for found in self.found {
-            print(&format!("{found}\n"))?;
-        }
-        if args.runs > 1 {
-            print(&medians(&all))?;
+        match p99_ms {
+            Some(p99_ms) => print(&highest(&self.searches, p99_ms))?,
+            None if args.runs > 1 => print(&medians(&all))?,
+            None => {}
         }
         if let Some(yardstick) = yardstick {
             print(&format!(
@@ -186,7 +190,7 @@ fn allow_open_files() {
 }
 
 /// The figures of one run, or with `--find-max` of one at each rate, and which is the highest.
-async fn run_once(scenario: &Scenario, server: ServerOptions, transport: Transport) -> Result<Found> {
+async fn run_once(scenario: &Scenario, server: ServerOptions, transport: Transport) -> Result<Highest> {
     let seconds = Duration::from_secs;
     let figures = match scenario {
         Scenario::Pairs { pairs, users, load } => {
@@ -288,6 +292,7 @@ async fn run_once(scenario: &Scenario, server: ServerOptions, transport: Transpo
             page_len,
             rate,
             text_bytes,
+            warm_up,
             seconds: measured,
         } => {
             let options = HistoryOptions {
@@ -297,6 +302,7 @@ async fn run_once(scenario: &Scenario, server: ServerOptions, transport: Transpo
                 page_len: *page_len,
                 rate_per_s: *rate,
                 text_bytes: (*text_bytes).into(),
+                warm_up: seconds(*warm_up),
                 measured: seconds(*measured),
             };
             measure(&server, async |server| history(server, &options, say).await).await?
@@ -313,11 +319,17 @@ async fn run_once(scenario: &Scenario, server: ServerOptions, transport: Transpo
             measure(&server, async |server| connect(server, &path, &options, say).await).await?
         }
     };
-    Ok((vec![figures], None))
+    Ok(one(figures))
 }
 
-/// Figures, and what was found out from all of them.
-type Found = (Vec<Figures>, Option<String>);
+/// Of a run in which nothing is looked for.
+fn one(figures: Figures) -> Highest {
+    Highest {
+        all: vec![figures],
+        rate: None,
+        failed: None,
+    }
+}
 
 fn pairs_of(count: u32) -> Result<Size> {
     Ok(Size {
@@ -334,7 +346,7 @@ async fn measure(server: &ServerOptions, run: impl AsyncFnOnce(&Server) -> Resul
     figures
 }
 
-async fn talk_under(load: &Load, server: &ServerOptions, options: TalkOptions) -> Result<Found> {
+async fn talk_under(load: &Load, server: &ServerOptions, options: TalkOptions) -> Result<Highest> {
     let at_rate = async |rate_per_s: f64| {
         let options = TalkOptions {
             rate_per_s,
@@ -343,21 +355,10 @@ async fn talk_under(load: &Load, server: &ServerOptions, options: TalkOptions) -
         measure(server, async |server| talk(server, &options, say).await).await
     };
     if !load.find_max {
-        return Ok((vec![at_rate(load.rate).await?], None));
+        return Ok(one(at_rate(load.rate).await?));
     }
-    let (all, highest) = find_max(load.rate, load.p99_ms, at_rate, say).await?;
-    let rate = highest.and_then(|at| all.get(at)?.offered_per_s);
-    let transport = options.transport;
-    let found = match rate {
-        Some(rate) => format!(
-            "{transport}, the highest rate with p99 <= {} ms: {rate:.0} messages/s",
-            load.p99_ms
-        ),
-        None => format!("{transport}, no rate that was tried has p99 <= {} ms", load.p99_ms),
-    };
-    Ok((all, Some(found)))
+    Ok(find_max(load.rate, load.p99_ms, at_rate, say).await)
 }
-
 /// Standard output is for the figures alone.
 fn say(line: &str) {
     let _ = writeln!(io::stderr(), "{line}");

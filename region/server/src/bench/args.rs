@@ -25,7 +25,7 @@ pub(super) struct RunArgs {
     /// What devices are connected over; may be repeated [default: each, one after the other]
     #[arg(long, global = true, value_enum, value_name = "NAME")]
     pub(super) transport: Vec<TransportName>,
-    /// How often each is run, every time with a server of its own
+    /// How often each is run, every time with a server of its own; of --find-max, how often it looks
     #[arg(long, global = true, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=100))]
     pub(super) runs: u16,
     /// How many regions the server has; devices come to one after the other
@@ -172,7 +172,10 @@ pub(super) enum Scenario {
         /// Bytes of each text
         #[arg(long, value_name = "BYTES", default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=4_096))]
         text_bytes: u16,
-        /// Seconds of reading
+        /// Seconds of reading before anything counts
+        #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u64).range(0..=3_600))]
+        warm_up: u64,
+        /// Seconds of reading that count
         #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=86_400))]
         seconds: u64,
     },

@@ -1,11 +1,10 @@
 //! Figures as text.
 
-use antiphon_bench::Figures;
+use antiphon_bench::{Figures, Spread};
+use antiphon_client::Transport;
 
 /// A line for each run, a column for each figure that there is.
 pub(super) fn table(all: &[Figures]) -> String {
-    #[expect(clippy::cast_precision_loss, reason = "shown in three digits")]
-    let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
     type Cell = Box<dyn Fn(&Figures) -> Option<String>>;
     fn with(digits: usize, of: impl Fn(&Figures) -> Option<f64> + 'static) -> Cell {
         Box::new(move |figures| of(figures).map(|value| format!("{value:.digits$}")))
@@ -19,7 +18,7 @@ pub(super) fn table(all: &[Figures]) -> String {
     fn count<T: ToString>(of: impl Fn(&Figures) -> Option<T> + 'static) -> Cell {
         Box::new(move |figures| of(figures).map(|value| value.to_string()))
     }
-    let columns: [(&str, Cell); 37] = [
+    let columns: [(&str, Cell); 39] = [
         ("transport", count(|of| Some(of.transport))),
         ("codec", count(|of| of.codec)),
         ("offered/s", rate(|of| of.offered_per_s)),
@@ -36,9 +35,11 @@ pub(super) fn table(all: &[Figures]) -> String {
         ("load µs", with(1, |of| of.load_cpu_us_per_message)),
         ("written B", with(0, |of| of.written_bytes_per_message)),
         ("fsyncs", with(2, |of| of.fsyncs_per_message)),
-        ("MiB before", with(1, move |of| of.server_rss_bytes_before.map(mib))),
-        ("server MiB", with(1, move |of| of.server_rss_bytes.map(mib))),
-        ("at most", with(1, move |of| of.server_rss_bytes_max.map(mib))),
+        ("MiB empty", with(1, |of| of.server_rss_bytes_empty.map(mib))),
+        ("MiB before", with(1, |of| of.server_rss_bytes_before.map(mib))),
+        ("server MiB", with(1, |of| of.server_rss_bytes.map(mib))),
+        ("at most", with(1, |of| of.server_rss_bytes_max.map(mib))),
+        ("MiB after", with(1, |of| of.server_rss_bytes_after.map(mib))),
         ("in overload/s", rate(|of| of.overload_messages_per_s)),
         ("slow above ms", with(1, |of| of.slow_above_ms)),
         ("normal after ms", with(0, |of| of.back_to_normal_ms)),
@@ -92,34 +93,79 @@ pub(super) fn table(all: &[Figures]) -> String {
 /// A line for each load that was run several times: of what its runs have measured, the median, the least and the most.
 pub(super) fn medians(all: &[Figures]) -> String {
     type Of = fn(&Figures) -> Option<f64>;
-    let columns: [(&str, usize, Of); 6] = [
+    let columns: [(&str, usize, Of); 17] = [
         ("messages/s", 0, |of| of.messages_per_s),
         ("deliveries/s", 0, |of| of.deliveries_per_s),
         ("p50 ms", 2, |of| of.p50_ms),
         ("p99 ms", 2, |of| of.p99_ms),
+        ("p99.9 ms", 2, |of| of.p999_ms),
+        ("all back ms", 0, |of| of.all_back_ms),
         ("server µs", 1, |of| of.server_cpu_us_per_message),
+        ("load µs", 1, |of| of.load_cpu_us_per_message),
+        ("written B", 0, |of| of.written_bytes_per_message),
+        ("fsyncs", 2, |of| of.fsyncs_per_message),
+        ("server MiB", 1, |of| of.server_rss_bytes.map(mib)),
+        ("at most", 1, |of| of.server_rss_bytes_max.map(mib)),
+        ("MiB after", 1, |of| of.server_rss_bytes_after.map(mib)),
+        ("normal after ms", 0, |of| of.back_to_normal_ms),
         ("bytes each", 0, |of| {
-            of.bytes_per_connection
-                .and_then(|bytes| u32::try_from(bytes).ok())
-                .map(f64::from)
+            let bytes = u32::try_from(of.bytes_per_connection?).ok();
+            bytes.map(f64::from)
         }),
+        ("of echo", 3, |of| Some(of.ratio?.echo)),
+        ("of fdatasync", 3, |of| of.ratio?.fdatasync),
     ];
     let mut lines = String::new();
     for runs in all.chunk_by(|a, b| load(a) == load(b)) {
         let told = columns.iter().filter_map(|(name, digits, of)| {
-            let mut values: Vec<f64> = runs.iter().filter_map(of).collect();
-            values.sort_by(f64::total_cmp);
-            let (least, most) = (values.first()?, values.last()?);
-            let median = values.get(values.len() / 2)?;
-            Some(format!(
-                "{name} {median:.digits$} ({least:.digits$} to {most:.digits$})"
-            ))
+            let spread = Spread::of(runs.iter().filter_map(of))?;
+            Some(format!("{name} {}", in_words(spread, *digits)))
         });
         let told: Vec<String> = told.collect();
         let name = runs.first().map_or_else(String::new, name);
         lines.push_str(&format!("{name}, median of {}: {}\n", runs.len(), told.join(", ")));
     }
     lines
+}
+
+/// A search for the highest rate.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Search {
+    pub(super) transport: Transport,
+    /// Which of the loads that were asked for.
+    pub(super) load: usize,
+    /// None: no rate was kept.
+    pub(super) rate: Option<f64>,
+}
+
+/// A line for each load over each transport: the highest rate of its searches.
+pub(super) fn highest(of: &[Search], p99_ms: f64) -> String {
+    let is_same = |a: &Search, b: &Search| (a.transport, a.load) == (b.transport, b.load);
+    let of_load = of.chunk_by(is_same).map(|searches| {
+        let transport = searches.first().map_or("", |search| search.transport.name());
+        let rates: Vec<f64> = searches.iter().filter_map(|search| search.rate).collect();
+        let (kept, count) = (rates.len(), searches.len());
+        let Some(spread) = Spread::of(rates) else {
+            return format!("{transport}, no rate that was tried has p99 <= {p99_ms} ms\n");
+        };
+        let rate = match count {
+            1 => format!(": {:.0}", spread.median),
+            _ => format!(", median of {kept} searches of {count}: {}", in_words(spread, 0)),
+        };
+        format!("{transport}, the highest rate with p99 <= {p99_ms} ms{rate} messages/s\n")
+    });
+    of_load.collect()
+}
+
+/// The median, and from where to where.
+fn in_words(spread: Spread, digits: usize) -> String {
+    let Spread { median, least, most } = spread;
+    format!("{median:.digits$} ({least:.digits$} to {most:.digits$})")
+}
+
+#[expect(clippy::cast_precision_loss, reason = "shown in one digit")]
+fn mib(bytes: u64) -> f64 {
+    bytes as f64 / f64::from(1 << 20)
 }
 
 /// What is the same in all runs of one load.
@@ -174,6 +220,25 @@ mod tests {
             "quic, 2 connections, median of 2: p50 ms 2.00 (2.00 to 2.00)\n\
              quic, 3 connections, median of 1: p50 ms 2.00 (2.00 to 2.00)\n"
         );
+    }
+
+    #[test]
+    fn the_highest_rate_of_several_searches_has_a_spread() {
+        let of = |rates: &[Option<f64>]| {
+            let searches = rates.iter().map(|rate| Search {
+                transport: Transport::Quic,
+                load: 0,
+                rate: *rate,
+            });
+            highest(&searches.collect::<Vec<_>>(), 10.0)
+        };
+        let name = "quic, the highest rate with p99 <= 10 ms";
+        assert_eq!(of(&[Some(9.0)]), format!("{name}: 9 messages/s\n"));
+        assert_eq!(
+            of(&[Some(9.0), None, Some(5.0)]),
+            format!("{name}, median of 2 searches of 3: 7 (5 to 9) messages/s\n")
+        );
+        assert_eq!(of(&[None]), "quic, no rate that was tried has p99 <= 10 ms\n");
     }
 
     #[test]
