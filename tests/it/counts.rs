@@ -114,3 +114,38 @@ async fn a_message_costs_each_region_that_holds_it_one_commit() {
         }
     }
 }
+
+/// Since the node began, on all of its threads: how often it has asked for memory, and for how many bytes. Builds for debugging tell it alone.
+async fn allocated(admin_url: &str) -> (f64, f64) {
+    let count = async |name: &str| metric(admin_url, name).await.expect("a build that counts");
+    let allocations = count("antiphon_allocations_total").await;
+    (allocations, count("antiphon_allocated_bytes_total").await)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_allocates_as_often_as_it_did() {
+    let server = Server::on(None, &[]).await;
+    let (alice, bob) = (server.person("alice").await, server.person("bob").await);
+    let talk = alice.direct(&bob).await;
+    let (mut a, mut b) = (server.session(&alice).await, server.session(&bob).await);
+    let admin_url = server.admin_url();
+    let mut each = (0.0, 0.0);
+    for word in ["warm", "cold"] {
+        // To tell it takes memory too.
+        let first = allocated(&admin_url).await;
+        let before = allocated(&admin_url).await;
+        for at in 1..=MESSAGES {
+            a.send(&talk, &format!("{word}{at:04}"), &"x".repeat(64)).await;
+        }
+        b.messages(&talk, usize::from(MESSAGES)).await;
+        let after = allocated(&admin_url).await;
+        let of = |first, before, after| (after - before - (before - first)) / f64::from(MESSAGES);
+        each = (of(first.0, before.0, after.0), of(first.1, before.1, after.1));
+    }
+    // From a device's frame to another device's frame, the threads of the edge and of the store among it.
+    let (allocations, bytes) = each;
+    assert!(
+        (228.0..235.0).contains(&allocations) && (40_000.0..42_000.0).contains(&bytes),
+        "{allocations} allocations, {bytes} bytes"
+    );
+}

@@ -1,38 +1,42 @@
 //! Keys of the slot itself.
 
-use antiphon_types::{LogIndex, Slot, kind};
+use antiphon_types::{LogIndex, Slot, kind, pack_key, packed_key};
 use bytes::Bytes;
-use foundationdb_tuple::pack;
+
+/// What is before it is the slot's own.
+const FIRST_OF_SERVICES: u16 = kind::UNDO + 1;
 
 /// `(slot, HEADER)`.
 pub(crate) fn header(slot: Slot) -> Bytes {
-    pack(&(slot.number(), kind::HEADER)).into()
+    pack_key(&(slot.number(), kind::HEADER))
 }
 
 /// `(slot, LOG, index)`.
 pub(crate) fn log(slot: Slot, index: LogIndex) -> Bytes {
-    pack(&(slot.number(), kind::LOG, index)).into()
+    pack_key(&(slot.number(), kind::LOG, index))
 }
 
 /// `(slot, CUT, index)`.
 pub(crate) fn cut(slot: Slot, index: LogIndex) -> Bytes {
-    pack(&(slot.number(), kind::CUT, index)).into()
+    pack_key(&(slot.number(), kind::CUT, index))
 }
 
 /// `(slot, UNDO, index)`.
 pub(crate) fn undo(slot: Slot, index: LogIndex) -> Bytes {
-    pack(&(slot.number(), kind::UNDO, index)).into()
+    pack_key(&(slot.number(), kind::UNDO, index))
 }
 
 /// The keys of services, which come after those of the slot itself: from the first, inclusive, to the end, exclusive.
 pub(crate) fn services(slot: Slot) -> (Bytes, Bytes) {
-    let end = Bytes::from(pack(&(slot.number(), u64::MAX)));
-    (pack(&(slot.number(), kind::UNDO + 1)).into(), end)
+    (
+        pack_key(&(slot.number(), FIRST_OF_SERVICES)),
+        pack_key(&(slot.number(), u64::MAX)),
+    )
 }
 
 /// What every key of the slot begins with.
 pub(crate) fn prefix(slot: Slot) -> Bytes {
-    pack(&(slot.number(),)).into()
+    pack_key(&(slot.number(),))
 }
 
 /// Every key of the slot, its header and log included: from the first, inclusive, to the end, exclusive.
@@ -46,13 +50,15 @@ pub fn slot_range(slot: Slot) -> (Bytes, Bytes) {
 
 /// Whether a service may write `key` as part of `slot`: inside the slot, and neither its header nor its log.
 pub(crate) fn is_service_key(slot: Slot, key: &[u8]) -> bool {
-    let (start, end) = services(slot);
-    key.starts_with(&prefix(slot)) && (start..end).contains(key)
+    let prefix = packed_key(&(slot.number(),));
+    let first = packed_key(&(slot.number(), FIRST_OF_SERVICES));
+    key.starts_with(&prefix) && *key >= *first && *key < *packed_key(&(slot.number(), u64::MAX))
 }
 
 #[cfg(test)]
 mod tests {
     use antiphon_types::SLOT_COUNT;
+    use foundationdb_tuple::pack;
     use proptest::prelude::*;
 
     use super::*;

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use antiphon_kv::{KvError, Page, RangeRead, Txn};
 use antiphon_proto::log;
+use antiphon_types::pack_key;
 use bytes::Bytes;
-use foundationdb_tuple::pack;
 use prost::Message as _;
 
 use crate::{NodeId, NodeRow, Sign};
@@ -55,10 +55,10 @@ pub(crate) fn remove(txn: &Txn, id: &NodeId) {
 }
 
 fn every_row() -> RangeRead {
-    let prefix = pack(&(NODE,));
+    let prefix = pack_key(&(NODE,));
     RangeRead {
-        start: [prefix.as_slice(), &[0x00]].concat().into(),
-        end: [prefix.as_slice(), &[0xff]].concat().into(),
+        start: [prefix.as_ref(), &[0x00]].concat().into(),
+        end: [prefix.as_ref(), &[0xff]].concat().into(),
         limit: ROWS_MAX,
         reverse: false,
     }
@@ -70,7 +70,7 @@ fn decoded(page: Page) -> Vec<Row> {
 }
 
 fn key(id: &NodeId) -> Bytes {
-    pack(&(NODE, id.as_str().as_bytes())).into()
+    pack_key(&(NODE, id.as_str().as_bytes()))
 }
 
 fn decode(key: &[u8], value: Bytes) -> Option<Row> {
@@ -94,6 +94,8 @@ fn decode(key: &[u8], value: Bytes) -> Option<Row> {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+
+    use foundationdb_tuple::pack;
 
     use super::*;
 

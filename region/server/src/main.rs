@@ -27,10 +27,15 @@ mod world;
 use std::{io, io::Write as _, process::ExitCode};
 
 use clap::Parser as _;
-use mimalloc::MiMalloc;
 
+#[cfg(not(debug_assertions))]
 #[global_allocator]
-static ALLOCATOR: MiMalloc = MiMalloc;
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Builds for debugging, which is what tests run, count what they allocate.
+#[cfg(debug_assertions)]
+#[global_allocator]
+static ALLOCATOR: &stats_alloc::StatsAlloc<std::alloc::System> = &stats_alloc::INSTRUMENTED_SYSTEM;
 
 fn main() -> ExitCode {
     let cli = cli::Cli::parse();

@@ -56,11 +56,21 @@ pub(crate) fn recorder() -> Result<PrometheusRecorder> {
 /// Brings the process's own numbers up to date. Called at each scrape.
 pub(crate) fn observe_process(started: Instant) {
     gauge!("antiphon_uptime_seconds").set(started.elapsed().as_secs_f64());
+    #[cfg(debug_assertions)]
+    observe_allocations();
     let Some(process) = Process::read() else { return };
     gauge!("process_resident_memory_bytes").set(process.resident_bytes);
     gauge!("process_threads").set(process.threads);
     gauge!("process_open_fds").set(process.open_fds);
     counter!("process_cpu_ticks_total").absolute(process.cpu_ticks);
+}
+
+#[cfg(debug_assertions)]
+fn observe_allocations() {
+    let stats = crate::ALLOCATOR.stats();
+    let count = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
+    counter!("antiphon_allocations_total").absolute(count(stats.allocations + stats.reallocations));
+    counter!("antiphon_allocated_bytes_total").absolute(count(stats.bytes_allocated));
 }
 
 /// Counts the tasks of the runtime that it runs on, for ever.

@@ -1,20 +1,20 @@
 //! Keys of conversations; the table is in the crate's documentation.
 
 use antiphon_slot::SlotError;
-use antiphon_types::{ConversationId, UserId, kind};
+use antiphon_types::{ConversationId, UserId, kind, pack_key};
 use bytes::Bytes;
-use foundationdb_tuple::{Bytes as TupleBytes, Subspace, pack, unpack};
+use foundationdb_tuple::{Bytes as TupleBytes, Subspace, unpack};
 
 /// `(slot, CONVERSATION, conversation id)`.
 pub(crate) fn conversation(conversation: ConversationId) -> Bytes {
     let slot = conversation.slot().number();
-    pack(&(slot, kind::CONVERSATION, conversation.as_bytes().as_slice())).into()
+    pack_key(&(slot, kind::CONVERSATION, conversation.as_bytes().as_slice()))
 }
 
 /// `(slot, MEMBER, conversation id, user id)`.
 pub(crate) fn member(conversation: ConversationId, user: UserId) -> Bytes {
     let (id, user) = (conversation.as_bytes().as_slice(), user.as_bytes().as_slice());
-    pack(&(conversation.slot().number(), kind::MEMBER, id, user)).into()
+    pack_key(&(conversation.slot().number(), kind::MEMBER, id, user))
 }
 
 /// The user id of a MEMBER key.
@@ -32,13 +32,13 @@ pub(crate) fn members(conversation: ConversationId, after: Option<UserId>) -> (B
 /// `(slot, PAIR, smaller user id, larger user id)`.
 pub(crate) fn pair(smaller: UserId, larger: UserId) -> Bytes {
     let (one, other) = (smaller.as_bytes().as_slice(), larger.as_bytes().as_slice());
-    pack(&(smaller.slot().number(), kind::PAIR, one, other)).into()
+    pack_key(&(smaller.slot().number(), kind::PAIR, one, other))
 }
 
 /// `(slot, MEMBERSHIP, user id, conversation id)`.
 pub(crate) fn membership(user: UserId, conversation: ConversationId) -> Bytes {
     let (user_id, id) = (user.as_bytes().as_slice(), conversation.as_bytes().as_slice());
-    pack(&(user.slot().number(), kind::MEMBERSHIP, user_id, id)).into()
+    pack_key(&(user.slot().number(), kind::MEMBERSHIP, user_id, id))
 }
 
 /// The conversation id of a MEMBERSHIP key.

@@ -1,8 +1,8 @@
 //! The keys of identity. Persisted, so their form never changes.
 
-use antiphon_types::{Slot, UserId, Username, kind};
+use antiphon_types::{Slot, UserId, Username, kind, pack_key};
 use bytes::Bytes;
-use foundationdb_tuple::{Bytes as TupleBytes, pack, unpack};
+use foundationdb_tuple::{Bytes as TupleBytes, unpack};
 
 use crate::{
     domain::{FamilyId, username_slot},
@@ -11,36 +11,35 @@ use crate::{
 
 /// `(slot, USERNAME, username)`.
 pub(crate) fn username(username: &Username) -> Bytes {
-    pack(&(username_slot(username).number(), kind::USERNAME, username.as_str())).into()
+    pack_key(&(username_slot(username).number(), kind::USERNAME, username.as_str()))
 }
 
 /// `(slot, ACCOUNT, user id)`.
 pub(crate) fn account(user_id: UserId) -> Bytes {
-    pack(&(user_id.slot().number(), kind::ACCOUNT, user_id.as_bytes().as_slice())).into()
+    pack_key(&(user_id.slot().number(), kind::ACCOUNT, user_id.as_bytes().as_slice()))
 }
 
 /// `(slot, REFRESH_FAMILY, user id, family id)`.
 pub(crate) fn family(user_id: UserId, family_id: FamilyId) -> Bytes {
     let slot = user_id.slot().number();
-    pack(&(
+    pack_key(&(
         slot,
         kind::REFRESH_FAMILY,
         user_id.as_bytes().as_slice(),
         family_id.as_bytes().as_slice(),
     ))
-    .into()
 }
 
 /// The keys of all families of a user: first, inclusive, and last, exclusive.
 pub(crate) fn families(user_id: UserId) -> (Bytes, Bytes) {
-    let start = pack(&(
+    let start = pack_key(&(
         user_id.slot().number(),
         kind::REFRESH_FAMILY,
         user_id.as_bytes().as_slice(),
     ));
     // Above the type code of any further element.
-    let end = [start.as_slice(), &[0xff]].concat();
-    (start.into(), end.into())
+    let end = [start.as_ref(), &[0xff]].concat();
+    (start, end.into())
 }
 
 /// Reads a key of [`family`].
@@ -53,11 +52,12 @@ pub(crate) fn read_family(key: &[u8]) -> Option<(UserId, FamilyId)> {
 
 /// `(slot 0, SIGNING_KEYS)`.
 pub(crate) fn signing_keys() -> Bytes {
-    pack(&(KEYS_SLOT.number(), kind::SIGNING_KEYS)).into()
+    pack_key(&(KEYS_SLOT.number(), kind::SIGNING_KEYS))
 }
 
 #[cfg(test)]
 mod tests {
+    use foundationdb_tuple::pack;
     use proptest::prelude::*;
 
     use super::*;

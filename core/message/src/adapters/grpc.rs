@@ -14,6 +14,7 @@ use antiphon_proto::{
 use antiphon_slot::Slots;
 use antiphon_types::{ClientMsgId, Clock, ConversationId, ErrorCode, UserId};
 use futures_util::future::join_all;
+use metrics::{Counter, Histogram};
 use sha2::{Digest as _, Sha256};
 use tonic::{Request, Response, Status};
 
@@ -41,17 +42,30 @@ pub struct MessageService {
     clock: Clock,
     options: MessageOptions,
     feed: FeedHome,
+    meters: Meters,
+}
+
+/// What is counted of messages. The handles are made once: to look them up would be a part of what a message costs.
+struct Meters {
+    write_seconds: Histogram,
+    stored: Counter,
+    duplicates: Counter,
 }
 
 impl MessageService {
     /// The service over the slots of this node; `feed` is where typing goes.
     #[must_use]
-    pub const fn new(slots: Slots, clock: Clock, options: MessageOptions, feed: FeedHome) -> Self {
+    pub fn new(slots: Slots, clock: Clock, options: MessageOptions, feed: FeedHome) -> Self {
         Self {
             slots,
             clock,
             options,
             feed,
+            meters: Meters {
+                write_seconds: metrics::histogram!("antiphon_write_seconds"),
+                stored: metrics::counter!("antiphon_messages_total"),
+                duplicates: metrics::counter!("antiphon_sends_duplicate_total"),
+            },
         }
     }
 
@@ -72,13 +86,13 @@ impl MessageService {
             now_ms: self.clock.now_ms(),
         };
         let sent = app::send(&self.slots, sending).await?;
-        metrics::histogram!("antiphon_write_seconds").record(started.elapsed().as_secs_f64());
+        self.meters.write_seconds.record(started.elapsed().as_secs_f64());
         let counter = if sent.is_duplicate {
-            "antiphon_sends_duplicate_total"
+            &self.meters.duplicates
         } else {
-            "antiphon_messages_total"
+            &self.meters.stored
         };
-        metrics::counter!(counter).increment(1);
+        counter.increment(1);
         Ok(Stored {
             seq: sent.seq,
             sent_at_ms: sent.sent_at_ms,

@@ -1,28 +1,26 @@
 //! Keys of messages; the table is in the crate's documentation.
 
-use antiphon_types::{ConversationId, Seq, UserId, kind};
+use antiphon_types::{ConversationId, Seq, UserId, kind, pack_key};
 use bytes::Bytes;
-use foundationdb_tuple::{Bytes as TupleBytes, pack, unpack};
+use foundationdb_tuple::{Bytes as TupleBytes, unpack};
 
 /// `(slot, TAIL, conversation id)`.
 pub(crate) fn tail(conversation: ConversationId) -> Bytes {
-    pack(&(
+    pack_key(&(
         conversation.slot().number(),
         kind::TAIL,
         conversation.as_bytes().as_slice(),
     ))
-    .into()
 }
 
 /// `(slot, MESSAGE, conversation id, seq)`.
 pub(crate) fn message(conversation: ConversationId, seq: Seq) -> Bytes {
-    pack(&(
+    pack_key(&(
         conversation.slot().number(),
         kind::MESSAGE,
         conversation.as_bytes().as_slice(),
         seq,
     ))
-    .into()
 }
 
 /// The seq of a MESSAGE key.
@@ -34,20 +32,19 @@ pub(crate) fn message_seq(key: &[u8]) -> Option<Seq> {
 /// `(slot, IDEMPOTENCY, conversation id, sender id, client message id)`.
 pub(crate) fn idempotency(conversation: ConversationId, sender: UserId, client_msg_id: &str) -> Bytes {
     let (id, sender) = (conversation.as_bytes().as_slice(), sender.as_bytes().as_slice());
-    pack(&(
+    pack_key(&(
         conversation.slot().number(),
         kind::IDEMPOTENCY,
         id,
         sender,
         client_msg_id,
     ))
-    .into()
 }
 
 /// `(slot, INBOX, conversation id, user id)`.
 pub(crate) fn inbox(conversation: ConversationId, user: UserId) -> Bytes {
     let (id, user) = (conversation.as_bytes().as_slice(), user.as_bytes().as_slice());
-    pack(&(conversation.slot().number(), kind::INBOX, id, user)).into()
+    pack_key(&(conversation.slot().number(), kind::INBOX, id, user))
 }
 
 #[cfg(test)]

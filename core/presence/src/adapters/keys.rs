@@ -1,12 +1,11 @@
 //! Keys of presence; the table is in the crate's documentation.
 
-use antiphon_types::{UserId, kind};
+use antiphon_types::{UserId, kind, pack_key};
 use bytes::Bytes;
-use foundationdb_tuple::pack;
 
 /// `(slot, PRESENCE, user id)`.
 pub(crate) fn presence(user: UserId) -> Bytes {
-    pack(&(user.slot().number(), kind::PRESENCE, user.as_bytes().as_slice())).into()
+    pack_key(&(user.slot().number(), kind::PRESENCE, user.as_bytes().as_slice()))
 }
 
 #[cfg(test)]

@@ -52,11 +52,11 @@ impl Hub {
             pushed += 1;
             handle.push_message(id, message.seq, &frame);
         });
-        metrics::counter!("antiphon_push_total").increment(pushed);
+        self.pushes.increment(pushed);
         if message.sent_at_ms > 0 && pushed > 0 {
             let lag_ms = self.clock.now_ms().saturating_sub(message.sent_at_ms);
             #[allow(clippy::cast_precision_loss, reason = "a lag is far below 2^52 ms")]
-            metrics::histogram!("antiphon_push_lag_seconds").record(lag_ms as f64 / 1_000.0);
+            self.push_lag_seconds.record(lag_ms as f64 / 1_000.0);
         }
         if next == Next::StartFill {
             self.start_fill(id, entry);

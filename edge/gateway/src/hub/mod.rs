@@ -19,6 +19,7 @@ use std::{sync::Arc, time::Duration};
 use ahash::AHashMap;
 use antiphon_session::Refusal;
 use antiphon_types::{Clock, ConversationId, Seq, UserId};
+use metrics::{Counter, Histogram};
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -57,6 +58,8 @@ pub(crate) struct Hub {
     fills: Semaphore,
     tasks: TaskTracker,
     stop: CancellationToken,
+    pushes: Counter,
+    push_lag_seconds: Histogram,
 }
 
 #[derive(Default)]
@@ -85,6 +88,9 @@ impl Hub {
             fill_push_max,
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
             people: People::default(),
+            // Made once: to look them up would be a part of what a message costs.
+            pushes: metrics::counter!("antiphon_push_total"),
+            push_lag_seconds: metrics::histogram!("antiphon_push_lag_seconds"),
             interests: Interests::default(),
             fills: Semaphore::new(FILLS_AT_ONCE),
             tasks: tasks.clone(),
