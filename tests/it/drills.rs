@@ -244,3 +244,15 @@ async fn a_drill_says_what_it_does_and_what_it_misses() {
         assert!(nowhere.stdout.is_empty());
     }
 }
+
+#[tokio::test]
+async fn a_probe_whose_warm_up_leaves_nothing_to_measure_is_refused() {
+    let arguments = "probe --edge http://127.0.0.1:1 --warm-up 5 --seconds 5";
+    let arguments: Vec<&str> = arguments.split(' ').collect();
+    let output = run(Path::new(BINARY), &arguments).await;
+    let said = text(&output.stderr);
+    assert!(
+        !output.status.success() && said.contains("--warm-up is 5 s; it has to be shorter than --seconds, 5 s"),
+        "{said}"
+    );
+}

@@ -95,7 +95,7 @@ fn a_message_allocates_as_often_as_it_did() {
     let counted = allocation_counter::measure(|| runtime.block_on(world.send(MESSAGES)));
     let (count, bytes) = (counted.count_total / MESSAGES, counted.bytes_total / MESSAGES);
     assert!(
-        (136..=146).contains(&count) && (14_000..=15_000).contains(&bytes),
+        (93..=97).contains(&count) && (13_000..=13_700).contains(&bytes),
         "{count} allocations, {bytes} bytes"
     );
 }

@@ -1,6 +1,6 @@
 use std::{fmt, str::FromStr};
 
-use data_encoding::{BASE32HEX_NOPAD, Encoding};
+use data_encoding::BASE32HEX_NOPAD;
 use serde::{Deserialize, Serialize};
 
 use crate::TimestampMs;
@@ -100,20 +100,26 @@ pub enum IdError {
     },
 }
 
+/// Of an id, after its prefix.
+const TEXT_BYTES: usize = 26;
+
 /// Lower case of RFC 4648 "Extended Hex", whose text sorts as its bytes do.
-fn encode(bytes: [u8; 16]) -> String {
-    let mut text = BASE32HEX_NOPAD.encode(&bytes);
+fn encode(bytes: [u8; 16]) -> [u8; TEXT_BYTES] {
+    let mut text = [0; TEXT_BYTES];
+    BASE32HEX_NOPAD.encode_mut(&bytes, &mut text);
     text.make_ascii_lowercase();
     text
 }
 
 fn decode(text: &str) -> Option<[u8; 16]> {
-    let encoding: &Encoding = &BASE32HEX_NOPAD;
-    if text.len() != 26 || text.bytes().any(|byte| byte.is_ascii_uppercase()) {
+    let mut upper: [u8; TEXT_BYTES] = text.as_bytes().try_into().ok()?;
+    if upper.iter().any(u8::is_ascii_uppercase) {
         return None;
     }
-    let upper = text.to_ascii_uppercase();
-    encoding.decode(upper.as_bytes()).ok()?.try_into().ok()
+    upper.make_ascii_uppercase();
+    let mut bytes = [0; 16];
+    BASE32HEX_NOPAD.decode_mut(&upper, &mut bytes).ok()?;
+    Some(bytes)
 }
 
 /// Builds an id: 12 bits of slot, 4 bits of kind, 48 bits of creation time in ms, 64 random bits.
@@ -191,7 +197,9 @@ macro_rules! id {
 
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                write!(f, concat!($prefix, "_{}"), encode(self.0))
+                let text = encode(self.0);
+                f.write_str(concat!($prefix, "_"))?;
+                f.write_str(std::str::from_utf8(&text).map_err(|_| fmt::Error)?)
             }
         }
 
