@@ -18,7 +18,6 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     tonic_prost_build::configure()
         .bytes(".")
-        .codec_path("crate::GrpcCodec")
         // Secrets: their `Debug` is written by hand and shows none.
         .skip_debug([".antiphon.rpc.v1.SigningKeysResponse", ".antiphon.log.v1.SigningKey"])
         .compile_fds(descriptors.clone())?;

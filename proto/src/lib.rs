@@ -26,11 +26,9 @@ mod generated {
 }
 
 mod codec;
-mod grpc;
 pub mod refusal;
 
 pub use codec::Codec;
-pub use grpc::GrpcCodec;
 
 /// Device and edge: frames of a session.
 pub use generated::antiphon::client::v1 as client;

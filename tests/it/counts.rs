@@ -145,7 +145,7 @@ async fn a_message_allocates_as_often_as_it_did() {
     // From a device's frame to another device's frame, the threads of the edge and of the store among it.
     let (allocations, bytes) = each;
     assert!(
-        (219.0..225.0).contains(&allocations) && (39_400.0..40_600.0).contains(&bytes),
+        (223.0..229.0).contains(&allocations) && (71_000.0..73_000.0).contains(&bytes),
         "{allocations} allocations, {bytes} bytes"
     );
 }

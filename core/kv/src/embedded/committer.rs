@@ -166,8 +166,8 @@ impl Committer {
         let mut batch = OwnedWriteBatch::with_capacity(self.opened.database.clone(), group.values.len());
         for (key, value) in group.values {
             match value {
-                Some(value) => batch.insert(keyspace, key.clone(), value),
-                None => batch.remove(keyspace, key.clone()),
+                Some(value) => batch.insert(keyspace, key.as_ref(), value.as_ref()),
+                None => batch.remove(keyspace, key.as_ref()),
             }
             keys.push(key);
         }
