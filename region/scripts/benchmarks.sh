@@ -112,8 +112,8 @@ herd() {
     say '## 100,000 connections' '' \
         'Over WebSocket to six regions and from six processes of the load, as one may open 20,000 files on this machine: all are cut off, miss three' \
         'messages and return at the same moment. `MiB empty`: before the first of them connects; `MiB before`: with all connected, before they' \
-        'are cut off; `server MiB`: with all back; `MiB after`: half a minute after all have left for good.' ''
-    bench reconnect-storm --connections 100000 --missed 3 --settle 30 --transport ws --regions 6 --yardstick
+        'are cut off; `server MiB`: with all back; `MiB after`: a minute after all have left for good.' ''
+    bench reconnect-storm --connections 100000 --missed 3 --settle 60 --transport ws --regions 6 --yardstick
 }
 
 connections() {
@@ -126,9 +126,9 @@ connections() {
 absence() {
     say '## After an absence' '' \
         '`MiB empty`: before the first device connects; `MiB before`: with all connected, before they go away; `server MiB`: with all back;' \
-        '`MiB after`: ten seconds after all have left for good.' ''
-    bench reconnect-storm --connections 10000 --missed 10 --settle 10 --transport ws --runs 3 --yardstick
-    bench sync --settle 10 --transport ws --runs 3 --yardstick
+        '`MiB after`: twenty seconds after all have left for good.' ''
+    bench reconnect-storm --connections 10000 --missed 10 --settle 20 --transport ws --runs 3 --yardstick
+    bench sync --settle 20 --transport ws --runs 3 --yardstick
     bench history --transport ws --rate 500 --runs 3 --yardstick
 }
 
