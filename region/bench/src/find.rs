@@ -77,7 +77,8 @@ fn keeps(figures: &Figures, p99_ms_max: f64) -> bool {
         .zip(done)
         .is_some_and(|(offered, done)| done >= offered * KEPT_MIN);
     let is_fast = figures.p99_ms.is_some_and(|p99| p99 <= p99_ms_max);
-    is_done && is_fast && figures.refused == Some(0) && figures.lost == Some(0)
+    let is_right = figures.lost == Some(0) && figures.broken_rules.is_none_or(|broken| broken == 0);
+    is_done && is_fast && is_right && figures.refused == Some(0)
 }
 
 #[cfg(test)]

@@ -68,11 +68,16 @@ pub(crate) async fn run(args: BenchArgs, settings: Vec<String>) -> Result<()> {
     };
     let mut runs = Runs::default();
     let ended = runs.run(&scenario, &args, &transports, &settings).await;
+    let broken: usize = runs.all.iter().filter_map(|of| of.broken_rules).sum();
     // Also what was measured before something failed.
     if !runs.all.is_empty() {
         runs.tell(&args, p99_ms, yardstick)?;
     }
-    ended
+    ended?;
+    if broken > 0 {
+        bail!("{broken} rules were broken");
+    }
+    Ok(())
 }
 
 /// What has been measured so far.

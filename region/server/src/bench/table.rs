@@ -93,7 +93,7 @@ pub(super) fn table(all: &[Figures]) -> String {
 /// A line for each load that was run several times: of what its runs have measured, the median, the least and the most.
 pub(super) fn medians(all: &[Figures]) -> String {
     type Of = fn(&Figures) -> Option<f64>;
-    let columns: [(&str, usize, Of); 17] = [
+    let columns: [(&str, usize, Of); 20] = [
         ("messages/s", 0, |of| of.messages_per_s),
         ("deliveries/s", 0, |of| of.deliveries_per_s),
         ("p50 ms", 2, |of| of.p50_ms),
@@ -114,6 +114,9 @@ pub(super) fn medians(all: &[Figures]) -> String {
         }),
         ("of echo", 3, |of| Some(of.ratio?.echo)),
         ("of fdatasync", 3, |of| of.ratio?.fdatasync),
+        ("round trips: first", 1, |of| of.round_trips_first),
+        ("cold", 1, |of| of.round_trips_cold),
+        ("resumed", 1, |of| of.round_trips_resumed),
     ];
     let mut lines = String::new();
     for runs in all.chunk_by(|a, b| load(a) == load(b)) {
