@@ -208,9 +208,10 @@ done
         '  is not the same for its sender and all receivers.' \
         '- `server µs`, `load µs`, `written B` and `fsyncs`: processor time of the server and of the load for each message, bytes that the server has' \
         '  written to the disk, and how often it has waited for it, all regions together; for each message that a device gets where devices return or' \
-        '  read. `server MiB`: at the end; `at most`: in any second. `bytes each`: what each connection adds.' \
+        '  read. `server MiB`: at the end; `at most`: in any second, and at the end. `bytes each`: what each connection adds.' \
         '- Several runs of one load: each, and below them the median, with the least and the most.' \
-        '- `of echo`: deliveries over the frames that a bare WebSocket server sends back on this machine. `of fdatasync`: messages over writes of the' \
+        '- `of echo`: deliveries over the frames that a bare WebSocket server sends back on this machine, each with one message; pages have many, and' \
+        '  may come to more than 1. `of fdatasync`: messages over writes of the' \
         '  same bytes that each wait for the disk alone. `of codec`: deliveries over messages that one core writes and reads. Texts have 64 bytes.' \
         '  Memory and round trips of connections have no such yardstick; what the links between regions alone take is the one of "Between regions".' '' \
         "Machine: $(nproc) cores ($(sed -n 's/^model name\s*: //p' /proc/cpuinfo | head -n 1)), $(awk '/MemTotal/ { printf "%d GiB", $2 / 1048576 }' /proc/meminfo), Linux $(uname -r | cut -d- -f1)." ''

@@ -139,13 +139,16 @@ async fn what_was_measured_is_told_although_it_cannot_be_drawn() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_has_no_rate_is_not_begun_if_it_is_to_be_drawn() {
+    let folder = tempfile::tempdir().unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_antiphon"));
-    command.args(["bench", "idle", "--plot", "idle.svg"]);
+    command.args(["bench", "idle", "--connections", "2", "--settle", "0", "--base-port"]);
+    command.arg(free_port().to_string()).kill_on_drop(true);
+    command.arg("--plot").arg(folder.path().join("idle.svg"));
     forget_what_steers_tests(&mut command);
     let output = command.output().await.unwrap();
     let said = String::from_utf8(output.stderr).unwrap();
     assert!(
-        !output.status.success() && said.starts_with("antiphon: --plot draws messages and their cost"),
+        !output.status.success() && said.starts_with("antiphon: --plot draws scenarios in which users talk"),
         "{said}"
     );
 }
@@ -372,11 +375,9 @@ async fn old_messages_are_read_at_a_rate() {
     for run in &all {
         assert_eq!(run["refused"], 0, "{run}");
         assert!((35.0..=45.0).contains(&run["pagesPerS"].as_f64().unwrap()), "{run}");
-        // Of fifty messages each.
-        assert_eq!(
-            run["deliveriesPerS"].as_f64().unwrap(),
-            run["pagesPerS"].as_f64().unwrap() * 50.0
-        );
+        // Of fifty messages at the most, of 120; fewer at the beginning.
+        let each = run["deliveriesPerS"].as_f64().unwrap() / run["pagesPerS"].as_f64().unwrap();
+        assert!((25.0..50.0).contains(&each), "{run}");
         assert!(run["ratio"]["echo"].as_f64() > Some(0.0), "{run}");
     }
     assert_eq!(all.len(), 2);

@@ -1,7 +1,10 @@
 //! What a message costs in things that can be counted and are the same on every machine. Who makes one dearer finds it here, and who makes
 //! it cheaper writes the new number down.
 
-use tokio::time::Instant;
+use std::time::Duration;
+
+use antiphon_client::Transport;
+use tokio::time::{Instant, sleep};
 
 use crate::support::{
     RawSession, Server,
@@ -115,32 +118,52 @@ async fn a_message_costs_each_region_that_holds_it_one_commit() {
     }
 }
 
+/// How long a node is looked at when nobody talks.
+#[cfg(debug_assertions)]
+const QUIET: Duration = Duration::from_secs(2);
+
 /// Since the node began, on all of its threads: how often it has asked for memory, and for how many bytes. Builds for debugging tell it alone.
+#[cfg(debug_assertions)]
 async fn allocated(admin_url: &str) -> (f64, f64) {
     let count = async |name: &str| metric(admin_url, name).await.expect("a build that counts");
     let allocations = count("antiphon_allocations_total").await;
     (allocations, count("antiphon_allocated_bytes_total").await)
 }
 
+#[cfg(debug_assertions)]
 #[tokio::test(flavor = "multi_thread")]
 async fn a_message_allocates_as_often_as_it_did() {
     let server = Server::on(None, &[]).await;
     let (alice, bob) = (server.person("alice").await, server.person("bob").await);
     let talk = alice.direct(&bob).await;
-    let (mut a, mut b) = (server.session(&alice).await, server.session(&bob).await);
+    // Each transport has its own.
+    let mut a = RawSession::open_over(Transport::WebSocket, server.port(), &alice).await;
+    let mut b = RawSession::open_over(Transport::WebSocket, server.port(), &bob).await;
     let admin_url = server.admin_url();
     let mut each = (0.0, 0.0);
     for word in ["warm", "cold"] {
-        // To tell it takes memory too.
+        // To tell it takes memory too, and so does what a node does when nobody talks.
         let first = allocated(&admin_url).await;
+        let second = allocated(&admin_url).await;
+        let quiet = Instant::now();
+        sleep(QUIET).await;
         let before = allocated(&admin_url).await;
+        let (quiet, began) = (quiet.elapsed().as_secs_f64(), Instant::now());
         for at in 1..=MESSAGES {
             a.send(&talk, &format!("{word}{at:04}"), &"x".repeat(64)).await;
         }
         b.messages(&talk, usize::from(MESSAGES)).await;
         let after = allocated(&admin_url).await;
-        let of = |first, before, after| (after - before - (before - first)) / f64::from(MESSAGES);
-        each = (of(first.0, before.0, after.0), of(first.1, before.1, after.1));
+        let took = began.elapsed().as_secs_f64();
+        let of = |first: f64, second: f64, before: f64, after: f64| {
+            let telling = second - first;
+            let quiet_per_s = (before - second - telling) / quiet;
+            (after - before - telling - quiet_per_s * took) / f64::from(MESSAGES)
+        };
+        each = (
+            of(first.0, second.0, before.0, after.0),
+            of(first.1, second.1, before.1, after.1),
+        );
     }
     // From a device's frame to another device's frame, the threads of the edge and of the store among it.
     let (allocations, bytes) = each;

@@ -19,13 +19,13 @@ pub struct Figures {
     /// Messages a second that were to be sent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub offered_per_s: Option<f64>,
-    /// Messages a second that were acknowledged in time: before the last of them was due.
+    /// Messages a second that were acknowledged in the time that is measured.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub messages_per_s: Option<f64>,
     /// Messages a second that have reached a device in time: each message as often as it has receivers.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub deliveries_per_s: Option<f64>,
-    /// Pages of history a second that came in time: before the last of them was due.
+    /// Pages of history a second that came in the time that is measured.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pages_per_s: Option<f64>,
     /// From when something was due until whom it was for has it: half were faster.

@@ -86,6 +86,7 @@ pub async fn history(server: &Server, options: &HistoryOptions, say: Say) -> Res
         ends: counts + options.measured,
         pause,
         in_time: Arc::default(),
+        messages_in_time: Arc::default(),
     };
     let mut reading = JoinSet::new();
     for (device, conversation_id) in readers {
@@ -105,13 +106,13 @@ pub async fn history(server: &Server, options: &HistoryOptions, say: Say) -> Res
     .await?;
     // What comes later counts for latencies alone.
     let pages = window.in_time.load(Ordering::Relaxed);
+    let messages = window.messages_in_time.load(Ordering::Relaxed);
     let (server_after, load_after) = (server.usage()?, Usage::of(std::process::id())?);
     while let Some(done) = reading.join_next().await {
         add(&mut read, done??)?;
     }
     let (latencies, refused) = read;
     let measured = options.measured.as_secs_f64();
-    let messages = pages * u64::from(options.page_len);
     let mut figures = Figures {
         scenario: "history",
         transport: options.transport.name(),
@@ -135,8 +136,9 @@ struct Window {
     ends: Instant,
     /// Between two pages of one reader.
     pause: Duration,
-    /// Pages that came between the two.
+    /// Pages that came between the two, and the messages in them.
     in_time: Arc<AtomicU64>,
+    messages_in_time: Arc<AtomicU64>,
 }
 
 /// How long pages took, and how many were refused.
@@ -180,8 +182,11 @@ async fn read(mut device: Device, conversation_id: String, options: &HistoryOpti
                         if due >= counts {
                             latencies.saturating_record(u64::try_from(due.elapsed().as_micros())?);
                         }
-                        let is_in_time = (counts..ends).contains(&Instant::now());
-                        window.in_time.fetch_add(u64::from(is_in_time), Ordering::Relaxed);
+                        if (counts..ends).contains(&Instant::now()) {
+                            let messages = u64::try_from(page.messages.len())?;
+                            window.in_time.fetch_add(1, Ordering::Relaxed);
+                            window.messages_in_time.fetch_add(messages, Ordering::Relaxed);
+                        }
                     }
                     Some(Body::Error(_)) => refused += u64::from(due >= counts),
                     other => bail!("not a page of a full history but {other:?}"),

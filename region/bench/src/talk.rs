@@ -2,7 +2,7 @@ use std::{
     collections::{BTreeMap, HashMap},
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -132,6 +132,11 @@ pub async fn talk(server: &Server, options: &TalkOptions, say: Say) -> Result<Fi
         // Spread over the pause.
         talker.even = times.pause.mul_f64(rand::random::<f64>());
         talker.due = talker.due.map(|_| times.due(talker.even));
+        if talker.due.is_some() {
+            for of in &talker.conversations {
+                of.speaking.fetch_add(1, Ordering::Relaxed);
+            }
+        }
         let seen = seen.clone();
         talking.spawn(async move {
             talker
@@ -311,6 +316,7 @@ async fn talkers(server: &Server, options: &TalkOptions, say: Say) -> Result<Vec
             sent: AtomicU64::new(0),
             spreading: Mutex::default(),
             agreed: Agreed::default(),
+            speaking: AtomicUsize::new(0),
         });
         for (at, user) in members.into_iter().enumerate() {
             let place = *known.entry(user.user_id.clone()).or_insert(talkers.len());

@@ -2,7 +2,7 @@ use std::{
     collections::{BTreeMap, HashMap},
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -66,6 +66,8 @@ pub(crate) struct Shared {
     /// By seq: how many have a message, while somebody lacks it.
     pub(crate) spreading: Mutex<HashMap<u64, usize>>,
     pub(crate) agreed: Agreed,
+    /// Members who have something to send yet, before the end.
+    pub(crate) speaking: AtomicUsize,
 }
 
 /// One user.
@@ -143,7 +145,12 @@ impl Talker {
         let is_day = times.shape == Shape::Day;
         let lost_at = is_day.then(|| Instant::now() + LOST_EVERY.mul_f64(-rand::random::<f64>().max(1e-9).ln()));
         let mut read_seqs = vec![0; self.conversations.len()];
-        let mut pushed_seqs = read_seqs.clone();
+        // Where the edge was told to go on.
+        let mut pushed_seqs: Vec<u64> = self
+            .conversations
+            .iter()
+            .map(|of| self.follower.whole(&of.id))
+            .collect();
         loop {
             tokio::select! {
                 frame = device.receive() => {
@@ -171,11 +178,21 @@ impl Talker {
                     }
                     if now >= times.ends {
                         let missing = self.missing();
-                        let is_sent = self.due.is_none_or(|due| due >= times.ends);
-                        let is_answered = self.conversations.iter().all(|of| of.asked.load(Ordering::Relaxed) == 0);
-                        let is_all = missing == 0 && is_sent && is_answered;
-                        if is_all || now >= times.given_up {
-                            return Ok(Ended::Done(missing));
+                        if self.due.is_some_and(|due| due >= times.ends) {
+                            self.due = None;
+                            for of in &self.conversations {
+                                of.speaking.fetch_sub(1, Ordering::Relaxed);
+                            }
+                        }
+                        let is_quiet = |of: &Arc<Shared>| {
+                            of.speaking.load(Ordering::Relaxed) == 0 && of.asked.load(Ordering::Relaxed) == 0
+                        };
+                        if missing == 0 && self.conversations.iter().all(is_quiet) {
+                            return Ok(Ended::Done(0));
+                        }
+                        if now >= times.given_up {
+                            // What it has not sent is as good as lost.
+                            return Ok(Ended::Done(missing + u64::from(self.due.is_some())));
                         }
                     }
                 }
@@ -432,6 +449,76 @@ mod tests {
         assert_eq!(talker.requests_due(times).len(), 0);
     }
 
+    #[tokio::test]
+    async fn what_comes_otherwise_than_it_was_sent_is_told() {
+        let message = |seq: u64, text: &str| Message {
+            conversation_id: "chat".to_owned(),
+            seq,
+            sender_id: "bob".to_owned(),
+            client_msg_id: "1".to_owned(),
+            text: text.to_owned(),
+            sent_at_ms: 0,
+        };
+        let pushed = |message: Message| Body::Message(message);
+        let page = |messages: Vec<Message>| {
+            Body::Page(antiphon_proto::client::Page {
+                conversation_id: "chat".to_owned(),
+                messages,
+                ..Default::default()
+            })
+        };
+        let of_others = Message {
+            conversation_id: "others".to_owned(),
+            ..message(9, "a")
+        };
+        let frames = [
+            (pushed(message(2, "a")), 0),
+            (pushed(message(3, "b")), 0),
+            // A page may bring what was there.
+            (page(vec![message(1, "x"), message(2, "a")]), 0),
+            (page(vec![message(2, "a"), message(1, "x")]), 1),
+            (pushed(message(3, "b")), 2),
+            (pushed(message(4, "c")), 2),
+            (page(vec![message(4, "d")]), 3),
+            (pushed(of_others), 4),
+        ];
+        let (talker, seen, mut pushed_seqs) = (talker(), Seen::new(), vec![1]);
+        for (body, broken) in frames {
+            let told = format!("{body:?}");
+            let frame = ServerFrame {
+                id: String::new(),
+                body: Some(body),
+            };
+            talker.judge(&frame, &mut pushed_seqs, &seen);
+            assert_eq!(seen.broken.count(), broken, "{told}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_acknowledged_is_what_others_have_under_that_seq() {
+        let (mut talker, seen) = (talker(), Seen::new());
+        let now = Instant::now();
+        for (number, text_of_others) in [(1, None), (2, Some("another"))] {
+            let send = talker.message("chat".to_owned(), now, now);
+            talker.number = number;
+            talker.pending.insert(number, send);
+            talker.conversations[0].asked.fetch_add(1, Ordering::Relaxed);
+            if let Some(text) = text_of_others {
+                talker.conversations[0].agreed.on(number, "alice", "1", text);
+            }
+            let sent = antiphon_proto::client::Sent {
+                seq: number,
+                ..Default::default()
+            };
+            let frame = ServerFrame {
+                id: number.to_string(),
+                body: Some(Body::Sent(sent)),
+            };
+            talker.answered(&frame, &seen);
+            assert_eq!(seen.broken.count(), usize::from(text_of_others.is_some()));
+        }
+    }
+
     fn talker() -> Talker {
         let conversation = Shared {
             id: "chat".to_owned(),
@@ -441,6 +528,7 @@ mod tests {
             sent: AtomicU64::new(0),
             spreading: Mutex::new(HashMap::new()),
             agreed: Agreed::default(),
+            speaking: AtomicUsize::new(0),
         };
         Talker {
             connector: connectors::first(Transport::WebSocket, Codec::Binary, None),

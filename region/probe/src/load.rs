@@ -33,7 +33,7 @@ pub struct LoadOptions {
     pub members_per_edge: usize,
     /// The only transport to use; none: whichever gets through first.
     pub transport: Option<Transport>,
-    /// What is sent so soon after the start waits for connections to be made; it is judged, and in no [`Delay`](crate::Delay).
+    /// What is sent so soon after the start waits for connections to be made; it is judged, and in no latency and no [`Delay`](crate::Delay).
     pub warm_up: Duration,
     /// How long users and groups are tried to be made.
     pub setup_patience: Duration,

@@ -27,7 +27,8 @@ pub struct Report {
     pub failed_sends: u64,
     /// The longest time that a conversation was without an acknowledgement while somebody waited for one.
     pub writable_again_ms: u64,
-    /// From the call to the acknowledgement, connections that had to be opened anew included: half were faster.
+    /// Of what was sent after the warm-up, from the call to the acknowledgement, connections that had to be opened anew included: half were
+    /// faster.
     pub p50_ms: u64,
     /// As `p50_ms`: one in a hundred was slower.
     pub p99_ms: u64,

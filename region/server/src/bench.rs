@@ -56,7 +56,7 @@ pub(crate) async fn run(args: BenchArgs, settings: Vec<String>) -> Result<()> {
         bail!("--find-max is for a rate that stays the same");
     }
     if load.is_none() && args.plot.is_some() {
-        bail!("--plot draws messages and their cost; this scenario has none at a rate");
+        bail!("--plot draws scenarios in which users talk: pairs, groups, broadcast, mixed and overload");
     }
     if args.tls && matches!(scenario, Scenario::Connect { .. }) {
         bail!("`connect` is without --tls: its path is HTTP alone");
@@ -69,13 +69,19 @@ pub(crate) async fn run(args: BenchArgs, settings: Vec<String>) -> Result<()> {
     let mut runs = Runs::default();
     let ended = runs.run(&scenario, &args, &transports, &settings).await;
     let broken: usize = runs.all.iter().filter_map(|of| of.broken_rules).sum();
+    // A search goes on until messages may be lost.
+    let missing = |of: &Figures| of.lost.unwrap_or_default() + of.duplicated.unwrap_or_default();
+    let wrong: u64 = match p99_ms {
+        Some(_) => 0,
+        None => runs.all.iter().map(missing).sum(),
+    };
     // Also what was measured before something failed.
     if !runs.all.is_empty() {
         runs.tell(&args, p99_ms, yardstick)?;
     }
     ended?;
-    if broken > 0 {
-        bail!("{broken} rules were broken");
+    if broken > 0 || wrong > 0 {
+        bail!("{broken} rules were broken, {wrong} messages were lost or stored twice");
     }
     Ok(())
 }

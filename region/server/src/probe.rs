@@ -37,7 +37,8 @@ pub(crate) struct ProbeArgs {
     /// How long to send; without it until SIGINT or SIGTERM
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=86_400))]
     seconds: Option<u64>,
-    /// What is sent in the first so many seconds is in no row of `--world`'s table: it waits for connections to be made. It is judged all the same
+    /// What is sent in the first so many seconds is in no latency and in no row of `--world`'s table: it waits for connections to be made. It is
+    /// judged all the same
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u64).range(..=3_600))]
     warm_up: u64,
     /// Messages a second of each member in each of its conversations

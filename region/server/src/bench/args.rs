@@ -46,7 +46,8 @@ pub(super) struct RunArgs {
     /// Write the figures to this file, as JSON, one run a line
     #[arg(long, global = true, value_name = "FILE")]
     pub(super) json: Option<PathBuf>,
-    /// Draw them to this file, as SVG: cost and latency against size or load where there are several, or one run against time
+    /// Draw those of users who talk to this file, as SVG: cost and latency against size or load where there are several, or the last run against
+    /// time
     #[arg(long, global = true, value_name = "FILE")]
     pub(super) plot: Option<PathBuf>,
 }
@@ -163,7 +164,7 @@ pub(super) enum Scenario {
         /// Messages of each conversation
         #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..))]
         messages: u64,
-        /// Messages of each page
+        /// Messages of each page, as many as the server has in one at the most
         #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=500))]
         page_len: u32,
         /// Pages a second, all readers together
@@ -225,7 +226,8 @@ pub(super) struct Load {
     /// Seconds of sending that count [default: 10; a day's 600]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub(super) seconds: Option<u64>,
-    /// Look for the highest rate that is kept, --rate first: with nothing refused or lost, and 99 of 100 messages within --p99-ms
+    /// Look for the highest rate that is kept, --rate first: with 95 of 100 messages acknowledged in time, 99 of 100 within --p99-ms, and nothing
+    /// refused, lost or in another order
     #[arg(long)]
     pub(super) find_max: bool,
     /// Milliseconds that --find-max allows

@@ -93,12 +93,14 @@ pub(super) fn table(all: &[Figures]) -> String {
 /// A line for each load that was run several times: of what its runs have measured, the median, the least and the most.
 pub(super) fn medians(all: &[Figures]) -> String {
     type Of = fn(&Figures) -> Option<f64>;
-    let columns: [(&str, usize, Of); 20] = [
+    let columns: [(&str, usize, Of); 23] = [
         ("messages/s", 0, |of| of.messages_per_s),
         ("deliveries/s", 0, |of| of.deliveries_per_s),
         ("p50 ms", 2, |of| of.p50_ms),
         ("p99 ms", 2, |of| of.p99_ms),
         ("p99.9 ms", 2, |of| of.p999_ms),
+        ("to all: p50 ms", 2, |of| of.to_all_p50_ms),
+        ("to all: p99 ms", 2, |of| of.to_all_p99_ms),
         ("all back ms", 0, |of| of.all_back_ms),
         ("server µs", 1, |of| of.server_cpu_us_per_message),
         ("load µs", 1, |of| of.load_cpu_us_per_message),
@@ -107,6 +109,7 @@ pub(super) fn medians(all: &[Figures]) -> String {
         ("server MiB", 1, |of| of.server_rss_bytes.map(mib)),
         ("at most", 1, |of| of.server_rss_bytes_max.map(mib)),
         ("MiB after", 1, |of| of.server_rss_bytes_after.map(mib)),
+        ("in overload/s", 0, |of| of.overload_messages_per_s),
         ("normal after ms", 0, |of| of.back_to_normal_ms),
         ("bytes each", 0, |of| {
             let bytes = u32::try_from(of.bytes_per_connection?).ok();
@@ -121,8 +124,12 @@ pub(super) fn medians(all: &[Figures]) -> String {
     let mut lines = String::new();
     for runs in all.chunk_by(|a, b| load(a) == load(b)) {
         let told = columns.iter().filter_map(|(name, digits, of)| {
-            let spread = Spread::of(runs.iter().filter_map(of))?;
-            Some(format!("{name} {}", in_words(spread, *digits)))
+            let values: Vec<f64> = runs.iter().filter_map(of).collect();
+            let count = match values.len() {
+                all if all == runs.len() => String::new(),
+                some => format!(" in {some} of them"),
+            };
+            Some(format!("{name} {}{count}", in_words(Spread::of(values)?, *digits)))
         });
         let told: Vec<String> = told.collect();
         let name = runs.first().map_or_else(String::new, name);
@@ -210,6 +217,14 @@ mod tests {
             p50_ms: Some(p50_ms),
             ..Figures::default()
         };
+        let other = Figures {
+            p50_ms: None,
+            ..run(1.0)
+        };
+        assert_eq!(
+            medians(&[run(3.0), other, run(2.5)]),
+            "quic, median of 3: p50 ms 2.75 (2.50 to 3.00) in 2 of them\n"
+        );
         assert_eq!(
             medians(&[run(3.0), run(1.0), run(2.5)]),
             "quic, median of 3: p50 ms 2.50 (1.00 to 3.00)\n"
