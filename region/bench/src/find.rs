@@ -146,7 +146,7 @@ mod tests {
         let run = async |rate: f64| {
             Ok(Figures {
                 broken_rules: Some(usize::from(rate > 3_000.0)),
-                ..figures(rate, 2.0)
+                ..figures(rate, if rate <= 10_000.0 { 2.0 } else { 200.0 })
             })
         };
         assert_eq!(find_max(1_000.0, 10.0, run, |_| {}).await.rate, Some(3_000.0));
