@@ -111,7 +111,8 @@ pub struct Figures {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub duplicated: Option<u64>,
     /// Messages that did not come in their order, or with another sender, id or text than somebody else has under that seq, its sender among
-    /// them, in a push or a page (what nobody was pushed or has fetched is not seen); and rules that the checker of `antiphon probe` has found broken for those who talk beside a day's users.
+    /// them, in a push or a page (what nobody was pushed or has fetched is not seen); and rules that the checker of `antiphon probe` has found
+    /// broken for those who talk beside a day's users.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub broken_rules: Option<usize>,
     /// From nothing to Welcome, in round trips of the path: by a device that does not know what the edge offers.
