@@ -3,6 +3,7 @@
 
 use std::{
     convert::Infallible,
+    io,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -18,8 +19,10 @@ use antiphon_directory::{
 use antiphon_proto::refusal;
 use antiphon_types::Slot;
 use http::{HeaderMap, Request, Response};
+use http_body_util::BodyExt as _;
 use parking_lot::Mutex;
 use tokio::net::TcpListener;
+use tokio_stream::StreamExt as _;
 use tonic::{Code, Status, body::Body, service::Routes};
 use tower::{Service as _, service_fn};
 
@@ -33,6 +36,8 @@ type Act = dyn Fn(&HeaderMap) -> Answer + Send + Sync;
 enum Answer {
     Done,
     Refused(Status),
+    /// The headers come and a part of the rest, and then the request is cut off.
+    Broken,
     Never,
 }
 
@@ -48,6 +53,15 @@ fn services(asked: Arc<AtomicUsize>, act: Arc<Act>) -> Routes {
                     .body(Body::empty())
                     .unwrap(),
                 Answer::Refused(status) => status.into_http(),
+                Answer::Broken => {
+                    let begun = tokio_stream::once(Ok::<_, io::Error>("the beginning"));
+                    let broken = futures_util::stream::once(async {
+                        // Without it the connection's end would overtake the headers.
+                        tokio::time::sleep(Duration::from_millis(100)).await;
+                        Err(io::Error::from(io::ErrorKind::BrokenPipe))
+                    });
+                    Response::new(Body::new(axum::body::Body::from_stream(begun.chain(broken))))
+                }
                 Answer::Never => std::future::pending().await,
             })
         }
@@ -133,7 +147,12 @@ impl World {
             .body(Body::empty())
             .unwrap();
         let Ok(response) = self.route.to(SLOT).call(request).await;
-        Status::from_header_map(response.headers()).unwrap_or_else(|| Status::ok(""))
+        let status = Status::from_header_map(response.headers());
+        // An answer that breaks off has no status.
+        match response.into_body().collect().await {
+            Ok(_) => status.unwrap_or_else(|| Status::ok("")),
+            Err(status) => status,
+        }
     }
 
     fn asked(&self) -> (usize, usize) {
@@ -192,6 +211,20 @@ async fn a_home_whose_lease_has_run_out_is_asked_again_only_if_that_is_safe() {
     world.move_to(1);
     assert!(matches!(asking.await.unwrap(), None | Some(Code::Ok)));
     assert_eq!(world.asked().0, 1);
+}
+
+#[tokio::test]
+async fn an_answer_that_breaks_off_is_asked_for_again_only_if_that_is_safe() {
+    let asked = AtomicUsize::new(0);
+    let world = World::new(move |_| match asked.fetch_add(1, Ordering::SeqCst) {
+        0 | 1 => Answer::Broken,
+        _ => Answer::Done,
+    })
+    .await;
+    let status = world.call(ADD, "60S").await;
+    assert_eq!((refusal::of(&status).code.as_str(), world.asked().1), ("UNAVAILABLE", 1), "{status}");
+    let status = world.call(SEND, "60S").await;
+    assert_eq!((status.code(), world.asked().1), (Code::Ok, 3), "{status}");
 }
 
 #[tokio::test]

@@ -84,7 +84,7 @@ impl Sent {
 pub(super) async fn answer(shared: Arc<Shared>, target: Target, request: Request<Body>) -> Response<Body> {
     let (mut parts, body) = request.into_parts();
     // Streams are passed on as they are: what has been said on one cannot be said again.
-    if parts.uri.path().ends_with("/Follow") {
+    if is_stream(parts.uri.path()) {
         return match shared.send(&target, Request::from_parts(parts, body)).await {
             Sent::Answer(response) | Sent::NotHome(response, _) => response,
             Sent::Lost(status) => status.into_http(),
@@ -177,14 +177,20 @@ impl Shared {
             let message = format!("region {region} is not reached from here");
             return Sent::Answer(refusal::status("UNAVAILABLE", message, Some(1_000)).into_http());
         };
+        let is_stream = is_stream(request.uri().path());
         let sent = match channel.ready().await {
             Ok(channel) => channel.call(request).await,
             Err(error) => Err(error),
         };
+        let sent = match sent {
+            Ok(response) if is_stream => Ok(response),
+            Ok(response) => whole(response).await.map_err(|status| chain(&status)),
+            Err(error) => Err(chain(&error)),
+        };
         match sent {
             Ok(response) => judged(response),
-            Err(error) => {
-                let message = format!("region {region} was not reached: {}", chain(&error));
+            Err(why) => {
+                let message = format!("region {region} was not reached: {why}");
                 Sent::Lost(refusal::status("UNAVAILABLE", message, Some(500)))
             }
         }
@@ -224,6 +230,20 @@ fn judged(response: Response<Body>) -> Sent {
         return Sent::Lost(status);
     }
     Sent::Answer(response)
+}
+
+/// An answer with its end: one whose connection is lost after the headers is none.
+async fn whole(response: Response<Body>) -> Result<Response<Body>, Status> {
+    let (parts, body) = response.into_parts();
+    let body = body.collect().await?;
+    Ok(Response::from_parts(
+        parts,
+        Body::new(body.map_err(|never| match never {})),
+    ))
+}
+
+fn is_stream(path: &str) -> bool {
+    path.ends_with("/Follow")
 }
 
 fn is_idempotent(path: &str) -> bool {
