@@ -321,13 +321,16 @@ async fn whoever_was_away_gets_everything() {
         "10",
         "--missed",
         "30",
+        "--times",
+        "2",
         "--settle",
         "0",
     ];
     let (all, _) = bench(&storm).await;
     nothing_is_missing(&all);
-    assert_eq!(all.len(), TRANSPORTS.len());
-    for run in &all {
+    assert_eq!(all.len(), TRANSPORTS.len() * 2);
+    for (at, run) in all.iter().enumerate() {
+        assert_eq!(run["time"], at % 2 + 1, "{run}");
         assert!(run["serverRssBytesBefore"].as_u64() > Some(0), "{run}");
         // What is there at the end is no more than the most that there was.
         assert!(
@@ -380,7 +383,16 @@ async fn old_messages_are_read_at_a_rate() {
         assert!((25.0..50.0).contains(&each), "{run}");
         assert!(run["ratio"]["echo"].as_f64() > Some(0.0), "{run}");
     }
-    assert_eq!(all.len(), 2);
+    assert_eq!(all.iter().map(|run| &run["run"]).collect::<Vec<_>>(), [1, 2]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn readers_who_seldom_read_stay_connected() {
+    let history = "history --readers 2 --messages 5 --rate 0.4 --warm-up 0 --seconds 6 --set edge.heartbeat_ms=1000 --transport ws";
+    // A page in five seconds each, of which an edge bears two without a sign.
+    let (all, _) = bench(&history.split(' ').collect::<Vec<_>>()).await;
+    assert_eq!(all[0]["refused"], 0, "{all:?}");
+    assert!(all[0]["pagesPerS"].as_f64() > Some(0.0), "{all:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -410,7 +422,11 @@ async fn the_highest_rate_is_looked_for_until_there_is_none() {
 async fn the_highest_rate_of_several_searches_is_told_with_its_spread() {
     let load = "pairs --pairs 1 --rate 2 --warm-up 0 --seconds 1 --transport ws --find-max --p99-ms 0.001 --runs 2";
     let (all, printed) = bench(&load.split(' ').collect::<Vec<_>>()).await;
-    assert_eq!(all.len(), 4);
+    let of_search: Vec<(u64, bool)> = all
+        .iter()
+        .map(|run| (run["run"].as_u64().unwrap(), run["isKept"].as_bool().unwrap()))
+        .collect();
+    assert_eq!(of_search, [(1, false), (1, false), (2, false), (2, false)]);
     assert!(
         printed.ends_with("websocket, no rate that was tried has p99 <= 0.001 ms\n"),
         "{printed}"

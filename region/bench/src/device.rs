@@ -1,11 +1,21 @@
-use std::{pin::pin, time::Duration};
+use std::{pin::pin, sync::Arc, time::Duration};
 
 use antiphon_client::{Backoff, Connection, Connector};
 use antiphon_proto::client::{ClientFrame, Cursor, Hello, Ping, ServerFrame, client_frame, server_frame::Body};
 use anyhow::{Result, bail};
-use tokio::time::{Instant, Interval, interval_at, sleep};
+use tokio::{
+    sync::{Barrier, Semaphore},
+    task::JoinSet,
+    time::{Instant, Interval, interval_at, sleep},
+};
 
-use crate::people::DEVICE;
+use crate::{
+    Say,
+    people::{DEVICE, Progress},
+};
+
+/// Handshakes under way at once.
+const AT_ONCE: usize = 32;
 
 /// How long a connection may take to its Welcome.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(60);
@@ -44,6 +54,42 @@ fn hello(access_token: &str, cursors: &[Cursor]) -> ClientFrame {
         id: "hello".to_owned(),
         body: Some(client_frame::Body::Hello(hello)),
     }
+}
+
+/// Where a device connects, and as whom.
+pub(crate) struct Place<'a> {
+    pub(crate) connector: &'a mut Connector,
+    pub(crate) url: &'a str,
+    pub(crate) access_token: &'a str,
+}
+
+/// A device for each of these; none falls silent before the last is there.
+pub(crate) async fn open_all<T: Send + 'static>(
+    all: Vec<T>,
+    place_of: fn(&mut T) -> Place<'_>,
+    say: Say,
+) -> Result<Vec<(Device, T)>> {
+    let progress = Arc::new(Progress::new("devices connected", all.len(), say));
+    let all_there = Arc::new(Barrier::new(all.len()));
+    let handshakes = Arc::new(Semaphore::new(AT_ONCE));
+    let mut connecting = JoinSet::new();
+    for mut one in all {
+        let (progress, all_there, handshakes) = (progress.clone(), all_there.clone(), handshakes.clone());
+        connecting.spawn(async move {
+            let handshake = handshakes.acquire().await?;
+            let place = place_of(&mut one);
+            let mut device = Device::open(place.connector, place.url, place.access_token, &[]).await?;
+            drop(handshake);
+            progress.step();
+            device.stay(all_there.wait()).await?;
+            Ok::<_, anyhow::Error>((device, one))
+        });
+    }
+    let mut connected = Vec::with_capacity(connecting.len());
+    while let Some(device) = connecting.join_next().await {
+        connected.push(device??);
+    }
+    Ok(connected)
 }
 
 impl Device {

@@ -13,6 +13,15 @@ pub struct Figures {
     pub scenario: &'static str,
     /// Over what devices were connected.
     pub transport: &'static str,
+    /// Which of several runs, or searches.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub run: Option<u16>,
+    /// Which of several times that devices have returned in one run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub time: Option<u16>,
+    /// Of a search for the highest rate: whether this one was kept.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub is_kept: Option<bool>,
     /// How they wrote frames, where that was not protobuf.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub codec: Option<&'static str>,

@@ -35,12 +35,11 @@ pub async fn find_max(
     let mut halvings = 0;
     while next >= RATE_MIN && halvings <= HALVINGS {
         match run(next).await {
-            Ok(figures) => {
-                if keeps(&figures, p99_ms_max) {
-                    kept = Some(next);
-                } else {
-                    not_kept = Some(next);
-                }
+            Ok(mut figures) => {
+                let is_kept = keeps(&figures, p99_ms_max);
+                let bound = if is_kept { &mut kept } else { &mut not_kept };
+                *bound = Some(next);
+                figures.is_kept = Some(is_kept);
                 all.push((next, figures));
             }
             // Too much for it: what a lower rate came to stands.
@@ -112,6 +111,8 @@ mod tests {
         for first in [100.0, 100_000.0] {
             let found = find(first, 3_000.0).await;
             assert!(rates(&found).is_sorted());
+            let kept = found.all.iter().filter(|figures| figures.is_kept == Some(true));
+            assert_eq!(kept.last().and_then(|figures| figures.offered_per_s), found.rate);
             let highest = found.rate.unwrap();
             assert!(
                 (2_800.0..=3_000.0).contains(&highest),

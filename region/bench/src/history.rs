@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use antiphon_client::Transport;
+use antiphon_client::{Connector, Transport};
 use antiphon_proto::client::{Fetch, client_frame, server_frame::Body};
 use anyhow::{Result, bail};
 use hdrhistogram::Histogram;
@@ -18,7 +18,7 @@ use tokio::{
 
 use crate::{
     Figures, Say, Server,
-    device::Device,
+    device::{Device, Place, open_all},
     figures::{float, histogram},
     people,
     usage::Usage,
@@ -67,16 +67,20 @@ pub async fn history(server: &Server, options: &HistoryOptions, say: Say) -> Res
         options.messages,
         teams.len()
     ));
-    write_to_all(server, &teams, options.messages, options.text_bytes).await?;
+    write_to_all(server, &teams, 0..options.messages, options.text_bytes).await?;
     let mut readers = Vec::with_capacity(teams.len());
     for (at, team) in teams.iter().enumerate() {
         let (Some(user), Some(conversation_id)) = (team.members.first(), team.conversation_ids.first()) else {
             bail!("a reader without a conversation");
         };
-        let mut connector = server.connector(options.transport)?;
-        let device = Device::open(&mut connector, server.url(at), &user.access_token, &[]).await?;
-        readers.push((device, conversation_id.clone()));
+        readers.push(Reader {
+            connector: server.connector(options.transport)?,
+            url: server.url(at).to_owned(),
+            access_token: user.access_token.clone(),
+            conversation_id: conversation_id.clone(),
+        });
     }
+    let readers = open_all(readers, Reader::place, say).await?;
     #[expect(clippy::cast_precision_loss, reason = "far fewer than 2^52")]
     let pause = Duration::from_secs_f64(teams.len() as f64 / options.rate_per_s);
     let began = Instant::now();
@@ -89,9 +93,9 @@ pub async fn history(server: &Server, options: &HistoryOptions, say: Say) -> Res
         messages_in_time: Arc::default(),
     };
     let mut reading = JoinSet::new();
-    for (device, conversation_id) in readers {
+    for (device, reader) in readers {
         let (options, window) = (options.clone(), window.clone());
-        reading.spawn(async move { read(device, conversation_id, &options, &window).await });
+        reading.spawn(async move { reader.read(device, &options, &window).await });
     }
     let mut read = (histogram(), 0);
     until(window.counts, &mut reading, &mut read, || {
@@ -129,6 +133,14 @@ pub async fn history(server: &Server, options: &HistoryOptions, say: Say) -> Res
     Ok(figures)
 }
 
+/// One of them.
+struct Reader {
+    connector: Connector,
+    url: String,
+    access_token: String,
+    conversation_id: String,
+}
+
 /// When readers ask, and what counts.
 #[derive(Debug, Clone)]
 struct Window {
@@ -162,50 +174,61 @@ async fn until(at: Instant, reading: &mut JoinSet<Result<Read>>, all: &mut Read,
     }
 }
 
-/// One reader.
-async fn read(mut device: Device, conversation_id: String, options: &HistoryOptions, window: &Window) -> Result<Read> {
-    let (mut latencies, mut refused) = (histogram(), 0);
-    let Window { counts, ends, .. } = *window;
-    // Spread over the pause.
-    let mut due = Instant::now() + window.pause.mul_f64(rand::random());
-    // By the request's number: when it was due.
-    let mut asked: HashMap<u64, Instant> = HashMap::new();
-    let mut number = 0;
-    while due < ends || !asked.is_empty() {
-        tokio::select! {
-            frame = timeout_at(ends + PATIENCE, device.receive()) => {
-                let Ok(frame) = frame else { bail!("{} pages did not come", asked.len()) };
-                let frame = frame?;
-                let Some(due) = frame.id.parse().ok().and_then(|number: u64| asked.remove(&number)) else { continue };
-                match frame.body {
-                    Some(Body::Page(page)) if !page.messages.is_empty() => {
-                        if due >= counts {
-                            latencies.saturating_record(u64::try_from(due.elapsed().as_micros())?);
-                        }
-                        if (counts..ends).contains(&Instant::now()) {
-                            let messages = u64::try_from(page.messages.len())?;
-                            window.in_time.fetch_add(1, Ordering::Relaxed);
-                            window.messages_in_time.fetch_add(messages, Ordering::Relaxed);
-                        }
-                    }
-                    Some(Body::Error(_)) => refused += u64::from(due >= counts),
-                    other => bail!("not a page of a full history but {other:?}"),
-                }
-            }
-            () = sleep_until(due), if due < ends => {
-                let fetch = Fetch {
-                    conversation_id: conversation_id.clone(),
-                    after_seq: None,
-                    before_seq: Some(rand::random_range(2..=options.messages + 1)),
-                    limit: options.page_len,
-                };
-                number += 1;
-                device.send(number, client_frame::Body::Fetch(fetch)).await?;
-                asked.insert(number, due);
-                due += window.pause;
-            }
+impl Reader {
+    fn place(&mut self) -> Place<'_> {
+        Place {
+            connector: &mut self.connector,
+            url: &self.url,
+            access_token: &self.access_token,
         }
     }
-    device.close().await;
-    Ok((latencies, refused))
+
+    async fn read(self, mut device: Device, options: &HistoryOptions, window: &Window) -> Result<Read> {
+        let (mut latencies, mut refused) = (histogram(), 0);
+        let Window { counts, ends, .. } = *window;
+        // Spread over the pause.
+        let mut due = Instant::now() + window.pause.mul_f64(rand::random());
+        // By the request's number: when it was due.
+        let mut asked: HashMap<u64, Instant> = HashMap::new();
+        let mut number = 0;
+        let mut pings = device.pings();
+        while due < ends || !asked.is_empty() {
+            tokio::select! {
+                frame = timeout_at(ends + PATIENCE, device.receive()) => {
+                    let Ok(frame) = frame else { bail!("{} pages did not come", asked.len()) };
+                    let frame = frame?;
+                    let Some(due) = frame.id.parse().ok().and_then(|number: u64| asked.remove(&number)) else { continue };
+                    match frame.body {
+                        Some(Body::Page(page)) if !page.messages.is_empty() => {
+                            if due >= counts {
+                                latencies.saturating_record(u64::try_from(due.elapsed().as_micros())?);
+                            }
+                            if (counts..ends).contains(&Instant::now()) {
+                                let messages = u64::try_from(page.messages.len())?;
+                                window.in_time.fetch_add(1, Ordering::Relaxed);
+                                window.messages_in_time.fetch_add(messages, Ordering::Relaxed);
+                            }
+                        }
+                        Some(Body::Error(_)) => refused += u64::from(due >= counts),
+                        other => bail!("not a page of a full history but {other:?}"),
+                    }
+                }
+                _ = pings.tick() => device.ping().await?,
+                () = sleep_until(due), if due < ends => {
+                    let fetch = Fetch {
+                        conversation_id: self.conversation_id.clone(),
+                        after_seq: None,
+                        before_seq: Some(rand::random_range(2..=options.messages + 1)),
+                        limit: options.page_len,
+                    };
+                    number += 1;
+                    device.send(number, client_frame::Body::Fetch(fetch)).await?;
+                    asked.insert(number, due);
+                    due += window.pause;
+                }
+            }
+        }
+        device.close().await;
+        Ok((latencies, refused))
+    }
 }

@@ -1,9 +1,6 @@
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::{
-        Arc,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
@@ -11,18 +8,16 @@ use antiphon_client::Transport;
 use anyhow::{Context as _, Result, bail};
 use parking_lot::Mutex;
 use tokio::{
-    sync::{Barrier, Semaphore},
     task::JoinSet,
     time::{Instant, MissedTickBehavior, interval_at, sleep_until, timeout},
 };
 
 use crate::{
     Figures, Say, Second, Server,
-    device::Device,
+    device::{Device, Place, open_all},
     figures::{float, histogram, ms},
     follower::Follower,
-    people::{self, Conversation, Progress},
-    rules::Agreed,
+    people::{self, Conversation},
     server::{Metrics, Watched},
     talker::{Seen, Shared, Talker},
     times::{Shape, Times},
@@ -31,8 +26,6 @@ use crate::{
     write::fill,
 };
 
-/// Handshakes under way at once.
-const AT_ONCE: usize = 32;
 /// Between the last handshake and the first message.
 const HEAD_START: Duration = Duration::from_millis(500);
 /// How long the last messages are waited for.
@@ -308,16 +301,7 @@ async fn talkers(server: &Server, options: &TalkOptions, say: Say) -> Result<Vec
     let mut known: HashMap<String, usize> = HashMap::with_capacity(users);
     for (number, conversation) in conversations.into_iter().enumerate() {
         let Conversation { id, members } = conversation;
-        let shared = Arc::new(Shared {
-            id,
-            members: members.len(),
-            tail_seq: AtomicU64::new(stored),
-            asked: AtomicU64::new(0),
-            sent: AtomicU64::new(0),
-            spreading: Mutex::default(),
-            agreed: Agreed::default(),
-            speaking: AtomicUsize::new(0),
-        });
+        let shared = Arc::new(Shared::new(id, members.len(), stored));
         for (at, user) in members.into_iter().enumerate() {
             let place = *known.entry(user.user_id.clone()).or_insert(talkers.len());
             if place == talkers.len() {
@@ -342,30 +326,13 @@ async fn talkers(server: &Server, options: &TalkOptions, say: Say) -> Result<Vec
             }
         }
     }
-    connect(talkers, say).await
+    open_all(talkers, place_of, say).await
 }
 
-/// Connects all of them; none falls silent before the last is there.
-async fn connect(talkers: Vec<Talker>, say: Say) -> Result<Vec<(Device, Talker)>> {
-    let progress = Arc::new(Progress::new("devices connected", talkers.len(), say));
-    let all_there = Arc::new(Barrier::new(talkers.len()));
-    let handshakes = Arc::new(Semaphore::new(AT_ONCE));
-    let mut connecting = JoinSet::new();
-    for mut talker in talkers {
-        let (progress, all_there, handshakes) = (progress.clone(), all_there.clone(), handshakes.clone());
-        connecting.spawn(async move {
-            let handshake = handshakes.acquire().await?;
-            let token = &talker.user.access_token;
-            let mut device = Device::open(&mut talker.connector, &talker.url, token, &[]).await?;
-            drop(handshake);
-            progress.step();
-            device.stay(all_there.wait()).await?;
-            Ok::<_, anyhow::Error>((device, talker))
-        });
+fn place_of(talker: &mut Talker) -> Place<'_> {
+    Place {
+        connector: &mut talker.connector,
+        url: &talker.url,
+        access_token: &talker.user.access_token,
     }
-    let mut connected = Vec::with_capacity(connecting.len());
-    while let Some(device) = connecting.join_next().await {
-        connected.push(device??);
-    }
-    Ok(connected)
 }

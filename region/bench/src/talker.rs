@@ -18,7 +18,7 @@ use crate::{
     device::{Device, request},
     figures::histogram,
     follower::{Came, Follower},
-    rules::{Agreed, Broken},
+    rules::{Agreed, Broken, judge},
     times::{Shape, Times},
 };
 
@@ -97,6 +97,22 @@ enum Ended {
     Lost,
 }
 
+impl Shared {
+    /// One that holds messages up to this seq.
+    pub(crate) fn new(id: String, members: usize, tail_seq: u64) -> Self {
+        Self {
+            id,
+            members,
+            tail_seq: AtomicU64::new(tail_seq),
+            asked: AtomicU64::new(0),
+            sent: AtomicU64::new(0),
+            spreading: Mutex::new(HashMap::new()),
+            agreed: Agreed::default(),
+            speaking: AtomicUsize::new(0),
+        }
+    }
+}
+
 impl Seen {
     pub(crate) fn new() -> Self {
         Self {
@@ -155,7 +171,7 @@ impl Talker {
             tokio::select! {
                 frame = device.receive() => {
                     let frame = frame?;
-                    self.judge(&frame, &mut pushed_seqs, seen);
+                    judge(&frame, &self.conversations, &mut pushed_seqs, &seen.broken);
                     match self.follower.take(device, frame).await? {
                         Came::Messages(messages) => messages.iter().for_each(|message| self.has(message, times, seen)),
                         Came::Frame(frame) => self.answered(&frame, seen),
@@ -260,50 +276,6 @@ impl Talker {
     fn conversation_of(&self, number: u64) -> Option<Arc<Shared>> {
         let at = usize::try_from(number).ok()?.checked_rem(self.conversations.len())?;
         self.conversations.get(at).cloned()
-    }
-
-    /// Whether messages came in their order, and each as its sender and everybody else has it; `pushed_seqs` is how far this session was
-    /// pushed, in each conversation.
-    fn judge(&self, frame: &ServerFrame, pushed_seqs: &mut [u64], seen: &Seen) {
-        let of = |id: &str| self.conversations.iter().position(|of| of.id == id);
-        let (conversation_id, messages) = match &frame.body {
-            Some(Body::Message(message)) => (&message.conversation_id, std::slice::from_ref(message)),
-            Some(Body::Page(page)) => (&page.conversation_id, &page.messages[..]),
-            _ => return,
-        };
-        let Some((at, conversation)) = of(conversation_id).and_then(|at| Some((at, self.conversations.get(at)?)))
-        else {
-            seen.broken.tell(&format!(
-                "a message of {conversation_id}, of which {} is no member",
-                self.user.user_id
-            ));
-            return;
-        };
-        let (mut of_page, is_page) = (0, matches!(frame.body, Some(Body::Page(_))));
-        let before = match pushed_seqs.get_mut(at) {
-            Some(pushed_seq) if !is_page => pushed_seq,
-            _ => &mut of_page,
-        };
-        for message in messages {
-            if message.seq <= *before {
-                seen.broken
-                    .tell(&format!("{conversation_id}: {} came after {before}", message.seq));
-            }
-            *before = message.seq;
-            let Message {
-                seq,
-                sender_id,
-                client_msg_id,
-                text,
-                ..
-            } = message;
-            if message.conversation_id != *conversation_id
-                || !conversation.agreed.on(*seq, sender_id, client_msg_id, text)
-            {
-                seen.broken
-                    .tell(&format!("{conversation_id}: {seq} is not the same everywhere"));
-            }
-        }
     }
 
     /// A message of its own was answered.
@@ -450,51 +422,6 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_comes_otherwise_than_it_was_sent_is_told() {
-        let message = |seq: u64, text: &str| Message {
-            conversation_id: "chat".to_owned(),
-            seq,
-            sender_id: "bob".to_owned(),
-            client_msg_id: "1".to_owned(),
-            text: text.to_owned(),
-            sent_at_ms: 0,
-        };
-        let pushed = |message: Message| Body::Message(message);
-        let page = |messages: Vec<Message>| {
-            Body::Page(antiphon_proto::client::Page {
-                conversation_id: "chat".to_owned(),
-                messages,
-                ..Default::default()
-            })
-        };
-        let of_others = Message {
-            conversation_id: "others".to_owned(),
-            ..message(9, "a")
-        };
-        let frames = [
-            (pushed(message(2, "a")), 0),
-            (pushed(message(3, "b")), 0),
-            // A page may bring what was there.
-            (page(vec![message(1, "x"), message(2, "a")]), 0),
-            (page(vec![message(2, "a"), message(1, "x")]), 1),
-            (pushed(message(3, "b")), 2),
-            (pushed(message(4, "c")), 2),
-            (page(vec![message(4, "d")]), 3),
-            (pushed(of_others), 4),
-        ];
-        let (talker, seen, mut pushed_seqs) = (talker(), Seen::new(), vec![1]);
-        for (body, broken) in frames {
-            let told = format!("{body:?}");
-            let frame = ServerFrame {
-                id: String::new(),
-                body: Some(body),
-            };
-            talker.judge(&frame, &mut pushed_seqs, &seen);
-            assert_eq!(seen.broken.count(), broken, "{told}");
-        }
-    }
-
-    #[tokio::test]
     async fn what_is_acknowledged_is_what_others_have_under_that_seq() {
         let (mut talker, seen) = (talker(), Seen::new());
         let now = Instant::now();
@@ -520,16 +447,6 @@ mod tests {
     }
 
     fn talker() -> Talker {
-        let conversation = Shared {
-            id: "chat".to_owned(),
-            members: 2,
-            tail_seq: AtomicU64::new(0),
-            asked: AtomicU64::new(0),
-            sent: AtomicU64::new(0),
-            spreading: Mutex::new(HashMap::new()),
-            agreed: Agreed::default(),
-            speaking: AtomicUsize::new(0),
-        };
         Talker {
             connector: connectors::first(Transport::WebSocket, Codec::Binary, None),
             url: String::new(),
@@ -539,7 +456,7 @@ mod tests {
                 expires_in_s: 0,
                 user_id: "alice".to_owned(),
             },
-            conversations: vec![Arc::new(conversation)],
+            conversations: vec![Arc::new(Shared::new("chat".to_owned(), 2, 0))],
             follower: Follower::default(),
             text_bytes: 16,
             due: None,

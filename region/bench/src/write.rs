@@ -1,7 +1,10 @@
+use std::{ops::Range, time::Duration};
+
 use antiphon_client::Transport;
 use antiphon_proto::client::{Send, client_frame, server_frame::Body};
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use tokio::time::{sleep, timeout};
 
 use crate::{
     Say, Server,
@@ -18,16 +21,27 @@ const FILLERS: usize = 256;
 /// Messages under way at once.
 const IN_FLIGHT: u64 = 32;
 
-/// Lets the writer of each team send this many messages to each of its conversations, and waits until all are acknowledged.
-pub(crate) async fn write_to_all(server: &Server, teams: &[Team], messages: u64, text_bytes: usize) -> Result<()> {
+/// A server that writes less in so long a time has put in order what it holds: what it writes when nobody talks is far less.
+const QUIET: (u64, Duration) = (1 << 20, Duration::from_secs(3));
+/// How long that is waited for.
+const QUIET_PATIENCE: Duration = Duration::from_secs(600);
+
+/// Lets the writer of each team send the messages of these numbers to each of its conversations, and waits until all are acknowledged.
+pub(crate) async fn write_to_all(
+    server: &Server,
+    teams: &[Team],
+    messages: Range<u64>,
+    text_bytes: usize,
+) -> Result<()> {
     let writing = stream::iter(teams).map(Ok).try_for_each_concurrent(WRITERS, |team| {
         let token = &team.writer.access_token;
-        write(server, token, &team.conversation_ids, messages, text_bytes)
+        write(server, token, &team.conversation_ids, messages.clone(), text_bytes)
     });
     writing.await
 }
 
-/// Lets the first member of each conversation send this many messages to it, and waits until all are acknowledged.
+/// Lets the first member of each conversation send this many messages to it, and waits until all are acknowledged and the server has
+/// put them in order on its disk.
 pub(crate) async fn fill(
     server: &Server,
     conversations: &[Conversation],
@@ -50,22 +64,37 @@ pub(crate) async fn fill(
                         server,
                         &writer.access_token,
                         std::slice::from_ref(id),
-                        messages,
+                        0..messages,
                         text_bytes,
                     )
                     .await?;
                     progress.step();
-                    Ok(())
+                    Ok::<_, anyhow::Error>(())
                 }
             });
-    filling.await
+    filling.await?;
+    say("the server puts in order what it holds");
+    timeout(QUIET_PATIENCE, is_quiet(server))
+        .await
+        .context("the server still writes what was stored before, after ten minutes")?
+}
+
+/// Waits until the server writes next to nothing.
+async fn is_quiet(server: &Server) -> Result<()> {
+    loop {
+        let before = server.usage()?;
+        sleep(QUIET.1).await;
+        if (server.usage()? - before).written_bytes < QUIET.0 {
+            return Ok(());
+        }
+    }
 }
 
 async fn write(
     server: &Server,
     access_token: &str,
     conversation_ids: &[String],
-    messages: u64,
+    messages: Range<u64>,
     text_bytes: usize,
 ) -> Result<()> {
     let mut device = Device::open(
@@ -75,7 +104,7 @@ async fn write(
         &[],
     )
     .await?;
-    let sends = (0..messages).flat_map(|number| conversation_ids.iter().map(move |id| (number, id)));
+    let sends = messages.flat_map(|number| conversation_ids.iter().map(move |id| (number, id)));
     let mut under_way = 0;
     for (at, (number, conversation_id)) in (1..).zip(sends) {
         if under_way == IN_FLIGHT {

@@ -38,6 +38,8 @@ enum Answer {
     Refused(Status),
     /// The headers come and a part of the rest, and then the request is cut off.
     Broken,
+    /// All of an answer but how it went.
+    Unsaid,
     Never,
 }
 
@@ -53,6 +55,7 @@ fn services(asked: Arc<AtomicUsize>, act: Arc<Act>) -> Routes {
                     .body(Body::empty())
                     .unwrap(),
                 Answer::Refused(status) => status.into_http(),
+                Answer::Unsaid => Response::new(Body::empty()),
                 Answer::Broken => {
                     let begun = tokio_stream::once(Ok::<_, io::Error>("the beginning"));
                     let broken = futures_util::stream::once(async {
@@ -218,13 +221,18 @@ async fn an_answer_that_breaks_off_is_asked_for_again_only_if_that_is_safe() {
     let asked = AtomicUsize::new(0);
     let world = World::new(move |_| match asked.fetch_add(1, Ordering::SeqCst) {
         0 | 1 => Answer::Broken,
+        2 => Answer::Unsaid,
         _ => Answer::Done,
     })
     .await;
     let status = world.call(ADD, "60S").await;
-    assert_eq!((refusal::of(&status).code.as_str(), world.asked().1), ("UNAVAILABLE", 1), "{status}");
+    assert_eq!(
+        (refusal::of(&status).code.as_str(), world.asked().1),
+        ("UNAVAILABLE", 1),
+        "{status}"
+    );
     let status = world.call(SEND, "60S").await;
-    assert_eq!((status.code(), world.asked().1), (Code::Ok, 3), "{status}");
+    assert_eq!((status.code(), world.asked().1), (Code::Ok, 4), "{status}");
 }
 
 #[tokio::test]

@@ -119,8 +119,10 @@ impl Runs {
                     settings: settings.to_vec(),
                 };
                 let mut of_run = run_once(scenario, server, transport).await?;
-                let codec = (args.codec == CodecName::Json).then_some("json");
-                of_run.all.iter_mut().for_each(|of| of.codec = codec);
+                for figures in &mut of_run.all {
+                    figures.run = (args.runs > 1).then_some(run);
+                    figures.codec = (args.codec == CodecName::Json).then_some("json");
+                }
                 self.all.extend(of_run.all);
                 if let Some(error) = of_run.failed {
                     return Err(error);
@@ -276,9 +278,11 @@ async fn run_once(scenario: &Scenario, server: ServerOptions, transport: Transpo
                 conversations: 1,
                 missed: missed.missed,
                 text_bytes: missed.text_bytes.into(),
+                times: missed.times,
                 settle: seconds(missed.settle),
             };
-            measure(&server, async |server| absence(server, &options, say).await).await?
+            let all = measure(&server, async |server| absence(server, &options, say).await).await?;
+            return Ok(plain(all));
         }
         Scenario::Sync {
             devices,
@@ -293,9 +297,11 @@ async fn run_once(scenario: &Scenario, server: ServerOptions, transport: Transpo
                 conversations: usize::try_from(*conversations)?,
                 missed: missed.missed,
                 text_bytes: missed.text_bytes.into(),
+                times: missed.times,
                 settle: seconds(missed.settle),
             };
-            measure(&server, async |server| absence(server, &options, say).await).await?
+            let all = measure(&server, async |server| absence(server, &options, say).await).await?;
+            return Ok(plain(all));
         }
         Scenario::History {
             readers,
@@ -330,13 +336,13 @@ async fn run_once(scenario: &Scenario, server: ServerOptions, transport: Transpo
             measure(&server, async |server| connect(server, &path, &options, say).await).await?
         }
     };
-    Ok(one(figures))
+    Ok(plain(vec![figures]))
 }
 
 /// Of a run in which nothing is looked for.
-fn one(figures: Figures) -> Highest {
+const fn plain(all: Vec<Figures>) -> Highest {
     Highest {
-        all: vec![figures],
+        all,
         rate: None,
         failed: None,
     }
@@ -349,7 +355,7 @@ fn pairs_of(count: u32) -> Result<Size> {
     })
 }
 
-async fn measure(server: &ServerOptions, run: impl AsyncFnOnce(&Server) -> Result<Figures>) -> Result<Figures> {
+async fn measure<T>(server: &ServerOptions, run: impl AsyncFnOnce(&Server) -> Result<T>) -> Result<T> {
     let server = Server::start(server).await?;
     let figures = run(&server).await;
     // Also after a run that failed: the next one has the same ports.
@@ -366,7 +372,7 @@ async fn talk_under(load: &Load, server: &ServerOptions, options: TalkOptions) -
         measure(server, async |server| talk(server, &options, say).await).await
     };
     if !load.find_max {
-        return Ok(one(at_rate(load.rate).await?));
+        return Ok(plain(vec![at_rate(load.rate).await?]));
     }
     Ok(find_max(load.rate, load.p99_ms, at_rate, say).await)
 }

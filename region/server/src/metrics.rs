@@ -71,6 +71,9 @@ fn observe_allocations() {
     let count = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
     counter!("antiphon_allocations_total").absolute(count(stats.allocations + stats.reallocations));
     counter!("antiphon_allocated_bytes_total").absolute(count(stats.bytes_allocated));
+    // What is in use; the allocator of other builds may keep more from the system.
+    #[allow(clippy::cast_precision_loss, reason = "gauges are floating-point numbers")]
+    gauge!("antiphon_heap_bytes").set(stats.bytes_allocated.saturating_sub(stats.bytes_deallocated) as f64);
 }
 
 /// Counts the tasks of the runtime that it runs on, for ever.

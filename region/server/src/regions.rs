@@ -259,8 +259,8 @@ impl Regions {
 }
 
 impl RegionsRunning {
-    /// Ends what takes part in other regions' work, after the region's other nodes have taken over what is this one's. The slots are
-    /// closed after it, and then what is returned.
+    /// Ends what takes part in other regions' work, and the slots, after the region's other nodes have taken over what is this one's. What
+    /// is returned is closed after it.
     pub(crate) async fn stop(self) -> Option<Registry> {
         if let Some(registry) = &self.registry
             && !registry.is_alone()
@@ -279,6 +279,8 @@ impl RegionsRunning {
         let _ = self.homing.await;
         self.followers.close().await;
         self.home.close().await;
+        // What other regions have sent here, and cannot become durable any more, is refused while there is somebody to tell them.
+        self.slots.close().await;
         self.directory.close().await;
         self.stop_serving.cancel();
         let abort = self.serving.abort_handle();

@@ -194,9 +194,11 @@ impl Node {
         self.presence.close().await;
         let registry = match self.regions {
             Some(regions) => regions.stop().await,
-            None => None,
+            None => {
+                self.slots.close().await;
+                None
+            }
         };
-        self.slots.close().await;
         if let Some(registry) = registry {
             registry.close().await;
         }

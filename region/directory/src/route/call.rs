@@ -232,10 +232,18 @@ fn judged(response: Response<Body>) -> Sent {
     Sent::Answer(response)
 }
 
-/// An answer with its end: one whose connection is lost after the headers is none.
+/// An answer with its end, which has the status: one whose connection is lost after the headers is none.
 async fn whole(response: Response<Body>) -> Result<Response<Body>, Status> {
     let (parts, body) = response.into_parts();
     let body = body.collect().await?;
+    let ends = [Some(&parts.headers), body.trailers()];
+    if !ends
+        .into_iter()
+        .flatten()
+        .any(|end| end.contains_key(Status::GRPC_STATUS))
+    {
+        return Err(Status::unavailable("the answer has no status"));
+    }
     Ok(Response::from_parts(
         parts,
         Body::new(body.map_err(|never| match never {})),

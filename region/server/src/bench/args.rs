@@ -203,6 +203,9 @@ pub(super) struct Missed {
     /// Bytes of each text
     #[arg(long, value_name = "BYTES", default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=4_096))]
     pub(super) text_bytes: u16,
+    /// How often they go away and return, to the same server
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1_000))]
+    pub(super) times: u16,
     /// Seconds that the server is left alone each time before its memory is read
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u64).range(0..=3_600))]
     pub(super) settle: u64,

@@ -18,11 +18,17 @@ pub(super) fn table(all: &[Figures]) -> String {
     fn count<T: ToString>(of: impl Fn(&Figures) -> Option<T> + 'static) -> Cell {
         Box::new(move |figures| of(figures).map(|value| value.to_string()))
     }
-    let columns: [(&str, Cell); 39] = [
+    let columns: [(&str, Cell); 42] = [
         ("transport", count(|of| Some(of.transport))),
+        ("run", count(|of| of.run)),
+        ("time", count(|of| of.time)),
         ("codec", count(|of| of.codec)),
         ("offered/s", rate(|of| of.offered_per_s)),
         ("messages/s", rate(|of| of.messages_per_s)),
+        (
+            "kept",
+            count(|of| of.is_kept.map(|is_kept| if is_kept { "yes" } else { "no" })),
+        ),
         ("deliveries/s", rate(|of| of.deliveries_per_s)),
         ("pages/s", rate(|of| of.pages_per_s)),
         ("p50 ms", with(2, |of| of.p50_ms)),
@@ -121,10 +127,17 @@ pub(super) fn medians(all: &[Figures]) -> String {
         ("cold", 1, |of| of.round_trips_cold),
         ("resumed", 1, |of| of.round_trips_resumed),
     ];
+    let mut loads: Vec<(Load, Vec<&Figures>)> = Vec::new();
+    for figures in all {
+        match loads.iter_mut().find(|(of, _)| *of == load(figures)) {
+            Some((_, runs)) => runs.push(figures),
+            None => loads.push((load(figures), vec![figures])),
+        }
+    }
     let mut lines = String::new();
-    for runs in all.chunk_by(|a, b| load(a) == load(b)) {
+    for (load, runs) in loads {
         let told = columns.iter().filter_map(|(name, digits, of)| {
-            let values: Vec<f64> = runs.iter().filter_map(of).collect();
+            let values: Vec<f64> = runs.iter().filter_map(|figures| of(figures)).collect();
             let count = match values.len() {
                 all if all == runs.len() => String::new(),
                 some => format!(" in {some} of them"),
@@ -132,7 +145,7 @@ pub(super) fn medians(all: &[Figures]) -> String {
             Some(format!("{name} {}{count}", in_words(Spread::of(values)?, *digits)))
         });
         let told: Vec<String> = told.collect();
-        let name = runs.first().map_or_else(String::new, name);
+        let name = name(load);
         lines.push_str(&format!("{name}, median of {}: {}\n", runs.len(), told.join(", ")));
     }
     lines
@@ -179,11 +192,19 @@ fn mib(bytes: u64) -> f64 {
 }
 
 /// What is the same in all runs of one load.
-type Load = (&'static str, Option<f64>, Option<usize>, Option<usize>, Option<u64>);
+type Load = (
+    &'static str,
+    Option<u16>,
+    Option<f64>,
+    Option<usize>,
+    Option<usize>,
+    Option<u64>,
+);
 
 const fn load(of: &Figures) -> Load {
     (
         of.transport,
+        of.time,
         of.offered_per_s,
         of.connections,
         of.conversations,
@@ -192,9 +213,9 @@ const fn load(of: &Figures) -> Load {
 }
 
 /// As people call a load.
-fn name(of: &Figures) -> String {
-    let (transport, offered_per_s, connections, conversations, stored) = load(of);
+fn name((transport, time, offered_per_s, connections, conversations, stored): Load) -> String {
     let parts = [
+        time.map(|time| format!("time {time}")),
         offered_per_s.map(|rate| format!("{rate:.0}/s")),
         connections.map(|count| format!("{count} connections")),
         conversations.map(|count| format!("{count} conversations")),
@@ -237,6 +258,15 @@ mod tests {
             medians(&[of(2), of(2), of(3)]),
             "quic, 2 connections, median of 2: p50 ms 2.00 (2.00 to 2.00)\n\
              quic, 3 connections, median of 1: p50 ms 2.00 (2.00 to 2.00)\n"
+        );
+        let of = |time, p50_ms| Figures {
+            time: Some(time),
+            ..run(p50_ms)
+        };
+        assert_eq!(
+            medians(&[of(1, 1.0), of(2, 5.0), of(1, 3.0), of(2, 7.0)]),
+            "quic, time 1, median of 2: p50 ms 2.00 (1.00 to 3.00)\n\
+             quic, time 2, median of 2: p50 ms 6.00 (5.00 to 7.00)\n"
         );
     }
 
