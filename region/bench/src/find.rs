@@ -111,8 +111,8 @@ mod tests {
         for first in [100.0, 100_000.0] {
             let found = find(first, 3_000.0).await;
             assert!(rates(&found).is_sorted());
-            let kept = found.all.iter().filter(|figures| figures.is_kept == Some(true));
-            assert_eq!(kept.last().and_then(|figures| figures.offered_per_s), found.rate);
+            let mut kept = found.all.iter().filter(|figures| figures.is_kept == Some(true));
+            assert_eq!(kept.next_back().and_then(|figures| figures.offered_per_s), found.rate);
             let highest = found.rate.unwrap();
             assert!(
                 (2_800.0..=3_000.0).contains(&highest),
