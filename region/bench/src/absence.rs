@@ -108,7 +108,8 @@ pub async fn absence(server: &Server, options: &AbsenceOptions, say: Say) -> Res
             scenario: options.scenario,
             transport: options.transport.name(),
             time: (options.times > 1).then_some(time),
-            deliveries_per_s: Some(float(messages - lost) / all_back.as_secs_f64()),
+            // What was lost the times before is missing still.
+            deliveries_per_s: Some(float(messages.saturating_sub(lost)) / all_back.as_secs_f64()),
             all_back_ms: Some(all_back.as_secs_f64() * 1_000.0),
             connections: Some(count),
             bytes_per_connection: Some(added_bytes / u64::try_from(count.max(1))?),

@@ -74,13 +74,13 @@ pub(crate) async fn fill(
             });
     filling.await?;
     say("the server puts in order what it holds");
-    timeout(QUIET_PATIENCE, is_quiet(server))
+    timeout(QUIET_PATIENCE, until_quiet(server))
         .await
         .context("the server still writes what was stored before, after ten minutes")?
 }
 
 /// Waits until the server writes next to nothing.
-async fn is_quiet(server: &Server) -> Result<()> {
+async fn until_quiet(server: &Server) -> Result<()> {
     loop {
         let before = server.usage()?;
         sleep(QUIET.1).await;
