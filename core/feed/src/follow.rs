@@ -35,7 +35,7 @@ pub trait Hop: Send + Sync + 'static {
     fn left(self: &Arc<Self>, topics: &[Topic]);
 }
 
-/// Serves one `Follow` stream: takes interest, gives batches. Dropping the answer ends the subscriptions.
+/// Serves one `Follow` stream: takes interest, gives batches, until [`Topics::close`]. Dropping the answer ends the subscriptions.
 #[must_use]
 pub fn follow<H: Hop>(hop: Arc<H>, topics: &Arc<Topics>, interest: Streaming<Interest>) -> Followed {
     let (subscriber, items) = topics.subscriber();
@@ -52,7 +52,7 @@ pub fn follow<H: Hop>(hop: Arc<H>, topics: &Arc<Topics>, interest: Streaming<Int
         let rest = batch.is_ok().then_some(follower);
         Some((batch, rest))
     });
-    batches.boxed()
+    batches.take_until(topics.closed()).boxed()
 }
 
 struct Follower<H: Hop> {

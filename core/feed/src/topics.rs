@@ -9,6 +9,7 @@ use std::{
 use antiphon_proto::rpc::{FeedBatch, FeedItem};
 use futures_util::Stream;
 use parking_lot::{Mutex, RwLock};
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use crate::{
     Topic,
@@ -37,6 +38,7 @@ pub struct Topics {
     options: FeedOptions,
     shards: Box<[Shard]>,
     hasher: RandomState,
+    closed: CancellationToken,
 }
 
 type Shard = RwLock<HashMap<Topic, Vec<Arc<Waiting>>>>;
@@ -71,6 +73,7 @@ impl Topics {
             options,
             shards,
             hasher: RandomState::new(),
+            closed: CancellationToken::new(),
         })
     }
 
@@ -106,6 +109,15 @@ impl Topics {
     #[must_use]
     pub fn has_subscribers(&self, topic: &Topic) -> bool {
         self.shard(topic).read().contains_key(topic)
+    }
+
+    /// Ends what [`follow`](crate::follow) serves, now and from now on: whoever follows asks again, and reaches the next home.
+    pub fn close(&self) {
+        self.closed.cancel();
+    }
+
+    pub(crate) fn closed(&self) -> WaitForCancellationFutureOwned {
+        self.closed.clone().cancelled_owned()
     }
 
     /// How many topics are followed.

@@ -96,6 +96,12 @@ pub enum SlotError {
         /// Where it ends.
         found: LogIndex,
     },
+    /// This node was to have a copy of the slot, and has a part of it.
+    #[error("a copy of {slot:?} was begun here and did not end")]
+    Unfinished {
+        /// The slot.
+        slot: Slot,
+    },
     /// The store failed.
     #[error(transparent)]
     Kv(#[from] KvError),
@@ -118,9 +124,11 @@ impl SlotError {
             Self::Overloaded { .. } | Self::NodeOverloaded { .. } => ErrorCode::ResourceExhausted,
             Self::TooLarge { .. } => ErrorCode::TooLarge,
             Self::Timeout { .. } | Self::Unsettled { .. } => ErrorCode::DeadlineExceeded,
-            Self::Closed { .. } | Self::Stale { .. } | Self::TooFewInSync { .. } | Self::NoLease { .. } => {
-                ErrorCode::Unavailable
-            }
+            Self::Closed { .. }
+            | Self::Stale { .. }
+            | Self::TooFewInSync { .. }
+            | Self::NoLease { .. }
+            | Self::Unfinished { .. } => ErrorCode::Unavailable,
             Self::Kv(error) => match error {
                 KvError::TooLarge { .. } => ErrorCode::Internal,
                 // A node whose disk fails ends, and another takes its slots over.
@@ -144,7 +152,7 @@ impl SlotError {
                 Some(*retry_after_ms)
             }
             Self::TooFewInSync { .. } | Self::NoLease { .. } => Some(500),
-            Self::Closed { .. } | Self::Stale { .. } | Self::Kv(_) => Some(1_000),
+            Self::Closed { .. } | Self::Stale { .. } | Self::Unfinished { .. } | Self::Kv(_) => Some(1_000),
             Self::NotHome { .. }
             | Self::TooLarge { .. }
             | Self::Timeout { .. }
@@ -170,6 +178,7 @@ impl SlotError {
             | Self::ForeignKey { .. }
             | Self::Stale { .. }
             | Self::TooFewInSync { .. }
+            | Self::Unfinished { .. }
             | Self::Kv(_)
             | Self::Corrupt { .. } => refusal::status(self.code().as_str(), self.to_string(), self.retry_after_ms()),
         }

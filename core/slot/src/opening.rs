@@ -36,13 +36,11 @@ pub(crate) async fn open(node: &Node, slot: Slot, grant: Grant, in_sync: &InSync
     let mut protocol = loop {
         let opened = node.kv.transact(|txn| async move {
             let stored = read_header(&txn, slot).await?;
-            if stored.as_ref().is_some_and(|header| header.copying) {
-                let reason = "a copy of the slot was begun here and did not end".to_owned();
-                let what = format!("{slot:?}");
-                return Err(BatchError::Slot(SlotError::Corrupt { what, reason }));
-            }
             let (protocol, header) =
                 Protocol::open(stored.as_ref(), grant, in_sync.clone(), kept).map_err(BatchError::Fenced)?;
+            if stored.as_ref().is_some_and(|header| header.copying) {
+                return Err(BatchError::Slot(SlotError::Unfinished { slot }));
+            }
             txn.set(keys::header(slot), header.encode_to_vec());
             Ok(protocol)
         });

@@ -7,7 +7,7 @@ use std::{path::Path, sync::Arc, time::Duration};
 use antiphon_kv::{CommitFault, EmbeddedOptions, Faults, Kv, KvError};
 use antiphon_proto::log::{Event, MessageSent, event};
 use antiphon_slot::{
-    Carrier, CarryError, Hooks, SlotError, SlotOptions, SlotTxn, Slots,
+    Carrier, CarryError, Hooks, ReplicaLog, SlotError, SlotOptions, SlotTxn, Slots,
     protocol::{Durability, InSync, Replica},
 };
 use antiphon_types::{Slot, kind};
@@ -268,4 +268,21 @@ async fn a_node_that_ends_while_it_hands_over_begins_nothing_more() {
     assert!(matches!(answer, Err(SlotError::Closed { .. })), "{answer:?}");
     let stored = kv.transact(|txn| async move { txn.get(&key()).await }).await.unwrap();
     assert_eq!(stored.unwrap(), 1_u64.to_be_bytes().as_slice());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_an_unfinished_copy_nobody_is_refused_for_good() {
+    let folder = tempfile::tempdir().unwrap();
+    let kv = open(folder.path()).await;
+    let log = ReplicaLog::new(kv.clone());
+    log.promise(slot(), 2).await.unwrap();
+    let known = log.header(slot()).await.unwrap();
+    log.begin_copy(slot(), 2, &known).await.unwrap();
+
+    let slots = start(&kv, 1, vec![]);
+    slots.grant(slot(), 3, with(&[]));
+    let refused = write(&slots, 1).await.unwrap().unwrap_err();
+    assert!(matches!(refused, SlotError::Unfinished { .. }), "{refused:?}");
+    assert!(refused.retry_after_ms().is_some());
+    slots.close().await;
 }

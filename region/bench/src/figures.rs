@@ -65,9 +65,16 @@ pub struct Figures {
     /// From the end of an overload until ten seconds begin of which none is slow. Absent when the calm after it has no such ten.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub back_to_normal_ms: Option<f64>,
+    /// As above, without the slow seconds of the disk.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub back_to_normal_but_disk_ms: Option<f64>,
     /// Slow seconds in all of the calm after an overload.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub slow_seconds: Option<usize>,
+    /// Of these, those in which the disk let others wait too: a program of its own, which appends 200 bytes and waits for fdatasync again and
+    /// again, waited in that second or the one before for at least half as long as the slowest of 99 of 100 messages.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub slow_seconds_of_disk: Option<usize>,
     /// Resident memory of the server before the first device connected.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub server_rss_bytes_empty: Option<u64>,
@@ -161,6 +168,8 @@ pub struct Second {
     pub server_open_files: usize,
     /// Tasks of the server; none when it does not tell in time.
     pub server_tasks: Option<u64>,
+    /// The longest fdatasync of a program of its own; none where there is no such program.
+    pub fdatasync_ms: Option<f64>,
 }
 
 impl Figures {

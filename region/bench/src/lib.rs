@@ -14,6 +14,7 @@ mod crowd;
 mod delay;
 mod device;
 mod devices;
+mod disk;
 mod figures;
 mod find;
 mod follower;

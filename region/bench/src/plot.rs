@@ -85,11 +85,17 @@ pub fn plot_runs(path: &Path, all: &[Figures]) -> Result<()> {
         return plot(path, across, true, &pictures);
     }
     let by_time = |of_second: &dyn Fn(&Second) -> Option<f64>| {
-        lines(&|name| {
-            let last = of(name).pop().map_or(&[][..], |of| &of.seconds);
+        let line = |of: &Figures| {
             let point = |second: &Second| Some((second.at_s, of_second(second)?));
-            last.iter().filter_map(point).collect()
-        })
+            Line {
+                name: match of.run {
+                    Some(run) => format!("{}, run {run}", of.transport),
+                    None => of.transport.to_owned(),
+                },
+                points: of.seconds.iter().filter_map(point).collect(),
+            }
+        };
+        all.iter().map(line).collect()
     };
     let pictures = [
         Picture {
@@ -118,6 +124,13 @@ pub fn plot_runs(path: &Path, all: &[Figures]) -> Result<()> {
             lines: by_time(&|second| second.server_tasks.map(float)),
         },
     ];
+    let waits = Picture {
+        upright: "fdatasync beside it, ms",
+        is_log: true,
+        lines: by_time(&|second| second.fdatasync_ms),
+    };
+    let is_drawn = waits.lines.iter().any(|line| !line.points.is_empty());
+    let pictures: Vec<Picture> = pictures.into_iter().chain(is_drawn.then_some(waits)).collect();
     plot(path, "seconds", false, &pictures)
 }
 
@@ -250,6 +263,7 @@ mod tests {
                     server_rss_bytes: 1 << 20,
                     server_open_files: 7,
                     server_tasks: Some(9),
+                    fdatasync_ms: None,
                 };
                 3
             ],

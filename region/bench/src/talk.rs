@@ -15,6 +15,7 @@ use tokio::{
 use crate::{
     Figures, Say, Second, Server,
     device::{Device, Place, open_all},
+    disk::Disk,
     figures::{float, histogram, ms},
     follower::Follower,
     people::{self, Conversation},
@@ -139,7 +140,11 @@ pub async fn talk(server: &Server, options: &TalkOptions, say: Say) -> Result<Fi
         });
     }
     let seconds = Arc::new(Mutex::new(Vec::new()));
-    let watched = (server.watched(), server.metrics());
+    let disk = match options.shape {
+        Shape::Overload { .. } => Some(Disk::watch()?),
+        Shape::Even | Shape::Day => None,
+    };
+    let watched = (server.watched(), server.metrics(), disk);
     let watching = tokio::spawn(watch(watched, times, seen.clone(), seconds.clone(), say));
     let mut lost = 0;
     lost += missing_until(counts, &mut talking).await?;
@@ -209,7 +214,9 @@ pub async fn talk(server: &Server, options: &TalkOptions, say: Say) -> Result<Fi
         figures.overload_messages_per_s = Some(recovery.overload_per_s);
         figures.slow_above_ms = Some(recovery.slow_above_ms);
         figures.back_to_normal_ms = recovery.took_ms;
+        figures.back_to_normal_but_disk_ms = recovery.took_but_disk_ms;
         figures.slow_seconds = Some(recovery.slow_seconds);
+        figures.slow_seconds_of_disk = Some(recovery.slow_seconds_of_disk);
     }
     figures.seconds = seconds;
     Ok(figures)
@@ -228,7 +235,7 @@ async fn missing_until(at: Instant, talking: &mut JoinSet<Result<u64>>) -> Resul
 
 /// Tells each second what came in it.
 async fn watch(
-    (server, metrics): (Watched, Metrics),
+    (server, metrics, disk): (Watched, Metrics, Option<Disk>),
     times: Times,
     seen: Arc<Seen>,
     seconds: Arc<Mutex<Vec<Second>>>,
@@ -238,12 +245,16 @@ async fn watch(
     // One that is late is not followed by one in which nothing came.
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
     let (mut acknowledged_before, mut refused_before) = (0, 0);
+    let longest_fdatasync = || disk.as_ref().map(Disk::longest).transpose();
     ticks.tick().await;
+    // What was before it begins.
+    longest_fdatasync()?;
     loop {
         ticks.tick().await;
         let acknowledged = seen.acknowledged.load(Ordering::Relaxed);
         let refused = seen.refused.load(Ordering::Relaxed);
         let latest = std::mem::replace(&mut *seen.latest.lock(), histogram());
+        let fdatasync = longest_fdatasync()?;
         let usage = server.usage()?;
         let at_s = times.counts.elapsed().as_secs_f64();
         let tasks = timeout(TELL_TIMEOUT, metrics.tasks()).await;
@@ -255,10 +266,11 @@ async fn watch(
             server_rss_bytes: usage.rss_bytes,
             server_open_files: usage.open_files,
             server_tasks: tasks.ok().and_then(Result::ok),
+            fdatasync_ms: fdatasync.map(|longest| longest.as_secs_f64() * 1_000.0),
         };
         (acknowledged_before, refused_before) = (acknowledged, refused);
         say(&format!(
-            "{:>5.0} s  {:>7} messages  p99 {:.1} ms  {} refused  server {} MiB, {} open files, {} tasks",
+            "{:>5.0} s  {:>7} messages  p99 {:.1} ms  {} refused  server {} MiB, {} open files, {} tasks{}",
             second.at_s,
             second.acknowledged,
             second.p99_ms,
@@ -267,7 +279,10 @@ async fn watch(
             second.server_open_files,
             second
                 .server_tasks
-                .map_or_else(|| "?".to_owned(), |tasks| tasks.to_string())
+                .map_or_else(|| "?".to_owned(), |tasks| tasks.to_string()),
+            second
+                .fdatasync_ms
+                .map_or_else(String::new, |longest| format!("  fdatasync {longest:.1} ms"))
         ));
         seconds.lock().push(second);
     }

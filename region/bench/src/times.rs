@@ -48,8 +48,13 @@ pub(crate) struct Recovery {
     pub(crate) slow_above_ms: f64,
     /// From the end of the overload until ten seconds begin of which none is slow; none when the calm has no such ten.
     pub(crate) took_ms: Option<f64>,
+    /// As above, without those of the disk.
+    pub(crate) took_but_disk_ms: Option<f64>,
     /// How many there are in all of the calm after it.
     pub(crate) slow_seconds: usize,
+    /// Of these, those in which the disk let another program wait too: in that second or the one before, for at least half of what is slow
+    /// in it.
+    pub(crate) slow_seconds_of_disk: usize,
 }
 
 impl Times {
@@ -88,25 +93,35 @@ impl Times {
         let is_slow = |second: &Second| second.p99_ms > slow_above_ms || second.acknowledged == 0;
         let after = seconds().filter(|(at_s, _)| *at_s > ends && *at_s <= last);
         let mut seen_s = ends;
-        let mut slow = Vec::new();
+        let mut waited_ms = 0.0;
+        // When, and whether it is the disk's.
+        let mut slow: Vec<(f64, bool)> = Vec::new();
         for (at_s, second) in after {
+            let waited_now_ms = second.fdatasync_ms.unwrap_or_default();
+            let waited_ms = f64::max(waited_now_ms, std::mem::replace(&mut waited_ms, waited_now_ms));
             // What was not seen is not known to be well.
-            if is_slow(second) || at_s - seen_s > UNSEEN_MAX_S {
-                slow.push(at_s);
+            let is_unseen = at_s - seen_s > UNSEEN_MAX_S;
+            if is_slow(second) || is_unseen {
+                let is_of_disk = !is_unseen && second.acknowledged > 0 && waited_ms * 2.0 >= second.p99_ms;
+                slow.push((at_s, is_of_disk));
             }
             seen_s = at_s;
         }
         let is_seen = last - seen_s <= UNSEEN_MAX_S;
-        let until = slow
-            .iter()
-            .fold(ends, |until, at_s| if at_s - until <= LASTS_S { *at_s } else { until });
+        let took_ms = |slow: &mut dyn Iterator<Item = f64>| {
+            let until = slow.fold(ends, |until, at_s| if at_s - until <= LASTS_S { at_s } else { until });
+            (is_seen && until + LASTS_S <= last).then_some((until - ends) * 1_000.0)
+        };
+        let but_disk = slow.iter().filter(|(_, is_of_disk)| !is_of_disk);
         let within = seconds().filter(|(at_s, _)| *at_s > begins && *at_s <= ends);
         let acknowledged: u64 = within.map(|(_, second)| second.acknowledged).sum();
         Some(Recovery {
             overload_per_s: float(acknowledged) / (ends - begins).max(1.0),
             slow_above_ms,
-            took_ms: (is_seen && until + LASTS_S <= last).then_some((until - ends) * 1_000.0),
+            took_ms: took_ms(&mut slow.iter().map(|(at_s, _)| *at_s)),
+            took_but_disk_ms: took_ms(&mut but_disk.map(|(at_s, _)| *at_s)),
             slow_seconds: slow.len(),
+            slow_seconds_of_disk: slow.iter().filter(|(_, is_of_disk)| *is_of_disk).count(),
         })
     }
 
@@ -183,6 +198,7 @@ mod tests {
             server_rss_bytes: 0,
             server_open_files: 0,
             server_tasks: None,
+            fdatasync_ms: Some(1.0),
         };
         let recovery = |slow: &[(usize, f64)]| {
             let mut seen: Vec<Second> = (1..=85).map(|at| second(at, 10.0)).collect();
@@ -223,6 +239,23 @@ mod tests {
         );
         assert_eq!(recovery(&[(64, 0.0)]), (Some(4_000.0), 1), "nothing was answered");
         assert_eq!(recovery(&[(62, 41.0), (71, 41.0)]), (None, 2), "nine are left");
+        let of_disk = |waits: &[(usize, f64)]| {
+            let mut seen: Vec<Second> = (1..=80).map(|at| second(at, 10.0)).collect();
+            for at in [62, 65] {
+                seen[at - 1].p99_ms = 30.0;
+            }
+            for (at, waited_ms) in waits {
+                seen[at - 1].fdatasync_ms = Some(*waited_ms);
+            }
+            let found = times.recovery(&seen).unwrap();
+            assert_eq!((found.took_ms, found.slow_seconds), (Some(5_000.0), 2));
+            (found.took_but_disk_ms, found.slow_seconds_of_disk)
+        };
+        assert_eq!(of_disk(&[(65, 14.9), (62, 14.9)]), (Some(5_000.0), 0), "less than half");
+        assert_eq!(of_disk(&[(65, 15.0)]), (Some(2_000.0), 1));
+        assert_eq!(of_disk(&[(64, 15.0)]), (Some(2_000.0), 1), "the second before");
+        assert_eq!(of_disk(&[(63, 99.0), (66, 99.0)]), (Some(5_000.0), 0), "another second");
+        assert_eq!(of_disk(&[(61, 15.0), (65, 30.0)]), (Some(0.0), 2));
         let until = |last: u32| (1..=last).map(|at| second(at, 10.0)).collect::<Vec<_>>();
         assert_eq!(
             times.recovery(&until(75)).unwrap().took_ms,

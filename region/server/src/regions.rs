@@ -12,6 +12,7 @@ use antiphon_directory::{
     domain::{Addresses, Policy, RegionId},
     serve_nodes,
 };
+use antiphon_feed::Topics;
 use antiphon_kv::Kv;
 use antiphon_message::Salvager;
 use antiphon_nodes::{NodeId, NodeRow, Registry, RegistryOptions, Share};
@@ -32,6 +33,8 @@ use crate::{
 const LETTING_GO_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long the directory may take to hand its leadership over when this node ends.
 const LEADERSHIP_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long requests of other nodes may take to end once nothing new is begun.
+const SERVING_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The directory and the port between nodes: what a node of several regions has before it knows whether its store is the right one.
 pub(crate) struct Opened {
@@ -72,6 +75,7 @@ pub(crate) struct RegionsRunning {
     followers: Followers,
     registry: Option<Registry>,
     slots: Slots,
+    feed: Arc<Topics>,
     stop_homing: CancellationToken,
     homing: JoinHandle<()>,
     stop_serving: CancellationToken,
@@ -207,7 +211,7 @@ impl Regions {
     ///
     /// # Errors
     /// When the deployment was founded otherwise.
-    pub(crate) async fn run(self, slots: Slots, services: Routes) -> Result<RegionsRunning> {
+    pub(crate) async fn run(self, (slots, feed): (Slots, Arc<Topics>), services: Routes) -> Result<RegionsRunning> {
         let mut services = services.add_service(self.home.clone().into_server());
         if let Some(voter) = self.directory.voter() {
             let (raft, directory) = voter.clone().into_server();
@@ -250,6 +254,7 @@ impl Regions {
             followers: self.followers,
             registry: self.registry,
             slots,
+            feed,
             stop_homing,
             homing,
             stop_serving,
@@ -281,10 +286,12 @@ impl RegionsRunning {
         self.home.close().await;
         // What other regions have sent here, and cannot become durable any more, is refused while there is somebody to tell them.
         self.slots.close().await;
+        self.feed.close();
         self.directory.close().await;
         self.stop_serving.cancel();
         let abort = self.serving.abort_handle();
-        if timeout(LEADERSHIP_TIMEOUT, self.serving).await.is_err() {
+        if timeout(SERVING_TIMEOUT, self.serving).await.is_err() {
+            tracing::warn!("requests of other nodes did not end and were cut");
             abort.abort();
         }
         self.registry

@@ -126,7 +126,7 @@ impl Node {
         let message = MessageService::new(slots.clone(), clock.clone(), (&config.message).into(), feed.clone());
         let presence = PresenceService::start(
             slots.clone(),
-            topics,
+            topics.clone(),
             clock.clone(),
             (&config.presence).into(),
             Some(may_see(route.clone())),
@@ -141,7 +141,7 @@ impl Node {
         route.serve(services.clone());
 
         let regions = match regions {
-            Some(regions) => Some(regions.run(slots.clone(), services).await?),
+            Some(regions) => Some(regions.run((slots.clone(), topics), services).await?),
             None => {
                 Slot::all().for_each(|slot| slots.grant(slot, 1, InSync::alone()));
                 let opened = slots.recover().await;

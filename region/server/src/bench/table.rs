@@ -49,7 +49,9 @@ pub(super) fn table(all: &[Figures]) -> String {
         ("in overload/s", rate(|of| of.overload_messages_per_s)),
         ("slow above ms", with(1, |of| of.slow_above_ms)),
         ("normal after ms", with(0, |of| of.back_to_normal_ms)),
+        ("but for the disk", with(0, |of| of.back_to_normal_but_disk_ms)),
         ("slow seconds", count(|of| of.slow_seconds)),
+        ("of the disk", count(|of| of.slow_seconds_of_disk)),
         ("connections", count(|of| of.connections)),
         ("conversations", count(|of| of.conversations)),
         ("stored before", count(|of| of.stored.filter(|stored| *stored > 0))),
@@ -99,7 +101,7 @@ pub(super) fn table(all: &[Figures]) -> String {
 /// A line for each load that was run several times: of what its runs have measured, the median, the least and the most.
 pub(super) fn medians(all: &[Figures]) -> String {
     type Of = fn(&Figures) -> Option<f64>;
-    let columns: [(&str, usize, Of); 23] = [
+    let columns: [(&str, usize, Of); 24] = [
         ("messages/s", 0, |of| of.messages_per_s),
         ("deliveries/s", 0, |of| of.deliveries_per_s),
         ("p50 ms", 2, |of| of.p50_ms),
@@ -117,6 +119,7 @@ pub(super) fn medians(all: &[Figures]) -> String {
         ("MiB after", 1, |of| of.server_rss_bytes_after.map(mib)),
         ("in overload/s", 0, |of| of.overload_messages_per_s),
         ("normal after ms", 0, |of| of.back_to_normal_ms),
+        ("but for the disk", 0, |of| of.back_to_normal_but_disk_ms),
         ("bytes each", 0, |of| {
             let bytes = u32::try_from(of.bytes_per_connection?).ok();
             bytes.map(f64::from)
