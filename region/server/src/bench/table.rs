@@ -18,7 +18,7 @@ pub(super) fn table(all: &[Figures]) -> String {
     fn count<T: ToString>(of: impl Fn(&Figures) -> Option<T> + 'static) -> Cell {
         Box::new(move |figures| of(figures).map(|value| value.to_string()))
     }
-    let columns: [(&str, Cell); 42] = [
+    let columns: [(&str, Cell); 44] = [
         ("transport", count(|of| Some(of.transport))),
         ("run", count(|of| of.run)),
         ("time", count(|of| of.time)),
