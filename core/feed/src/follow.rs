@@ -126,3 +126,61 @@ fn parse(ids: &[Bytes]) -> Result<Vec<Topic>, Status> {
 fn refused(error: &FeedError) -> Status {
     refusal::status(ErrorCode::ResourceExhausted.as_str(), error.to_string(), Some(100))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use antiphon_proto::rpc::{
+        feed_client::FeedClient,
+        feed_server::{Feed, FeedServer},
+    };
+    use futures_util::FutureExt as _;
+    use tokio::time::timeout;
+    use tonic::{Request, Response};
+
+    use super::*;
+    use crate::FeedOptions;
+
+    struct Silent;
+
+    struct Service {
+        topics: Arc<Topics>,
+    }
+
+    impl Hop for Silent {
+        fn joined(self: &Arc<Self>, _: &Arc<Subscriber>, _: Vec<Topic>) -> BoxFuture<'static, ()> {
+            std::future::ready(()).boxed()
+        }
+
+        fn left(self: &Arc<Self>, _: &[Topic]) {}
+    }
+
+    #[tonic::async_trait]
+    impl Feed for Service {
+        type FollowStream = Followed;
+
+        async fn follow(&self, request: Request<Streaming<Interest>>) -> Result<Response<Followed>, Status> {
+            Ok(Response::new(follow(
+                Arc::new(Silent),
+                &self.topics,
+                request.into_inner(),
+            )))
+        }
+    }
+
+    #[tokio::test]
+    async fn a_hop_that_closes_ends_who_follows_it_and_who_comes_later() {
+        let topics = Topics::new(FeedOptions::default());
+        let service = Service { topics: topics.clone() };
+        let mut client = FeedClient::new(FeedServer::new(service));
+        let mut early = client.follow(stream::pending()).await.unwrap().into_inner();
+        assert!(early.message().now_or_never().is_none(), "it ends by itself");
+        topics.close();
+        let mut late = client.follow(stream::pending()).await.unwrap().into_inner();
+        for followed in [&mut early, &mut late] {
+            let ended = timeout(Duration::from_secs(10), followed.message()).await;
+            assert_eq!(ended.expect("it goes on").unwrap(), None);
+        }
+    }
+}
