@@ -58,21 +58,21 @@ pub struct Figures {
     /// Messages a second that were acknowledged in an overload.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub overload_messages_per_s: Option<f64>,
-    /// Twice the longest `p99_ms` of a second in the calm before an overload: one that is longer is slow, and one in which nothing was
-    /// acknowledged.
+    /// Twice the longest `p99_ms` of a second in the calm before an overload, those left out in which the disk stood still: a second that
+    /// is longer is slow, and one in which nothing was acknowledged. The disk stood still when, in that second or the one before, a program
+    /// of its own, which appends 200 bytes and waits for fdatasync again and again, waited for longer than 10 ms.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub slow_above_ms: Option<f64>,
     /// From the end of an overload until ten seconds begin of which none is slow. Absent when the calm after it has no such ten.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub back_to_normal_ms: Option<f64>,
-    /// As above, without the slow seconds of the disk.
+    /// As above, without the slow seconds in which the disk stood still.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub back_to_normal_but_disk_ms: Option<f64>,
     /// Slow seconds in all of the calm after an overload.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub slow_seconds: Option<usize>,
-    /// Of these, those in which the disk let others wait too: a program of its own, which appends 200 bytes and waits for fdatasync again and
-    /// again, waited in that second or the one before for at least half as long as the slowest of 99 of 100 messages.
+    /// Of these, those in which the disk stood still.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub slow_seconds_of_disk: Option<usize>,
     /// Resident memory of the server before the first device connected.

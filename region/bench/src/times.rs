@@ -1,4 +1,4 @@
-use std::{f64::consts::TAU, time::Duration};
+use std::{f64::consts::TAU, mem, time::Duration};
 
 use tokio::time::Instant;
 
@@ -38,22 +38,24 @@ const LASTS_S: f64 = 10.0;
 /// Between two seconds that were looked at, at the most.
 const UNSEEN_MAX_S: f64 = 2.0;
 
-/// How a server fares in an overload and recovers from it. In a slow second 99 of 100 messages took more than twice the longest of the
-/// calm before it, or nothing was answered.
+/// The disk stands still in a second in which, or in the one before, a program of its own waits longer for an fdatasync.
+const DISK_MS: f64 = 10.0;
+
+/// How a server fares in an overload and recovers from it. In a slow second nothing was answered, or 99 of 100 messages took more than
+/// twice as long as in any second of the calm before in which the disk did not stand still.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Recovery {
     /// Messages a second that were acknowledged in it.
     pub(crate) overload_per_s: f64,
-    /// Twice the longest of the calm before it.
+    /// What a second is slow above.
     pub(crate) slow_above_ms: f64,
     /// From the end of the overload until ten seconds begin of which none is slow; none when the calm has no such ten.
     pub(crate) took_ms: Option<f64>,
-    /// As above, without those of the disk.
+    /// As above, without those in which the disk stood still.
     pub(crate) took_but_disk_ms: Option<f64>,
     /// How many there are in all of the calm after it.
     pub(crate) slow_seconds: usize,
-    /// Of these, those in which the disk let another program wait too: in that second or the one before, for at least half of what is slow
-    /// in it.
+    /// Of these, those in which the disk stood still.
     pub(crate) slow_seconds_of_disk: usize,
 }
 
@@ -85,43 +87,47 @@ impl Times {
         };
         let since = |at: Instant| at.saturating_duration_since(self.counts).as_secs_f64().round();
         let (begins, ends, last) = (since(self.counts + calm), since(self.ends - calm), since(self.ends));
-        // A second is seen a little after it has ended.
-        let seconds = || seconds.iter().map(|second| (second.at_s.round(), second));
-        let before = seconds().filter(|(at_s, _)| *at_s <= begins);
-        let slow_above_ms = 2.0 * before.map(|(_, second)| second.p99_ms).fold(0.0, f64::max);
-        // One in which nothing was answered has no latencies.
-        let is_slow = |second: &Second| second.p99_ms > slow_above_ms || second.acknowledged == 0;
-        let after = seconds().filter(|(at_s, _)| *at_s > ends && *at_s <= last);
-        let mut seen_s = ends;
         let mut waited_ms = 0.0;
+        let looks = seconds.iter().map(|second| {
+            // What waited in one second is answered in the next, too.
+            let waits_ms = second.fdatasync_ms.unwrap_or_default();
+            let longest_ms = f64::max(waits_ms, mem::replace(&mut waited_ms, waits_ms));
+            // It is seen a little after it has ended.
+            (second.at_s.round(), second, longest_ms > DISK_MS)
+        });
+        let looks: Vec<(f64, &Second, bool)> = looks.collect();
+        let among = |from: f64, to: f64| looks.iter().filter(move |(at_s, ..)| *at_s > from && *at_s <= to);
+        let before = among(f64::MIN, begins).filter(|(.., stood_still)| !stood_still);
+        let slow_above_ms = 2.0 * before.map(|(_, second, _)| second.p99_ms).fold(0.0, f64::max);
+        let mut seen_s = ends;
         // When, and whether it is the disk's.
         let mut slow: Vec<(f64, bool)> = Vec::new();
-        for (at_s, second) in after {
-            let waited_now_ms = second.fdatasync_ms.unwrap_or_default();
-            let waited_ms = f64::max(waited_now_ms, std::mem::replace(&mut waited_ms, waited_now_ms));
-            // What was not seen is not known to be well.
+        for (at_s, second, stood_still) in among(ends, last) {
+            // One in which nothing was answered has no latencies, and what was not seen is not known to be well.
+            let is_slow = second.p99_ms > slow_above_ms || second.acknowledged == 0;
             let is_unseen = at_s - seen_s > UNSEEN_MAX_S;
-            if is_slow(second) || is_unseen {
-                let is_of_disk = !is_unseen && second.acknowledged > 0 && waited_ms * 2.0 >= second.p99_ms;
-                slow.push((at_s, is_of_disk));
+            if is_slow || is_unseen {
+                slow.push((*at_s, *stood_still && !is_unseen));
             }
-            seen_s = at_s;
+            seen_s = *at_s;
         }
         let is_seen = last - seen_s <= UNSEEN_MAX_S;
-        let took_ms = |slow: &mut dyn Iterator<Item = f64>| {
-            let until = slow.fold(ends, |until, at_s| if at_s - until <= LASTS_S { at_s } else { until });
+        let took_ms = |but_disk: bool| {
+            let counted = slow.iter().filter(|(_, of_disk)| !(but_disk && *of_disk));
+            let until = counted.fold(
+                ends,
+                |until, (at_s, _)| if at_s - until <= LASTS_S { *at_s } else { until },
+            );
             (is_seen && until + LASTS_S <= last).then_some((until - ends) * 1_000.0)
         };
-        let but_disk = slow.iter().filter(|(_, is_of_disk)| !is_of_disk);
-        let within = seconds().filter(|(at_s, _)| *at_s > begins && *at_s <= ends);
-        let acknowledged: u64 = within.map(|(_, second)| second.acknowledged).sum();
+        let acknowledged: u64 = among(begins, ends).map(|(_, second, _)| second.acknowledged).sum();
         Some(Recovery {
             overload_per_s: float(acknowledged) / (ends - begins).max(1.0),
             slow_above_ms,
-            took_ms: took_ms(&mut slow.iter().map(|(at_s, _)| *at_s)),
-            took_but_disk_ms: took_ms(&mut but_disk.map(|(at_s, _)| *at_s)),
+            took_ms: took_ms(false),
+            took_but_disk_ms: took_ms(true),
             slow_seconds: slow.len(),
-            slow_seconds_of_disk: slow.iter().filter(|(_, is_of_disk)| *is_of_disk).count(),
+            slow_seconds_of_disk: slow.iter().filter(|(_, of_disk)| *of_disk).count(),
         })
     }
 
@@ -241,6 +247,8 @@ mod tests {
         assert_eq!(recovery(&[(62, 41.0), (71, 41.0)]), (None, 2), "nine are left");
         let of_disk = |waits: &[(usize, f64)]| {
             let mut seen: Vec<Second> = (1..=80).map(|at| second(at, 10.0)).collect();
+            // Of the calm before: what is normal is not told by it.
+            (seen[6].p99_ms, seen[6].fdatasync_ms, seen[7].p99_ms) = (900.0, Some(900.0), 700.0);
             for at in [62, 65] {
                 seen[at - 1].p99_ms = 30.0;
             }
@@ -248,14 +256,15 @@ mod tests {
                 seen[at - 1].fdatasync_ms = Some(*waited_ms);
             }
             let found = times.recovery(&seen).unwrap();
+            assert_eq!(found.slow_above_ms, 20.0);
             assert_eq!((found.took_ms, found.slow_seconds), (Some(5_000.0), 2));
             (found.took_but_disk_ms, found.slow_seconds_of_disk)
         };
-        assert_eq!(of_disk(&[(65, 14.9), (62, 14.9)]), (Some(5_000.0), 0), "less than half");
-        assert_eq!(of_disk(&[(65, 15.0)]), (Some(2_000.0), 1));
-        assert_eq!(of_disk(&[(64, 15.0)]), (Some(2_000.0), 1), "the second before");
+        assert_eq!(of_disk(&[(65, 10.0), (62, 10.0)]), (Some(5_000.0), 0), "not as long");
+        assert_eq!(of_disk(&[(65, 10.1)]), (Some(2_000.0), 1));
+        assert_eq!(of_disk(&[(64, 10.1)]), (Some(2_000.0), 1), "the second before");
         assert_eq!(of_disk(&[(63, 99.0), (66, 99.0)]), (Some(5_000.0), 0), "another second");
-        assert_eq!(of_disk(&[(61, 15.0), (65, 30.0)]), (Some(0.0), 2));
+        assert_eq!(of_disk(&[(61, 10.1), (65, 30.0)]), (Some(0.0), 2));
         let until = |last: u32| (1..=last).map(|at| second(at, 10.0)).collect::<Vec<_>>();
         assert_eq!(
             times.recovery(&until(75)).unwrap().took_ms,
