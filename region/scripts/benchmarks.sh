@@ -179,8 +179,8 @@ overload() {
         'are of all of the run. A second is slow whose 99 of 100 took longer than `slow above ms`, which is twice as long as in any second of the' \
         'calm before in which the disk did not stand still: a program of its own, which appends 200 bytes, waits for fdatasync and then 10 ms, again' \
         'and again, waited longer than 10 ms in that second or the one before. `normal after ms`: from the end of the overload until ten seconds begin' \
-        'of which none is slow. `slow seconds`: in all of the calm after it. `of the disk`, of these: it stood still; `but for the disk`: as `normal' \
-        'after ms`, without them. `for good`: of what was refused, what was not told when to try again.' ''
+        'of which none is slow. `slow seconds`: in all of the calm after it. `of the disk`, of these: it stood still, for more than half as long;' \
+        '`but for the disk`: as `normal after ms`, without them. `for good`: of what was refused, what was not told when to try again.' ''
     draw overload overload --transport ws --rate $((2 * highest)) --calm-rate 1000 --calm 90 --seconds 300 --runs 3 --yardstick
 }
 

@@ -66,13 +66,13 @@ pub struct Figures {
     /// From the end of an overload until ten seconds begin of which none is slow. Absent when the calm after it has no such ten.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub back_to_normal_ms: Option<f64>,
-    /// As above, without the slow seconds in which the disk stood still.
+    /// As above, without the slow seconds of the disk.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub back_to_normal_but_disk_ms: Option<f64>,
     /// Slow seconds in all of the calm after an overload.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub slow_seconds: Option<usize>,
-    /// Of these, those in which the disk stood still.
+    /// Of these, those of the disk: it stood still, for more than half as long as the slowest of 99 of 100 messages took.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub slow_seconds_of_disk: Option<usize>,
     /// Resident memory of the server before the first device connected.

@@ -38,7 +38,8 @@ const LASTS_S: f64 = 10.0;
 /// Between two seconds that were looked at, at the most.
 const UNSEEN_MAX_S: f64 = 2.0;
 
-/// The disk stands still in a second in which, or in the one before, a program of its own waits longer for an fdatasync.
+/// The disk stands still in a second in which, or in the one before, a program of its own waits longer for an fdatasync. A slow second is
+/// the disk's when that wait is more than half of what its messages took.
 const DISK_MS: f64 = 10.0;
 
 /// How a server fares in an overload and recovers from it. In a slow second nothing was answered, or 99 of 100 messages took more than
@@ -51,11 +52,11 @@ pub(crate) struct Recovery {
     pub(crate) slow_above_ms: f64,
     /// From the end of the overload until ten seconds begin of which none is slow; none when the calm has no such ten.
     pub(crate) took_ms: Option<f64>,
-    /// As above, without those in which the disk stood still.
+    /// As above, without those that are the disk's.
     pub(crate) took_but_disk_ms: Option<f64>,
     /// How many there are in all of the calm after it.
     pub(crate) slow_seconds: usize,
-    /// Of these, those in which the disk stood still.
+    /// Of these, those that are the disk's.
     pub(crate) slow_seconds_of_disk: usize,
 }
 
@@ -93,21 +94,22 @@ impl Times {
             let waits_ms = second.fdatasync_ms.unwrap_or_default();
             let longest_ms = f64::max(waits_ms, mem::replace(&mut waited_ms, waits_ms));
             // It is seen a little after it has ended.
-            (second.at_s.round(), second, longest_ms > DISK_MS)
+            (second.at_s.round(), second, longest_ms)
         });
-        let looks: Vec<(f64, &Second, bool)> = looks.collect();
+        let looks: Vec<(f64, &Second, f64)> = looks.collect();
         let among = |from: f64, to: f64| looks.iter().filter(move |(at_s, ..)| *at_s > from && *at_s <= to);
-        let before = among(f64::MIN, begins).filter(|(.., stood_still)| !stood_still);
+        let before = among(f64::MIN, begins).filter(|(.., waited_ms)| *waited_ms <= DISK_MS);
         let slow_above_ms = 2.0 * before.map(|(_, second, _)| second.p99_ms).fold(0.0, f64::max);
         let mut seen_s = ends;
         // When, and whether it is the disk's.
         let mut slow: Vec<(f64, bool)> = Vec::new();
-        for (at_s, second, stood_still) in among(ends, last) {
+        for (at_s, second, waited_ms) in among(ends, last) {
             // One in which nothing was answered has no latencies, and what was not seen is not known to be well.
             let is_slow = second.p99_ms > slow_above_ms || second.acknowledged == 0;
             let is_unseen = at_s - seen_s > UNSEEN_MAX_S;
             if is_slow || is_unseen {
-                slow.push((*at_s, *stood_still && !is_unseen));
+                let is_seen = second.acknowledged > 0 && !is_unseen;
+                slow.push((*at_s, is_seen && *waited_ms > DISK_MS.max(second.p99_ms / 2.0)));
             }
             seen_s = *at_s;
         }
@@ -260,11 +262,11 @@ mod tests {
             assert_eq!((found.took_ms, found.slow_seconds), (Some(5_000.0), 2));
             (found.took_but_disk_ms, found.slow_seconds_of_disk)
         };
-        assert_eq!(of_disk(&[(65, 10.0), (62, 10.0)]), (Some(5_000.0), 0), "not as long");
-        assert_eq!(of_disk(&[(65, 10.1)]), (Some(2_000.0), 1));
-        assert_eq!(of_disk(&[(64, 10.1)]), (Some(2_000.0), 1), "the second before");
+        assert_eq!(of_disk(&[(65, 15.0), (62, 15.0)]), (Some(5_000.0), 0), "half is more");
+        assert_eq!(of_disk(&[(65, 15.1)]), (Some(2_000.0), 1));
+        assert_eq!(of_disk(&[(64, 15.1)]), (Some(2_000.0), 1), "the second before");
         assert_eq!(of_disk(&[(63, 99.0), (66, 99.0)]), (Some(5_000.0), 0), "another second");
-        assert_eq!(of_disk(&[(61, 10.1), (65, 30.0)]), (Some(0.0), 2));
+        assert_eq!(of_disk(&[(61, 15.1), (65, 30.0)]), (Some(0.0), 2));
         let until = |last: u32| (1..=last).map(|at| second(at, 10.0)).collect::<Vec<_>>();
         assert_eq!(
             times.recovery(&until(75)).unwrap().took_ms,
