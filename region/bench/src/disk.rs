@@ -72,7 +72,7 @@ fn append(mut file: File, noted: &Weak<Mutex<Waits>>) {
         }
         drop(noting);
         drop(waits);
-        thread::sleep(PAUSE);
+        thread::park_timeout(PAUSE);
     }
 }
 
@@ -101,7 +101,7 @@ mod tests {
         drop(disk);
         while noted.strong_count() > 0 {
             assert!(Instant::now() < until, "the thread goes on");
-            thread::sleep(PAUSE);
+            thread::park_timeout(PAUSE);
         }
     }
 }
