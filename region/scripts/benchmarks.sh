@@ -177,7 +177,7 @@ overload() {
         'Five minutes at twice the highest rate that is kept within two seconds, between calm ones that are long enough for the store to write' \
         'its buffers to the disk. `offered/s` is that of the overload and `in overload/s` what was acknowledged then; `messages/s` and latencies' \
         'are of all of the run. A second is slow whose 99 of 100 took longer than `slow above ms`, which is twice as long as in any second of the' \
-        'calm before in which the disk did not stand still: a program of its own, which appends 200 bytes, waits for fdatasync and then 10 ms, again' \
+        'calm before in which the disk did not stand still: a thread of the load, which appends 200 bytes, waits for fdatasync and then 10 ms, again' \
         'and again, waited longer than 10 ms in that second or the one before. `normal after ms`: from the end of the overload until ten seconds begin' \
         'of which none is slow. `slow seconds`: in all of the calm after it. `of the disk`, of these: it stood still, for more than half as long;' \
         '`but for the disk`: as `normal after ms`, without them. `for good`: of what was refused, what was not told when to try again.' ''

@@ -280,8 +280,12 @@ async fn with_an_unfinished_copy_nobody_is_refused_for_good() {
     log.begin_copy(slot(), 2, &known).await.unwrap();
 
     let slots = start(&kv, 1, vec![]);
-    slots.grant(slot(), 3, with(&[]));
+    // Whose epoch is over hears that, and nothing of the copy.
+    slots.grant(slot(), 1, with(&[]));
     let refused = write(&slots, 1).await.unwrap().unwrap_err();
+    assert!(matches!(refused, SlotError::NotHome { .. }), "{refused:?}");
+    slots.grant(slot(), 3, with(&[]));
+    let refused = write(&slots, 2).await.unwrap().unwrap_err();
     assert!(matches!(refused, SlotError::Unfinished { .. }), "{refused:?}");
     assert!(refused.retry_after_ms().is_some());
     slots.close().await;

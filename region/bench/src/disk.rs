@@ -1,4 +1,4 @@
-//! How long the disk lets a program of its own wait, beside a run.
+//! How long the disk lets a thread of the load wait, beside a run. What the thread waits for a processor is in it.
 
 use std::{
     fs::File,

@@ -59,8 +59,8 @@ pub struct Figures {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub overload_messages_per_s: Option<f64>,
     /// Twice the longest `p99_ms` of a second in the calm before an overload, those left out in which the disk stood still: a second that
-    /// is longer is slow, and one in which nothing was acknowledged. The disk stood still when, in that second or the one before, a program
-    /// of its own, which appends 200 bytes and waits for fdatasync again and again, waited for longer than 10 ms.
+    /// is longer is slow, and one in which nothing was acknowledged. The disk stood still when, in that second or the one before, a thread
+    /// of the load, which appends 200 bytes and waits for fdatasync again and again, waited for longer than 10 ms.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub slow_above_ms: Option<f64>,
     /// From the end of an overload until ten seconds begin of which none is slow. Absent when the calm after it has no such ten.
@@ -168,7 +168,7 @@ pub struct Second {
     pub server_open_files: usize,
     /// Tasks of the server; none when it does not tell in time.
     pub server_tasks: Option<u64>,
-    /// The longest fdatasync of a program of its own; none where there is no such program.
+    /// The longest fdatasync of a thread of the load, with what it waited for a processor; none where there is no such thread.
     pub fdatasync_ms: Option<f64>,
 }
 

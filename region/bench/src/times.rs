@@ -38,7 +38,7 @@ const LASTS_S: f64 = 10.0;
 /// Between two seconds that were looked at, at the most.
 const UNSEEN_MAX_S: f64 = 2.0;
 
-/// The disk stands still in a second in which, or in the one before, a program of its own waits longer for an fdatasync. A slow second is
+/// The disk stands still in a second in which, or in the one before, a thread of the load waits longer for an fdatasync. A slow second is
 /// the disk's when that wait is more than half of what its messages took.
 const DISK_MS: f64 = 10.0;
 
@@ -108,8 +108,8 @@ impl Times {
             let is_slow = second.p99_ms > slow_above_ms || second.acknowledged == 0;
             let is_unseen = at_s - seen_s > UNSEEN_MAX_S;
             if is_slow || is_unseen {
-                let is_seen = second.acknowledged > 0 && !is_unseen;
-                slow.push((*at_s, is_seen && *waited_ms > DISK_MS.max(second.p99_ms / 2.0)));
+                let is_known = second.acknowledged > 0 && !is_unseen;
+                slow.push((*at_s, is_known && *waited_ms > DISK_MS.max(second.p99_ms / 2.0)));
             }
             seen_s = *at_s;
         }
