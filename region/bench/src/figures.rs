@@ -58,9 +58,9 @@ pub struct Figures {
     /// Messages a second that were acknowledged in an overload.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub overload_messages_per_s: Option<f64>,
-    /// Twice the longest `p99_ms` of a second in the calm before an overload, those left out in which the disk stood still: a second that
-    /// is longer is slow, and one in which nothing was acknowledged. The disk stood still when, in that second or the one before, a thread
-    /// of the load, which appends 200 bytes and waits for fdatasync again and again, waited for longer than 10 ms.
+    /// Twice the longest `p99_ms` of a second in the calm before an overload, those left out in which the disk stood still unless it did
+    /// in each: a second that is longer is slow, and one in which nothing was acknowledged. The disk stood still when, in that second or
+    /// the one before, a thread of the load, which appends 200 bytes and waits for fdatasync again and again, waited for longer than 10 ms.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub slow_above_ms: Option<f64>,
     /// From the end of an overload until ten seconds begin of which none is slow. Absent when the calm after it has no such ten.

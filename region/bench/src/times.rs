@@ -43,7 +43,7 @@ const UNSEEN_MAX_S: f64 = 2.0;
 const DISK_MS: f64 = 10.0;
 
 /// How a server fares in an overload and recovers from it. In a slow second nothing was answered, or 99 of 100 messages took more than
-/// twice as long as in any second of the calm before in which the disk did not stand still.
+/// twice as long as in any second of the calm before in which the disk did not stand still, or in any at all when it did in each.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Recovery {
     /// Messages a second that were acknowledged in it.
@@ -98,8 +98,12 @@ impl Times {
         });
         let looks: Vec<(f64, &Second, f64)> = looks.collect();
         let among = |from: f64, to: f64| looks.iter().filter(move |(at_s, ..)| *at_s > from && *at_s <= to);
-        let before = among(f64::MIN, begins).filter(|(.., waited_ms)| *waited_ms <= DISK_MS);
-        let slow_above_ms = 2.0 * before.map(|(_, second, _)| second.p99_ms).fold(0.0, f64::max);
+        let longest_ms = |disk_ms: f64| {
+            let before = among(f64::MIN, begins).filter(|(.., waited_ms)| *waited_ms <= disk_ms);
+            before.map(|(_, second, _)| second.p99_ms).reduce(f64::max)
+        };
+        let normal_ms = longest_ms(DISK_MS).or_else(|| longest_ms(f64::INFINITY));
+        let slow_above_ms = 2.0 * normal_ms.unwrap_or_default();
         let mut seen_s = ends;
         // When, and whether it is the disk's.
         let mut slow: Vec<(f64, bool)> = Vec::new();
@@ -267,6 +271,15 @@ mod tests {
         assert_eq!(of_disk(&[(64, 15.1)]), (Some(2_000.0), 1), "the second before");
         assert_eq!(of_disk(&[(63, 99.0), (66, 99.0)]), (Some(5_000.0), 0), "another second");
         assert_eq!(of_disk(&[(61, 15.1), (65, 30.0)]), (Some(0.0), 2));
+        let mut all_of_disk: Vec<Second> = (1..=80).map(|at| second(at, 10.0)).collect();
+        for seen in &mut all_of_disk {
+            seen.fdatasync_ms = Some(10.1);
+        }
+        assert_eq!(
+            times.recovery(&all_of_disk).unwrap().slow_above_ms,
+            20.0,
+            "what is normal with that disk"
+        );
         let until = |last: u32| (1..=last).map(|at| second(at, 10.0)).collect::<Vec<_>>();
         assert_eq!(
             times.recovery(&until(75)).unwrap().took_ms,
