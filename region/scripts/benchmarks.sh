@@ -37,7 +37,7 @@ bench() {
 
 # As `bench`, but where the time goes.
 shares() {
-    say '```' "region/scripts/profile.sh $*"
+    say '```' "${PROFILE_UNTIL_S:+PROFILE_UNTIL_S=$PROFILE_UNTIL_S }region/scripts/profile.sh $*"
     ANTIPHON=$antiphon region/scripts/profile.sh "$@" 2>"$said" >>"$out" || why
     say '```' ''
 }
@@ -51,7 +51,8 @@ draw() {
 
 highest() {
     say '## The highest rate' '' \
-        'With 99 of 100 messages at their receiver within 100 ms, none refused and none lost: the last line of which all that holds.' ''
+        'The highest rate offered of which 95 of 100 messages are acknowledged in time and 99 of 100 of these at their receiver within 100 ms, none' \
+        'refused and none lost. Each search tries several; the line below the table has what they have found.' ''
     for transport in ws wt quic; do
         bench pairs --pairs 200 --transport "$transport" --find-max --p99-ms 100 --rate 4000 --warm-up 2 --seconds 10 --runs 3 --yardstick
     done
@@ -134,8 +135,9 @@ absence() {
 
 promises() {
     say '## What a promise costs' '' \
-        'WebSocket over TLS; JSON in place of the binary protocol; three regions, where a message is acknowledged when two of them have it' \
-        '(`global`) or when its home alone has (`regional`). What is dearer by less than runs of one load differ is not told apart.' ''
+        'WebSocket over TLS; JSON in place of the binary protocol; three regions, with no delay between them, where a message is acknowledged when' \
+        'two of them have it (`global`) or when its home alone has (`regional`). What is dearer by less than runs of one load differ is not told' \
+        'apart.' ''
     local load=(pairs --pairs 200 --transport ws --rate 2000 --warm-up 2 --seconds 10 --runs 5 --yardstick)
     bench "${load[@]}"
     bench "${load[@]}" --tls
@@ -155,7 +157,8 @@ across() {
     say '## Between regions' '' \
         'Three regions as far from each other as the places that they are named after, and groups with a member in each: how long messages take on' \
         'each way. `links p50 ms` and `links p99 ms`: what the links alone take, to the home, to the copy that answers first and back, and to the' \
-        'receiver; each delays every message by up to a twentieth more, which is drawn.' ''
+        'receiver; each delays every message by up to a twentieth more, which is drawn. `over the links ms`: by how much `p99 ms` is above' \
+        '`links p99 ms`. `writable again`: the longest time in which a conversation acknowledged nothing.' ''
     "$antiphon" up --regions us-east,eu-central,ap-northeast --wan --base-port 7800 --data "$data/store" >"$data/said" 2>&1 &
     world=$!
     trap 'kill "$world" 2>/dev/null || true; rm -rf "$said" "$data"' EXIT
@@ -177,8 +180,9 @@ overload() {
         'are of all of the run. A second is slow whose 99 of 100 took longer than `slow above ms`, which is twice as long as in any second of the' \
         'calm before in which the disk did not stand still (in any, if it did in each): a thread of the load, which appends 200 bytes, waits for' \
         'fdatasync and then 10 ms, again and again, waited longer than 10 ms in that second or the one before. `normal after ms`: from the end of' \
-        'the overload until ten seconds begin of which none is slow. `slow seconds`: in all of the calm after it. `of the disk`, of these: it stood still, for more than half as long;' \
-        '`but for the disk`: as `normal after ms`, without them. `for good`: of what was refused, what was not told when to try again.' ''
+        'the overload until ten seconds begin of which none is slow. `slow seconds`: in all of the calm after it. `of the disk`, of these: it stood' \
+        'still, for more than half as long; `but for the disk`: as `normal after ms`, without them. `for good`: of what was refused, what was not' \
+        'told when to try again.' ''
     double_the_highest overload
 }
 
@@ -221,12 +225,13 @@ done
         '- `server µs`, `load µs`, `written B` and `fsyncs`: processor time of the server and of the load for each message, bytes that the server has' \
         '  written to the disk, and how often it has waited for it, all regions together; for each message that a device gets where devices return or' \
         '  read. `server MiB`: at the end; `at most`: in any second, and at the end. `bytes each`: what each connection adds.' \
-        '- Several runs of one load: each, and below them the median, with the least and the most.' \
-        '- `of echo`: deliveries over the frames that a bare WebSocket server sends back on this machine, each with one message; pages have many, and' \
-        '  may come to more than 1. `of fdatasync`: messages over writes of the' \
-        '  same bytes that each wait for the disk alone. `of codec`: deliveries over messages that one core writes and reads. Texts have 64 bytes.' \
+        '- Several runs of one load: each, and below them the median, with the least and the most. `kept`: whether a rate that a search tries is.' \
+        '- `of echo`: deliveries over the frames that a bare WebSocket server sends back on this machine, each with one message and flushed by itself;' \
+        '  pages have many messages, and frames that wait for one device are flushed together, so it may be more than 1. `of fdatasync`: messages' \
+        '  over writes of the same bytes that each wait for the disk alone. `of codec`: deliveries over messages that one core writes and reads.' \
+        '  Texts have 64 bytes.' \
         '  Memory and round trips of connections have no such yardstick; what the links between regions alone take is the one of "Between regions".' '' \
-        "Machine: $(nproc) cores ($(sed -n 's/^model name\s*: //p' /proc/cpuinfo | head -n 1)), $(awk '/MemTotal/ { printf "%d GiB", $2 / 1048576 }' /proc/meminfo), Linux $(uname -r | cut -d- -f1)." ''
+        "Machine: $(nproc) cores ($(sed -n 's/^model name\s*: //p' /proc/cpuinfo | head -n 1)), $(awk '/MemTotal/ { printf "%d GiB", $2 / 1048576 }' /proc/meminfo), Linux $(uname -r | cut -d- -f1), stores on $(df --output=fstype "${TMPDIR:-/tmp}" | tail -n 1); $(ulimit -n) open files a process." ''
     for section in "${sections[@]}"; do
         [ ! -f "$folder/$section.md" ] || cat "$folder/$section.md"
     done

@@ -125,7 +125,7 @@ Examples:
   antiphon probe --world http://127.0.0.1:7499 --seconds 30   # and what the regions add to the links between them";
 
 const BENCH_EXAMPLES: &str = "\
-Each run has a server of its own, a process of this program with an empty store in a folder that goes with it.
+Each run has a server of its own, a process of this program with an empty store in a folder of TMPDIR that goes with it.
 
 Examples:
   antiphon bench pairs --pairs 50 --rate 5000
@@ -135,6 +135,7 @@ Examples:
   antiphon bench mixed --transport ws --rate 500 --seconds 600 --plot day.svg
   antiphon bench idle --connections 2000 --transport quic
   antiphon bench connect --delay-ms 50 --json connect.json
+  TMPDIR=/dev/shm antiphon bench overload --transport ws --rate 60000   # with a store that waits for no disk
   antiphon bench pairs --set slot.batch_len_max=1";
 
 #[derive(Debug, Args)]

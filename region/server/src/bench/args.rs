@@ -46,7 +46,7 @@ pub(super) struct RunArgs {
     /// Write the figures to this file, as JSON, one run a line
     #[arg(long, global = true, value_name = "FILE")]
     pub(super) json: Option<PathBuf>,
-    /// Draw those of users who talk to this file, as SVG: cost and latency against size or load where there are several, or the last run against
+    /// Draw those of users who talk to this file, as SVG: cost and latency against size or load where there are several, or each run against
     /// time
     #[arg(long, global = true, value_name = "FILE")]
     pub(super) plot: Option<PathBuf>,
