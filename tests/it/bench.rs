@@ -154,6 +154,35 @@ async fn what_has_no_rate_is_not_begun_if_it_is_to_be_drawn() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_server_has_the_settings_and_the_file_that_are_given() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("tuned.toml");
+    fs::write(&file, "[edge]\nno_such_in_file = 1\n").unwrap();
+    for (flag, value, named) in [
+        ("--set", "edge.no_such_flag=1", "no_such_flag"),
+        ("--config", file.to_str().unwrap(), "no_such_in_file"),
+    ] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_antiphon"));
+        command.args([
+            "bench",
+            "idle",
+            "--connections",
+            "2",
+            "--settle",
+            "0",
+            flag,
+            value,
+            "--base-port",
+        ]);
+        command.arg(free_port().to_string()).kill_on_drop(true);
+        forget_what_steers_tests(&mut command);
+        let output = command.output().await.unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(!output.status.success() && said.contains(named), "{said}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn groups_over_tls_are_held_against_the_yardstick_and_drawn() {
     let folder = tempfile::tempdir().unwrap();
     let plot = folder.path().join("groups.svg");
@@ -260,6 +289,11 @@ async fn users_have_several_conversations_each() {
     };
     // Three pairs in a row have four users.
     assert_eq!(all.iter().map(of).collect::<Vec<_>>(), [(4, 3), (5, 10)]);
+    assert_eq!(
+        (&all[0]["stored"], &all[1]["stored"]),
+        (&Value::from(18), &Value::from(20)),
+        "as many each"
+    );
     assert!(all.iter().all(|run| run["duplicated"] == 0), "{all:?}");
     assert!(
         all.iter().all(|run| run["deliveriesPerS"].as_f64() > Some(40.0)),

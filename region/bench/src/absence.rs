@@ -77,8 +77,8 @@ pub async fn absence(server: &Server, options: &AbsenceOptions, say: Say) -> Res
         write_to_all(server, &teams, written - options.missed..written, options.text_bytes).await?;
 
         say(&format!("{count} devices come back"));
-        let fsyncs_before = server.fsyncs().await?;
         let (server_before, load_before) = (server.usage()?, crowd.usage()?);
+        let fsyncs_before = server.fsyncs().await?;
         let began = Instant::now();
         let mut latencies = histogram();
         let (mut refused, mut lost) = (0, 0);
@@ -93,7 +93,11 @@ pub async fn absence(server: &Server, options: &AbsenceOptions, say: Say) -> Res
         let ((), rss_bytes_max) = server.watched().rss_max_while(coming).await?;
         let all_back = began.elapsed();
         let (server_used, load_used) = (server.usage()? - server_before, crowd.usage()? - load_before);
-        let fsyncs = server.fsyncs().await? - fsyncs_before;
+        let fsyncs = server
+            .fsyncs()
+            .await?
+            .zip(fsyncs_before)
+            .map(|(after, before)| after - before);
         sleep(options.settle).await;
         crowd.answer().await?;
         let back = server.usage()?;
@@ -119,7 +123,9 @@ pub async fn absence(server: &Server, options: &AbsenceOptions, say: Say) -> Res
         };
         figures.set_latencies(&latencies);
         figures.set_costs(messages, server_used, load_used);
-        figures.fsyncs_per_message = (messages > 0).then(|| float(fsyncs) / float(messages));
+        figures.fsyncs_per_message = fsyncs
+            .filter(|_| messages > 0)
+            .map(|fsyncs| float(fsyncs) / float(messages));
         figures.server_rss_bytes_empty = Some(empty.rss_bytes);
         figures.server_rss_bytes_before = Some(before.rss_bytes);
         figures.server_rss_bytes_max = Some(rss_bytes_max.max(back.rss_bytes));

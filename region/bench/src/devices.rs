@@ -140,6 +140,8 @@ impl One {
         let cursors = self.follower.cursors(&ids);
         let (url, token) = (&self.member.url, &self.member.access_token);
         let (mut device, refused) = Device::reopen(&mut self.connector, url, token, &cursors, given_up).await?;
+        // Nobody has asked for pages in this session yet.
+        self.follower.reconnected();
         let (mut looks, mut pings) = (interval(LOOK_INTERVAL), device.pings());
         let lost = |follower: &Follower| ids.iter().map(|id| follower.missing(id, missed)).sum::<u64>();
         while lost(&self.follower) > 0 {

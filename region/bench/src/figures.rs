@@ -25,7 +25,7 @@ pub struct Figures {
     /// How they wrote frames, where that was not protobuf.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub codec: Option<&'static str>,
-    /// Messages a second that were to be sent.
+    /// Messages a second that were to be sent, in an overload at its height; of history, pages a second that were to be read.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub offered_per_s: Option<f64>,
     /// Messages a second that were acknowledged in the time that is measured.
@@ -37,7 +37,8 @@ pub struct Figures {
     /// Pages of history a second that came in the time that is measured.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pages_per_s: Option<f64>,
-    /// From when something was due until whom it was for has it: half were faster.
+    /// From when something was due until whom it was for has it: half were faster. In a day that is also what was due while its sender or
+    /// who is to have it was away, some four in a hundred of the time each, for up to five seconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub p50_ms: Option<f64>,
     /// As above: 99 of 100.
@@ -114,7 +115,7 @@ pub struct Figures {
     /// Messages that were stored before.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stored: Option<u64>,
-    /// What the server refused.
+    /// Messages and handshakes that the server refused.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub refused: Option<u64>,
     /// Of these, what was not told when to try again.
@@ -158,8 +159,8 @@ pub struct Second {
     pub at_s: f64,
     /// Messages that were acknowledged.
     pub acknowledged: u64,
-    /// Of what came in this second: 99 of 100 were faster.
-    pub p99_ms: f64,
+    /// Of what came in this second: 99 of 100 were faster. None when nothing came.
+    pub p99_ms: Option<f64>,
     /// What the server has refused.
     pub refused: u64,
     /// Resident memory of the server.

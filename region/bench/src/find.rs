@@ -1,4 +1,4 @@
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 
 use crate::{Figures, Say};
 
@@ -6,7 +6,7 @@ use crate::{Figures, Say};
 const HALVINGS: u32 = 4;
 /// Of what is offered, at least this much has to be acknowledged in time.
 const KEPT_MIN: f64 = 0.95;
-/// Below this many messages a second nothing is looked for.
+/// With fewer messages a second nothing is looked for.
 const RATE_MIN: f64 = 1.0;
 
 /// The highest rate that a server keeps.
@@ -21,7 +21,7 @@ pub struct Highest {
 }
 
 /// Runs at one rate after the other, and finds the highest that a server keeps: at least 95 of 100 messages acknowledged in time, 99 of 100 of
-/// these within `p99_ms_max`, none refused, none lost, no rule broken.
+/// these within `p99_ms_max`, none refused, lost or stored twice, no rule broken.
 pub async fn find_max(
     rate: f64,
     p99_ms_max: f64,
@@ -30,10 +30,12 @@ pub async fn find_max(
 ) -> Highest {
     let mut all: Vec<(f64, Figures)> = Vec::new();
     let (mut kept, mut not_kept) = (None, None);
-    let mut failed = None;
+    let is_rate = rate.is_finite() && rate >= RATE_MIN;
+    let mut failed =
+        (!is_rate).then(|| anyhow!("a search begins with {RATE_MIN} messages a second or more, not with {rate}"));
     let mut next = rate;
     let mut halvings = 0;
-    while next >= RATE_MIN && halvings <= HALVINGS {
+    while failed.is_none() && next >= RATE_MIN && halvings <= HALVINGS {
         match run(next).await {
             Ok(mut figures) => {
                 let is_kept = keeps(&figures, p99_ms_max);
@@ -47,10 +49,7 @@ pub async fn find_max(
                 say(&format!("{next:.0} messages/s: {error:#}"));
                 not_kept = Some(next);
             }
-            Err(error) => {
-                failed = Some(error);
-                break;
-            }
+            Err(error) => failed = Some(error),
         }
         next = match (kept, not_kept) {
             (Some(kept), None) => kept * 2.0,
@@ -76,8 +75,8 @@ fn keeps(figures: &Figures, p99_ms_max: f64) -> bool {
         .zip(done)
         .is_some_and(|(offered, done)| done >= offered * KEPT_MIN);
     let is_fast = figures.p99_ms.is_some_and(|p99| p99 <= p99_ms_max);
-    let is_right = figures.lost == Some(0) && figures.broken_rules.is_none_or(|broken| broken == 0);
-    is_done && is_fast && is_right && figures.refused == Some(0)
+    let is_whole = figures.refused == Some(0) && figures.lost == Some(0) && figures.duplicated == Some(0);
+    is_done && is_fast && is_whole && figures.broken_rules.is_none_or(|broken| broken == 0)
 }
 
 #[cfg(test)]
@@ -92,6 +91,7 @@ mod tests {
             p99_ms: Some(p99_ms),
             refused: Some(0),
             lost: Some(0),
+            duplicated: Some(0),
             ..Figures::default()
         }
     }
@@ -142,15 +142,37 @@ mod tests {
         assert!(found.failed.is_some());
     }
 
-    #[tokio::test]
-    async fn a_rate_at_which_a_rule_is_broken_is_not_kept() {
-        let run = async |rate: f64| {
-            Ok(Figures {
-                broken_rules: Some(usize::from(rate > 3_000.0)),
-                ..figures(rate, if rate <= 10_000.0 { 2.0 } else { 200.0 })
-            })
+    #[test]
+    fn a_rate_at_which_anything_is_wrong_is_not_kept() {
+        type Change = fn(&mut Figures);
+        let is_kept = |change: Change| {
+            let mut figures = figures(1_000.0, 10.0);
+            change(&mut figures);
+            keeps(&figures, 10.0)
         };
-        assert_eq!(find_max(1_000.0, 10.0, run, |_| {}).await.rate, Some(3_000.0));
+        let right: [Change; 2] = [|_| {}, |of| of.messages_per_s = Some(950.0)];
+        let wrong: [Change; 6] = [
+            |of| of.messages_per_s = Some(949.0),
+            |of| of.p99_ms = Some(10.1),
+            |of| of.refused = Some(1),
+            |of| of.lost = Some(1),
+            |of| of.duplicated = Some(1),
+            |of| of.broken_rules = Some(1),
+        ];
+        assert_eq!(right.map(is_kept), [true; 2]);
+        assert_eq!(wrong.map(is_kept), [false; 6]);
+    }
+
+    #[tokio::test]
+    async fn a_rate_that_is_none_is_refused_by_name() {
+        for rate in [0.5, f64::NAN, f64::INFINITY] {
+            let found = find(rate, 3_000.0).await;
+            let said = found.failed.map(|error| error.to_string()).unwrap_or_default();
+            assert!(
+                found.all.is_empty() && said.ends_with(&format!("not with {rate}")),
+                "{said}"
+            );
+        }
     }
 
     #[tokio::test]

@@ -106,7 +106,7 @@ pub fn plot_runs(path: &Path, all: &[Figures]) -> Result<()> {
         Picture {
             upright: "p99 ms",
             is_log: true,
-            lines: by_time(&|second| Some(second.p99_ms)),
+            lines: by_time(&|second| second.p99_ms),
         },
         Picture {
             upright: "server MiB",
@@ -258,7 +258,7 @@ mod tests {
                 Second {
                     at_s: 1.0,
                     acknowledged: 100,
-                    p99_ms: 1.0,
+                    p99_ms: Some(1.0),
                     refused: 0,
                     server_rss_bytes: 1 << 20,
                     server_open_files: 7,

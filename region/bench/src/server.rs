@@ -28,6 +28,8 @@ use crate::{
 const READY_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long a server may take to end.
 const STOP_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a region may take to tell what it counts.
+const METRICS_TIMEOUT: Duration = Duration::from_secs(10);
 /// Of more than one region.
 const REGIONS: [&str; 8] = [
     "us-east",
@@ -80,6 +82,8 @@ pub struct ServerOptions {
     pub tls: bool,
     /// How devices write frames over WebSocket.
     pub codec: Codec,
+    /// Its configuration file, in place of the usual one.
+    pub config: Option<PathBuf>,
     /// Settings besides those of every run, as in `--set`.
     pub settings: Vec<String>,
 }
@@ -131,6 +135,9 @@ impl Server {
             true => Some(show_certificate(&mut command, folder.path())?),
             false => None,
         };
+        if let Some(file) = &options.config {
+            command.arg("--config").arg(file);
+        }
         for setting in SETTINGS.into_iter().chain(options.settings.iter().map(String::as_str)) {
             command.args(["--set", setting]);
         }
@@ -225,11 +232,11 @@ impl Server {
         self.watched().usage()
     }
 
-    /// How often its stores have waited for the disk, all regions together.
+    /// How often its stores have waited for the disk, all regions together; none where they do not count that themselves.
     ///
     /// # Errors
-    /// When a region does not tell.
-    pub(crate) async fn fsyncs(&self) -> Result<u64> {
+    /// When a region does not answer in time.
+    pub(crate) async fn fsyncs(&self) -> Result<Option<u64>> {
         self.metrics.sum(FSYNCS).await
     }
 
@@ -272,17 +279,19 @@ impl Metrics {
     /// How many tasks they have.
     ///
     /// # Errors
-    /// When a region does not tell.
-    pub(crate) async fn tasks(&self) -> Result<u64> {
+    /// When a region does not answer in time.
+    pub(crate) async fn tasks(&self) -> Result<Option<u64>> {
         self.sum(TASKS).await
     }
 
-    /// Over all regions and labels.
-    async fn sum(&self, name: &str) -> Result<u64> {
-        let mut sum = 0;
+    /// Over all regions and labels; none when one does not count that.
+    async fn sum(&self, name: &str) -> Result<Option<u64>> {
+        let mut sum = Some(0);
         for url in &self.urls {
-            let text = async { self.client.get(url).send().await?.error_for_status()?.text().await };
-            sum += sum_of(name, &text.await.with_context(|| url.clone())?).with_context(|| name.to_owned())?;
+            let request = self.client.get(url).timeout(METRICS_TIMEOUT);
+            let text = async { request.send().await?.error_for_status()?.text().await };
+            let of_region = sum_of(name, &text.await.with_context(|| url.clone())?);
+            sum = sum.zip(of_region).map(|(sum, of_region)| sum + of_region);
         }
         Ok(sum)
     }

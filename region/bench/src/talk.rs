@@ -83,11 +83,18 @@ pub struct Friends {
 impl TalkOptions {
     /// Messages that each conversation holds already.
     fn stored_each(&self) -> Result<u64> {
-        let conversations = match self.friends {
+        let conversations: usize = match self.friends {
             Some(friends) => friends.pairs,
             None => self.sizes.iter().map(|size| size.conversations).sum(),
         };
-        Ok(self.stored / u64::try_from(conversations)?.max(1))
+        let each = self.stored / u64::try_from(conversations)?.max(1);
+        if each == 0 && self.stored > 0 {
+            bail!(
+                "{} messages stored before are not one for each of {conversations} conversations",
+                self.stored
+            );
+        }
+        Ok(each)
     }
 }
 
@@ -148,14 +155,18 @@ pub async fn talk(server: &Server, options: &TalkOptions, say: Say) -> Result<Fi
     let watching = tokio::spawn(watch(watched, times, seen.clone(), seconds.clone(), say));
     let mut lost = 0;
     lost += missing_until(counts, &mut talking).await?;
-    let fsyncs_before = server.fsyncs().await?;
     let (server_before, load_before) = (server.usage()?, Usage::of(std::process::id())?);
+    let fsyncs_before = server.fsyncs().await?;
     lost += missing_until(ends, &mut talking).await?;
     // What comes later counts for latencies alone: it was not done in the time that is measured.
     let acknowledged = seen.acknowledged.load(Ordering::Relaxed);
     let received = seen.received.load(Ordering::Relaxed);
     let (server_after, load_after) = (server.usage()?, Usage::of(std::process::id())?);
-    let fsyncs = server.fsyncs().await? - fsyncs_before;
+    let fsyncs = server
+        .fsyncs()
+        .await?
+        .zip(fsyncs_before)
+        .map(|(after, before)| after - before);
 
     while let Some(missing) = talking.join_next().await {
         lost += missing??;
@@ -171,17 +182,9 @@ pub async fn talk(server: &Server, options: &TalkOptions, say: Say) -> Result<Fi
     if let Some(witnesses) = witnesses {
         broken_rules += witnesses.judge(say).await?;
     }
-    // What nobody has answered may be anywhere.
-    lost += conversations
-        .iter()
-        .map(|of| of.asked.load(Ordering::Relaxed))
-        .sum::<u64>();
-    // Every seq is somebody's answer.
     let stored = options.stored_each()?;
-    let twice = |of: &Arc<Shared>| {
-        let sent = of.sent.load(Ordering::Relaxed);
-        of.tail_seq.load(Ordering::Relaxed).saturating_sub(sent + stored)
-    };
+    let (unanswered, twice) = unanswered_and_twice(&conversations, stored);
+    lost += unanswered;
     let measured = options.measured.as_secs_f64();
     let mut figures = Figures {
         scenario: options.scenario,
@@ -191,11 +194,11 @@ pub async fn talk(server: &Server, options: &TalkOptions, say: Say) -> Result<Fi
         deliveries_per_s: Some(float(received) / measured),
         connections: Some(count),
         conversations: Some(conversations.len()),
-        stored: Some(options.stored),
+        stored: Some(stored * u64::try_from(conversations.len())?),
         refused: Some(seen.refused.load(Ordering::Relaxed)),
         refused_for_good: Some(seen.refused_for_good.load(Ordering::Relaxed)),
         lost: Some(lost),
-        duplicated: Some(conversations.iter().map(twice).sum()),
+        duplicated: Some(twice),
         broken_rules: Some(broken_rules),
         ..Figures::default()
     };
@@ -206,7 +209,9 @@ pub async fn talk(server: &Server, options: &TalkOptions, say: Say) -> Result<Fi
         figures.to_all_p99_ms = Some(ms(&to_all, 0.99));
     }
     figures.set_costs(acknowledged, server_after - server_before, load_after - load_before);
-    figures.fsyncs_per_message = (acknowledged > 0).then(|| float(fsyncs) / float(acknowledged));
+    figures.fsyncs_per_message = fsyncs
+        .filter(|_| acknowledged > 0)
+        .map(|fsyncs| float(fsyncs) / float(acknowledged));
     let seconds = std::mem::take(&mut *seconds.lock());
     let of_seconds = seconds.iter().map(|second| second.server_rss_bytes);
     figures.server_rss_bytes_max = of_seconds.chain([server_after.rss_bytes]).max();
@@ -220,6 +225,16 @@ pub async fn talk(server: &Server, options: &TalkOptions, say: Say) -> Result<Fi
     }
     figures.seconds = seconds;
     Ok(figures)
+}
+
+/// Messages that nobody has answered, which may be anywhere; and seqs above what was stored before that are nobody's answer.
+fn unanswered_and_twice(conversations: &[Arc<Shared>], stored_each: u64) -> (u64, u64) {
+    let of_each = conversations.iter().map(|of| {
+        let told = of.sent.load(Ordering::Relaxed) + stored_each;
+        let twice = of.tail_seq.load(Ordering::Relaxed).saturating_sub(told);
+        (of.asked.load(Ordering::Relaxed), twice)
+    });
+    of_each.fold((0, 0), |sum, each| (sum.0 + each.0, sum.1 + each.1))
 }
 
 /// Waits until then, or until somebody has failed. How many messages those lack who are done.
@@ -261,19 +276,21 @@ async fn watch(
         let second = Second {
             at_s,
             acknowledged: acknowledged - acknowledged_before,
-            p99_ms: ms(&latest, 0.99),
+            p99_ms: (!latest.is_empty()).then(|| ms(&latest, 0.99)),
             refused: refused - refused_before,
             server_rss_bytes: usage.rss_bytes,
             server_open_files: usage.open_files,
-            server_tasks: tasks.ok().and_then(Result::ok),
+            server_tasks: tasks.ok().and_then(Result::ok).flatten(),
             fdatasync_ms: fdatasync.map(|longest| longest.as_secs_f64() * 1_000.0),
         };
         (acknowledged_before, refused_before) = (acknowledged, refused);
         say(&format!(
-            "{:>5.0} s  {:>7} messages  p99 {:.1} ms  {} refused  server {} MiB, {} open files, {} tasks{}",
+            "{:>5.0} s  {:>7} messages  p99 {} ms  {} refused  server {} MiB, {} open files, {} tasks{}",
             second.at_s,
             second.acknowledged,
-            second.p99_ms,
+            second
+                .p99_ms
+                .map_or_else(|| "?".to_owned(), |p99_ms| format!("{p99_ms:.1}")),
             second.refused,
             second.server_rss_bytes >> 20,
             second.server_open_files,
@@ -349,5 +366,51 @@ fn place_of(talker: &mut Talker) -> Place<'_> {
         connector: &mut talker.connector,
         url: &talker.url,
         access_token: &talker.user.access_token,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pairs(stored: u64) -> TalkOptions {
+        TalkOptions {
+            scenario: "pairs",
+            transport: Transport::Quic,
+            sizes: vec![Size {
+                members: 2,
+                conversations: 7,
+            }],
+            friends: None,
+            speakers: 2,
+            shape: Shape::Even,
+            rate_per_s: 1.0,
+            stored,
+            text_bytes: 64,
+            warm_up: Duration::ZERO,
+            measured: Duration::from_secs(1),
+        }
+    }
+
+    #[test]
+    fn conversations_hold_as_many_messages_each_and_one_at_least() {
+        let each = |stored| pairs(stored).stored_each().map_err(|error| error.to_string());
+        assert_eq!([0, 7, 20].map(each), [Ok(0), Ok(1), Ok(2)]);
+        let said = "6 messages stored before are not one for each of 7 conversations";
+        assert_eq!(each(6), Err(said.to_owned()));
+    }
+
+    #[test]
+    fn what_nobody_has_answered_and_what_is_nobodys_answer_is_counted() {
+        let of = |asked, sent, tail_seq| {
+            let shared = Shared::new("a".to_owned(), 2, tail_seq);
+            shared.asked.store(asked, Ordering::Relaxed);
+            shared.sent.store(sent, Ordering::Relaxed);
+            Arc::new(shared)
+        };
+        let right = of(0, 5, 15);
+        assert_eq!(unanswered_and_twice(&[right.clone()], 10), (0, 0));
+        let all = [right.clone(), of(2, 5, 15), of(0, 5, 18), of(1, 0, 11), right];
+        assert_eq!(unanswered_and_twice(&all, 10), (3, 4));
     }
 }

@@ -193,17 +193,18 @@ impl Talker {
                         self.read(device, &mut read_seqs).await?;
                     }
                     if now >= times.ends {
-                        let missing = self.missing();
                         if self.due.is_some_and(|due| due >= times.ends) {
                             self.due = None;
                             for of in &self.conversations {
-                                of.speaking.fetch_sub(1, Ordering::Relaxed);
+                                of.speaking.fetch_sub(1, Ordering::Release);
                             }
                         }
-                        let is_quiet = |of: &Arc<Shared>| {
-                            of.speaking.load(Ordering::Relaxed) == 0 && of.asked.load(Ordering::Relaxed) == 0
-                        };
-                        if missing == 0 && self.conversations.iter().all(is_quiet) {
+                        // Before it looks for what is missing: an answer tells the last seq first.
+                        let is_quiet = self.conversations.iter().all(|of| {
+                            of.speaking.load(Ordering::Acquire) == 0 && of.asked.load(Ordering::Acquire) == 0
+                        });
+                        let missing = self.missing();
+                        if missing == 0 && is_quiet {
                             return Ok(Ended::Done(0));
                         }
                         if now >= times.given_up {
@@ -313,7 +314,7 @@ impl Talker {
             _ => return,
         }
         self.pending.remove(&number);
-        conversation.asked.fetch_sub(1, Ordering::Relaxed);
+        conversation.asked.fetch_sub(1, Ordering::Release);
     }
 
     /// A message has come that the device had not.

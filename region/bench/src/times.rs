@@ -100,7 +100,7 @@ impl Times {
         let among = |from: f64, to: f64| looks.iter().filter(move |(at_s, ..)| *at_s > from && *at_s <= to);
         let longest_ms = |disk_ms: f64| {
             let before = among(f64::MIN, begins).filter(|(.., waited_ms)| *waited_ms <= disk_ms);
-            before.map(|(_, second, _)| second.p99_ms).reduce(f64::max)
+            before.filter_map(|(_, second, _)| second.p99_ms).reduce(f64::max)
         };
         let normal_ms = longest_ms(DISK_MS).or_else(|| longest_ms(f64::INFINITY));
         let slow_above_ms = 2.0 * normal_ms.unwrap_or_default();
@@ -109,11 +109,11 @@ impl Times {
         let mut slow: Vec<(f64, bool)> = Vec::new();
         for (at_s, second, waited_ms) in among(ends, last) {
             // One in which nothing was answered has no latencies, and what was not seen is not known to be well.
-            let is_slow = second.p99_ms > slow_above_ms || second.acknowledged == 0;
+            let known_ms = second.p99_ms.filter(|_| second.acknowledged > 0);
             let is_unseen = at_s - seen_s > UNSEEN_MAX_S;
-            if is_slow || is_unseen {
-                let is_known = second.acknowledged > 0 && !is_unseen;
-                slow.push((*at_s, is_known && *waited_ms > DISK_MS.max(second.p99_ms / 2.0)));
+            if is_unseen || known_ms.is_none_or(|p99_ms| p99_ms > slow_above_ms) {
+                let is_of_disk = |p99_ms: f64| *waited_ms > DISK_MS.max(p99_ms / 2.0);
+                slow.push((*at_s, !is_unseen && known_ms.is_some_and(is_of_disk)));
             }
             seen_s = *at_s;
         }
@@ -205,7 +205,7 @@ mod tests {
             // As they are seen: a little late.
             at_s: f64::from(at_s) + 0.001,
             acknowledged: 1,
-            p99_ms,
+            p99_ms: Some(p99_ms),
             refused: 0,
             server_rss_bytes: 0,
             server_open_files: 0,
@@ -214,9 +214,9 @@ mod tests {
         };
         let recovery = |slow: &[(usize, f64)]| {
             let mut seen: Vec<Second> = (1..=85).map(|at| second(at, 10.0)).collect();
-            seen[3].p99_ms = 20.0;
+            seen[3].p99_ms = Some(20.0);
             for (at, p99_ms) in slow {
-                seen[at - 1].p99_ms = *p99_ms;
+                seen[at - 1].p99_ms = Some(*p99_ms).filter(|_| *p99_ms > 0.0);
                 seen[at - 1].acknowledged = u64::from(*p99_ms > 0.0);
             }
             let found = times.recovery(&seen).unwrap();
@@ -254,9 +254,9 @@ mod tests {
         let of_disk = |waits: &[(usize, f64)]| {
             let mut seen: Vec<Second> = (1..=80).map(|at| second(at, 10.0)).collect();
             // Of the calm before: what is normal is not told by it.
-            (seen[6].p99_ms, seen[6].fdatasync_ms, seen[7].p99_ms) = (900.0, Some(900.0), 700.0);
+            (seen[6].p99_ms, seen[6].fdatasync_ms, seen[7].p99_ms) = (Some(900.0), Some(900.0), Some(700.0));
             for at in [62, 65] {
-                seen[at - 1].p99_ms = 30.0;
+                seen[at - 1].p99_ms = Some(30.0);
             }
             for (at, waited_ms) in waits {
                 seen[at - 1].fdatasync_ms = Some(*waited_ms);

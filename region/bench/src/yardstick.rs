@@ -17,9 +17,7 @@ use axum::{
     extract::ws::{self, WebSocketUpgrade},
     routing::get,
 };
-use bytes::Bytes;
 use futures_util::{SinkExt as _, StreamExt as _};
-use prost::Message as _;
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::{net::TcpListener, task::JoinSet};
 use tokio_tungstenite::{connect_async_with_config, tungstenite};
@@ -64,18 +62,21 @@ pub struct Ratio {
 }
 
 impl Yardstick {
-    /// Measures all of them with texts of this many bytes.
+    /// Measures all of them with texts of this many bytes, in the frames of this codec.
     ///
     /// # Errors
     /// When the system refuses a socket or a file.
-    pub async fn measure(text_bytes: usize) -> Result<Self> {
-        let frame = Bytes::from(frame(text_bytes).encode_to_vec());
-        let appended = frame.clone();
+    pub async fn measure(text_bytes: usize, codec_of_frames: Codec) -> Result<Self> {
+        let frame = codec_of_frames.encode(&frame(text_bytes));
+        let message = match codec_of_frames {
+            Codec::Binary => tungstenite::Message::Binary(frame.clone()),
+            Codec::Json => tungstenite::Message::Text(frame.clone().try_into()?),
+        };
         let codec_per_s = tokio::task::spawn_blocking(move || codec(Codec::Binary, text_bytes)).await??;
         let json_codec_per_s = tokio::task::spawn_blocking(move || codec(Codec::Json, text_bytes)).await??;
-        let fdatasync_per_s = tokio::task::spawn_blocking(move || fdatasync(&appended)).await??;
+        let fdatasync_per_s = tokio::task::spawn_blocking(move || fdatasync(&frame)).await??;
         Ok(Self {
-            echo_per_s: echo(frame).await?,
+            echo_per_s: echo(message).await?,
             fdatasync_per_s,
             codec_per_s,
             json_codec_per_s,
@@ -153,7 +154,7 @@ fn fdatasync(frame: &[u8]) -> Result<f64> {
     Ok(float(count) / began.elapsed().as_secs_f64())
 }
 
-async fn echo(frame: Bytes) -> Result<f64> {
+async fn echo(message: tungstenite::Message) -> Result<f64> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
     let address = listener.local_addr()?;
     let upgrade =
@@ -162,19 +163,19 @@ async fn echo(frame: Bytes) -> Result<f64> {
     let server = tokio::spawn(async move { axum::serve(listener, app).await });
     let mut clients = JoinSet::new();
     for _ in 0..CONNECTIONS {
-        let frame = frame.clone();
+        let message = message.clone();
         clients.spawn(async move {
             let config = tungstenite::protocol::WebSocketConfig::default().read_buffer_size(READ_BUFFER_BYTES);
             let (mut socket, _) = connect_async_with_config(format!("ws://{address}/"), Some(config), true).await?;
             for _ in 0..IN_FLIGHT {
-                socket.feed(tungstenite::Message::Binary(frame.clone())).await?;
+                socket.feed(message.clone()).await?;
             }
             socket.flush().await?;
             let (began, mut count) = (Instant::now(), 0);
             while began.elapsed() < MEASURED {
                 socket.next().await.context("the echo ended")??;
                 count += 1;
-                socket.send(tungstenite::Message::Binary(frame.clone())).await?;
+                socket.send(message.clone()).await?;
             }
             Ok::<_, anyhow::Error>(float(count) / began.elapsed().as_secs_f64())
         });
@@ -189,7 +190,7 @@ async fn echo(frame: Bytes) -> Result<f64> {
 
 async fn send_back(mut socket: ws::WebSocket) {
     while let Some(Ok(message)) = socket.recv().await {
-        if matches!(message, ws::Message::Binary(_)) && socket.send(message).await.is_err() {
+        if matches!(message, ws::Message::Binary(_) | ws::Message::Text(_)) && socket.send(message).await.is_err() {
             return;
         }
     }

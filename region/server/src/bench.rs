@@ -6,6 +6,7 @@ mod table;
 use std::{
     env, fs,
     io::{self, Write as _},
+    path::{Path, PathBuf},
     time::Duration,
 };
 
@@ -30,11 +31,11 @@ const DAY: Duration = Duration::from_secs(600);
 /// For a million connections.
 const OPEN_FILES: u64 = 1_048_576;
 
-/// Runs a scenario over each transport, and prints what came of it. `settings` are the server's, besides those of every run.
+/// Runs a scenario over each transport, and prints what came of it. `config` and `settings` are the server's; those of every run come first.
 ///
 /// # Errors
 /// What kept it from running to its end.
-pub(crate) async fn run(args: BenchArgs, settings: Vec<String>) -> Result<()> {
+pub(crate) async fn run(args: BenchArgs, config: Option<PathBuf>, settings: Vec<String>) -> Result<()> {
     let BenchArgs { scenario, run: args } = args;
     if matches!(scenario, Scenario::Devices) {
         return devices().await;
@@ -63,23 +64,27 @@ pub(crate) async fn run(args: BenchArgs, settings: Vec<String>) -> Result<()> {
     }
     allow_open_files();
     let yardstick = match args.yardstick {
-        true => Some(Yardstick::measure(scenario.text_bytes()).await?),
+        true => Some(Yardstick::measure(scenario.text_bytes(), args.codec.into()).await?),
         false => None,
     };
     let mut runs = Runs::default();
-    let ended = runs.run(&scenario, &args, &transports, &settings).await;
-    let broken: usize = runs.all.iter().filter_map(|of| of.broken_rules).sum();
-    // A search goes on until messages may be lost.
-    let missing = |of: &Figures| of.lost.unwrap_or_default() + of.duplicated.unwrap_or_default();
-    let wrong: u64 = match p99_ms {
-        Some(_) => 0,
-        None => runs.all.iter().map(missing).sum(),
-    };
+    let ended = runs
+        .run(&scenario, &args, &transports, (config.as_deref(), &settings))
+        .await;
+    let judged = judge(&runs.all, p99_ms.is_some());
     // Also what was measured before something failed.
     if !runs.all.is_empty() {
         runs.tell(&args, p99_ms, yardstick)?;
     }
     ended?;
+    judged
+}
+
+/// Whether everything is there once and in order. A search goes on until messages may be lost.
+fn judge(all: &[Figures], is_search: bool) -> Result<()> {
+    let broken: usize = all.iter().filter_map(|of| of.broken_rules).sum();
+    let missing = |of: &Figures| of.lost.unwrap_or_default() + of.duplicated.unwrap_or_default();
+    let wrong: u64 = all.iter().filter(|_| !is_search).map(missing).sum();
     if broken > 0 || wrong > 0 {
         bail!("{broken} rules were broken, {wrong} messages were lost or stored twice");
     }
@@ -100,7 +105,7 @@ impl Runs {
         scenario: &Scenario,
         args: &RunArgs,
         transports: &[Transport],
-        settings: &[String],
+        (config, settings): (Option<&Path>, &[String]),
     ) -> Result<()> {
         let scenarios = scenario.each();
         for (transport, (load, scenario)) in transports
@@ -116,6 +121,7 @@ impl Runs {
                     connections: scenario.connections(),
                     tls: args.tls && transport == Transport::WebSocket,
                     codec: args.codec.into(),
+                    config: config.map(Path::to_owned),
                     settings: settings.to_vec(),
                 };
                 let mut of_run = run_once(scenario, server, transport).await?;
@@ -376,7 +382,32 @@ async fn talk_under(load: &Load, server: &ServerOptions, options: TalkOptions) -
     }
     Ok(find_max(load.rate, load.p99_ms, at_rate, say).await)
 }
+
 /// Standard output is for the figures alone.
 fn say(line: &str) {
     let _ = writeln!(io::stderr(), "{line}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_lost_doubled_or_broken_fails_a_run_and_in_a_search_what_is_broken_alone() {
+        let right = Figures {
+            lost: Some(0),
+            duplicated: Some(0),
+            broken_rules: Some(0),
+            ..Figures::default()
+        };
+        let with = |change: fn(&mut Figures)| {
+            let mut all = vec![right.clone(), Figures::default(), right.clone()];
+            all.iter_mut().rev().take(1).for_each(change);
+            (judge(&all, false).is_ok(), judge(&all, true).is_ok())
+        };
+        assert_eq!(with(|_| {}), (true, true));
+        assert_eq!(with(|of| of.lost = Some(1)), (false, true));
+        assert_eq!(with(|of| of.duplicated = Some(1)), (false, true));
+        assert_eq!(with(|of| of.broken_rules = Some(1)), (false, false));
+    }
 }

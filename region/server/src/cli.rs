@@ -235,7 +235,7 @@ impl Cli {
                 ctl::run(args, load).await
             }
             Command::Probe(args) => probe::run(args).await,
-            Command::Bench(args) => bench::run(args, self.common.set).await,
+            Command::Bench(args) => bench::run(args, self.common.config, self.common.set).await,
             Command::Config(args) if args.reference => print(&config::reference()),
             Command::Config(args) => print(&config::show(&config::load(&sources(self.common, args.node)?)?)),
         }

@@ -107,6 +107,9 @@ pub(super) enum Scenario {
         load: Load,
     },
     /// A day of a messenger: pairs and groups; a night and an evening; reading, looking back, losing connections and returning
+    ///
+    /// Latencies are from when a message was due, also where its sender or who is to have it was away then, for up to five seconds. Beside
+    /// them the checker of `antiphon probe` judges groups of its own, except with --tls.
     Mixed {
         /// How many conversations of which size, as in 2:200,5:40,50:2
         #[arg(long, value_name = "MEMBERS:CONVERSATIONS", value_delimiter = ',', default_value = "2:200,5:40,50:2", value_parser = size)]
@@ -230,7 +233,7 @@ pub(super) struct Load {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub(super) seconds: Option<u64>,
     /// Look for the highest rate that is kept, --rate first: with 95 of 100 messages acknowledged in time, 99 of 100 within --p99-ms, and nothing
-    /// refused, lost or in another order
+    /// refused, lost, stored twice or in another order
     #[arg(long)]
     pub(super) find_max: bool,
     /// Milliseconds that --find-max allows

@@ -3,86 +3,91 @@
 use antiphon_bench::{Figures, Spread};
 use antiphon_client::Transport;
 
+/// What a column tells of a run.
+enum Of {
+    /// What it was, or a count: the same in all runs of one load, or nothing that has a median.
+    Word(fn(&Figures) -> Option<String>),
+    /// With so many digits.
+    Figure(usize, fn(&Figures) -> Option<f64>),
+    /// With two digits below ten, where it would lose what it is about, and none above.
+    Rate(fn(&Figures) -> Option<f64>),
+}
+
+/// Every figure, as people call it.
+const COLUMNS: [(&str, Of); 45] = [
+    ("transport", Of::Word(|of| Some(of.transport.to_owned()))),
+    ("run", Of::Word(|of| text(of.run))),
+    ("time", Of::Word(|of| text(of.time))),
+    ("codec", Of::Word(|of| text(of.codec))),
+    ("offered/s", Of::Word(|of| of.offered_per_s.map(rate))),
+    ("messages/s", Of::Rate(|of| of.messages_per_s)),
+    (
+        "kept",
+        Of::Word(|of| text(of.is_kept.map(|is_kept| if is_kept { "yes" } else { "no" }))),
+    ),
+    ("deliveries/s", Of::Rate(|of| of.deliveries_per_s)),
+    ("pages/s", Of::Rate(|of| of.pages_per_s)),
+    ("p50 ms", Of::Figure(2, |of| of.p50_ms)),
+    ("p99 ms", Of::Figure(2, |of| of.p99_ms)),
+    ("p99.9 ms", Of::Figure(2, |of| of.p999_ms)),
+    ("to all: p50 ms", Of::Figure(2, |of| of.to_all_p50_ms)),
+    ("to all: p99 ms", Of::Figure(2, |of| of.to_all_p99_ms)),
+    ("all back ms", Of::Figure(0, |of| of.all_back_ms)),
+    ("server µs", Of::Figure(1, |of| of.server_cpu_us_per_message)),
+    ("load µs", Of::Figure(1, |of| of.load_cpu_us_per_message)),
+    ("written B", Of::Figure(0, |of| of.written_bytes_per_message)),
+    ("fsyncs", Of::Figure(2, |of| of.fsyncs_per_message)),
+    ("MiB empty", Of::Figure(1, |of| of.server_rss_bytes_empty.map(mib))),
+    ("MiB before", Of::Figure(1, |of| of.server_rss_bytes_before.map(mib))),
+    ("server MiB", Of::Figure(1, |of| of.server_rss_bytes.map(mib))),
+    ("at most", Of::Figure(1, |of| of.server_rss_bytes_max.map(mib))),
+    ("MiB after", Of::Figure(1, |of| of.server_rss_bytes_after.map(mib))),
+    ("in overload/s", Of::Rate(|of| of.overload_messages_per_s)),
+    ("slow above ms", Of::Figure(1, |of| of.slow_above_ms)),
+    ("normal after ms", Of::Figure(0, |of| of.back_to_normal_ms)),
+    ("but for the disk", Of::Figure(0, |of| of.back_to_normal_but_disk_ms)),
+    ("slow seconds", Of::Figure(0, |of| whole(of.slow_seconds))),
+    ("of the disk", Of::Figure(0, |of| whole(of.slow_seconds_of_disk))),
+    ("connections", Of::Word(|of| text(of.connections))),
+    ("conversations", Of::Word(|of| text(of.conversations))),
+    (
+        "stored before",
+        Of::Word(|of| text(of.stored.filter(|stored| *stored > 0))),
+    ),
+    ("bytes each", Of::Figure(0, |of| whole(of.bytes_per_connection))),
+    ("refused", Of::Word(|of| text(of.refused))),
+    ("for good", Of::Word(|of| text(of.refused_for_good))),
+    ("lost", Of::Word(|of| text(of.lost))),
+    ("duplicated", Of::Word(|of| text(of.duplicated))),
+    ("broken rules", Of::Word(|of| text(of.broken_rules))),
+    ("of echo", Of::Figure(3, |of| Some(of.ratio?.echo))),
+    ("of fdatasync", Of::Figure(3, |of| of.ratio?.fdatasync)),
+    (
+        "of codec",
+        Of::Figure(3, |of| {
+            let ratio = of.ratio?;
+            Some(if of.codec.is_some() {
+                ratio.json_codec
+            } else {
+                ratio.codec
+            })
+        }),
+    ),
+    ("round trips: first", Of::Figure(1, |of| of.round_trips_first)),
+    ("cold", Of::Figure(1, |of| of.round_trips_cold)),
+    ("resumed", Of::Figure(1, |of| of.round_trips_resumed)),
+];
+
 /// A line for each run, a column for each figure that there is.
 pub(super) fn table(all: &[Figures]) -> String {
-    type Cell = Box<dyn Fn(&Figures) -> Option<String>>;
-    fn with(digits: usize, of: impl Fn(&Figures) -> Option<f64> + 'static) -> Cell {
-        Box::new(move |figures| of(figures).map(|value| format!("{value:.digits$}")))
-    }
-    // A rate below ten would lose what it is about.
-    fn rate(of: impl Fn(&Figures) -> Option<f64> + 'static) -> Cell {
-        Box::new(move |figures| {
-            of(figures).map(|value| format!("{value:.digits$}", digits = if value < 10.0 { 2 } else { 0 }))
-        })
-    }
-    fn count<T: ToString>(of: impl Fn(&Figures) -> Option<T> + 'static) -> Cell {
-        Box::new(move |figures| of(figures).map(|value| value.to_string()))
-    }
-    let columns: [(&str, Cell); 44] = [
-        ("transport", count(|of| Some(of.transport))),
-        ("run", count(|of| of.run)),
-        ("time", count(|of| of.time)),
-        ("codec", count(|of| of.codec)),
-        ("offered/s", rate(|of| of.offered_per_s)),
-        ("messages/s", rate(|of| of.messages_per_s)),
-        (
-            "kept",
-            count(|of| of.is_kept.map(|is_kept| if is_kept { "yes" } else { "no" })),
-        ),
-        ("deliveries/s", rate(|of| of.deliveries_per_s)),
-        ("pages/s", rate(|of| of.pages_per_s)),
-        ("p50 ms", with(2, |of| of.p50_ms)),
-        ("p99 ms", with(2, |of| of.p99_ms)),
-        ("p99.9 ms", with(2, |of| of.p999_ms)),
-        ("to all: p50 ms", with(2, |of| of.to_all_p50_ms)),
-        ("to all: p99 ms", with(2, |of| of.to_all_p99_ms)),
-        ("all back ms", with(0, |of| of.all_back_ms)),
-        ("server µs", with(1, |of| of.server_cpu_us_per_message)),
-        ("load µs", with(1, |of| of.load_cpu_us_per_message)),
-        ("written B", with(0, |of| of.written_bytes_per_message)),
-        ("fsyncs", with(2, |of| of.fsyncs_per_message)),
-        ("MiB empty", with(1, |of| of.server_rss_bytes_empty.map(mib))),
-        ("MiB before", with(1, |of| of.server_rss_bytes_before.map(mib))),
-        ("server MiB", with(1, |of| of.server_rss_bytes.map(mib))),
-        ("at most", with(1, |of| of.server_rss_bytes_max.map(mib))),
-        ("MiB after", with(1, |of| of.server_rss_bytes_after.map(mib))),
-        ("in overload/s", rate(|of| of.overload_messages_per_s)),
-        ("slow above ms", with(1, |of| of.slow_above_ms)),
-        ("normal after ms", with(0, |of| of.back_to_normal_ms)),
-        ("but for the disk", with(0, |of| of.back_to_normal_but_disk_ms)),
-        ("slow seconds", count(|of| of.slow_seconds)),
-        ("of the disk", count(|of| of.slow_seconds_of_disk)),
-        ("connections", count(|of| of.connections)),
-        ("conversations", count(|of| of.conversations)),
-        ("stored before", count(|of| of.stored.filter(|stored| *stored > 0))),
-        ("bytes each", count(|of| of.bytes_per_connection)),
-        ("refused", count(|of| of.refused)),
-        ("for good", count(|of| of.refused_for_good)),
-        ("lost", count(|of| of.lost)),
-        ("duplicated", count(|of| of.duplicated)),
-        ("broken rules", count(|of| of.broken_rules)),
-        ("of echo", with(3, |of| Some(of.ratio?.echo))),
-        ("of fdatasync", with(3, |of| of.ratio?.fdatasync)),
-        (
-            "of codec",
-            with(3, |of| {
-                let ratio = of.ratio?;
-                Some(if of.codec.is_some() {
-                    ratio.json_codec
-                } else {
-                    ratio.codec
-                })
-            }),
-        ),
-        ("round trips: first", with(1, |of| of.round_trips_first)),
-        (
-            "cold, resumed",
-            count(|of| Some(format!("{:.1}, {:.1}", of.round_trips_cold?, of.round_trips_resumed?))),
-        ),
-    ];
     let mut lines = vec![String::new(); all.len() + 1];
-    for (name, of) in columns {
-        let cells: Vec<Option<String>> = all.iter().map(&of).collect();
+    for (name, of) in &COLUMNS {
+        let cell = |figures| match of {
+            Of::Word(of) => of(figures),
+            Of::Figure(digits, of) => of(figures).map(|value| format!("{value:.digits$}")),
+            Of::Rate(of) => of(figures).map(rate),
+        };
+        let cells: Vec<Option<String>> = all.iter().map(cell).collect();
         if cells.iter().all(Option::is_none) {
             continue;
         }
@@ -90,7 +95,7 @@ pub(super) fn table(all: &[Figures]) -> String {
         let width = cells.iter().map(String::len).chain([name.len()]).max().unwrap_or(0);
         for (line, cell) in lines
             .iter_mut()
-            .zip(std::iter::once(name).chain(cells.iter().map(String::as_str)))
+            .zip(std::iter::once(*name).chain(cells.iter().map(String::as_str)))
         {
             line.push_str(&format!("{cell:<width$}  "));
         }
@@ -100,36 +105,6 @@ pub(super) fn table(all: &[Figures]) -> String {
 
 /// A line for each load that was run several times: of what its runs have measured, the median, the least and the most.
 pub(super) fn medians(all: &[Figures]) -> String {
-    type Of = fn(&Figures) -> Option<f64>;
-    let columns: [(&str, usize, Of); 24] = [
-        ("messages/s", 0, |of| of.messages_per_s),
-        ("deliveries/s", 0, |of| of.deliveries_per_s),
-        ("p50 ms", 2, |of| of.p50_ms),
-        ("p99 ms", 2, |of| of.p99_ms),
-        ("p99.9 ms", 2, |of| of.p999_ms),
-        ("to all: p50 ms", 2, |of| of.to_all_p50_ms),
-        ("to all: p99 ms", 2, |of| of.to_all_p99_ms),
-        ("all back ms", 0, |of| of.all_back_ms),
-        ("server µs", 1, |of| of.server_cpu_us_per_message),
-        ("load µs", 1, |of| of.load_cpu_us_per_message),
-        ("written B", 0, |of| of.written_bytes_per_message),
-        ("fsyncs", 2, |of| of.fsyncs_per_message),
-        ("server MiB", 1, |of| of.server_rss_bytes.map(mib)),
-        ("at most", 1, |of| of.server_rss_bytes_max.map(mib)),
-        ("MiB after", 1, |of| of.server_rss_bytes_after.map(mib)),
-        ("in overload/s", 0, |of| of.overload_messages_per_s),
-        ("normal after ms", 0, |of| of.back_to_normal_ms),
-        ("but for the disk", 0, |of| of.back_to_normal_but_disk_ms),
-        ("bytes each", 0, |of| {
-            let bytes = u32::try_from(of.bytes_per_connection?).ok();
-            bytes.map(f64::from)
-        }),
-        ("of echo", 3, |of| Some(of.ratio?.echo)),
-        ("of fdatasync", 3, |of| of.ratio?.fdatasync),
-        ("round trips: first", 1, |of| of.round_trips_first),
-        ("cold", 1, |of| of.round_trips_cold),
-        ("resumed", 1, |of| of.round_trips_resumed),
-    ];
     let mut loads: Vec<(Load, Vec<&Figures>)> = Vec::new();
     for figures in all {
         match loads.iter_mut().find(|(of, _)| *of == load(figures)) {
@@ -139,19 +114,43 @@ pub(super) fn medians(all: &[Figures]) -> String {
     }
     let mut lines = String::new();
     for (load, runs) in loads {
-        let told = columns.iter().filter_map(|(name, digits, of)| {
+        let told = COLUMNS.iter().filter_map(|(name, of)| {
+            let (digits, of) = match of {
+                Of::Word(_) => return None,
+                Of::Figure(digits, of) => (Some(*digits), of),
+                Of::Rate(of) => (None, of),
+            };
             let values: Vec<f64> = runs.iter().filter_map(|figures| of(figures)).collect();
             let count = match values.len() {
                 all if all == runs.len() => String::new(),
                 some => format!(" in {some} of them"),
             };
-            Some(format!("{name} {}{count}", in_words(Spread::of(values)?, *digits)))
+            let spread = Spread::of(values)?;
+            let digits = digits.unwrap_or_else(|| digits_of_rate(spread.median));
+            Some(format!("{name} {}{count}", in_words(spread, digits)))
         });
         let told: Vec<String> = told.collect();
         let name = name(load);
         lines.push_str(&format!("{name}, median of {}: {}\n", runs.len(), told.join(", ")));
     }
     lines
+}
+
+fn text(of: Option<impl ToString>) -> Option<String> {
+    of.map(|of| of.to_string())
+}
+
+/// A count that has a median.
+fn whole(count: Option<impl TryInto<u32>>) -> Option<f64> {
+    count?.try_into().ok().map(f64::from)
+}
+
+fn rate(per_s: f64) -> String {
+    format!("{per_s:.digits$}", digits = digits_of_rate(per_s))
+}
+
+const fn digits_of_rate(per_s: f64) -> usize {
+    if per_s < 10.0 { 2 } else { 0 }
 }
 
 /// A search for the highest rate.
@@ -252,6 +251,16 @@ mod tests {
         assert_eq!(
             medians(&[run(3.0), run(1.0), run(2.5)]),
             "quic, median of 3: p50 ms 2.50 (1.00 to 3.00)\n"
+        );
+        let of = |pages_per_s| Figures {
+            pages_per_s: Some(pages_per_s),
+            slow_seconds: Some(4),
+            refused: Some(7),
+            ..run(2.0)
+        };
+        assert_eq!(
+            medians(&[of(1.25), of(9.75), of(20.0)]),
+            "quic, median of 3: pages/s 9.75 (1.25 to 20.00), p50 ms 2.00 (2.00 to 2.00), slow seconds 4 (4 to 4)\n"
         );
         let of = |connections| Figures {
             connections: Some(connections),
