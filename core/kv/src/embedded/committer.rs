@@ -15,7 +15,7 @@ use super::{
     generation::{Generation, engine_error},
     group::Group,
     history::History,
-    memtables::Memtables,
+    leftovers::Leftovers,
 };
 use crate::{
     KvError, Limits,
@@ -51,7 +51,7 @@ pub(super) struct Committer {
     /// The version of the last commit that was accepted.
     version: u64,
     history: History<Generation>,
-    memtables: Memtables,
+    leftovers: Leftovers,
     /// When it was told how much memory the engine uses.
     told: Option<Instant>,
     #[cfg(test)]
@@ -66,7 +66,7 @@ impl Committer {
         let mut history = History::new(age_max, HISTORY_KEYS_MAX);
         history.publish(current.version, &current, Instant::now());
         Self {
-            memtables: Memtables::of(&opened.keyspace),
+            leftovers: Leftovers::of(&opened.keyspace),
             opened,
             board,
             version: current.version,
@@ -115,8 +115,7 @@ impl Committer {
             let _ = answer.send(result);
         }
         *self.board.group_began.lock() = None;
-        // It ends by itself, once the engine and all snapshots have let go.
-        drop(self.memtables.look(&self.opened.keyspace));
+        self.leftovers.look(&self.opened.keyspace);
         self.tell_memory();
     }
 

@@ -10,7 +10,7 @@ mod folder;
 mod generation;
 mod group;
 mod history;
-mod memtables;
+mod leftovers;
 mod watches;
 
 use std::{
