@@ -409,7 +409,7 @@ mod tests {
             Arc::new(shared)
         };
         let right = of(0, 5, 15);
-        assert_eq!(unanswered_and_twice(&[right.clone()], 10), (0, 0));
+        assert_eq!(unanswered_and_twice(std::slice::from_ref(&right), 10), (0, 0));
         let all = [right.clone(), of(2, 5, 15), of(0, 5, 18), of(1, 0, 11), right];
         assert_eq!(unanswered_and_twice(&all, 10), (3, 4));
     }
