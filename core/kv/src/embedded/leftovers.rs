@@ -92,19 +92,28 @@ fn free(work: impl FnOnce() + Send + 'static) -> Option<JoinHandle<()>> {
 mod tests {
     use std::{fs, path::Path};
 
+    use tempfile::TempDir;
     use tokio::time::{Instant, sleep};
 
     use super::*;
-    use crate::embedded::{EmbeddedOptions, folder};
+    use crate::embedded::{
+        EmbeddedOptions,
+        folder::{Opened, open},
+    };
 
-    #[tokio::test]
-    async fn a_memtable_is_not_freed_by_the_engine() {
+    fn opened() -> (TempDir, Opened) {
         let folder = tempfile::tempdir().unwrap();
         let options = EmbeddedOptions {
             path: folder.path().to_owned(),
             ..EmbeddedOptions::default()
         };
-        let opened = folder::open(&options).unwrap();
+        let opened = open(&options).unwrap();
+        (folder, opened)
+    }
+
+    #[tokio::test]
+    async fn a_memtable_is_not_freed_by_the_engine() {
+        let (_folder, opened) = opened();
         let keyspace = &opened.keyspace;
         let mut leftovers = Leftovers::of(keyspace);
         let held = leftovers.active.1.clone();
@@ -140,12 +149,7 @@ mod tests {
 
     #[tokio::test]
     async fn tables_are_not_deleted_by_the_engine() {
-        let folder = tempfile::tempdir().unwrap();
-        let options = EmbeddedOptions {
-            path: folder.path().to_owned(),
-            ..EmbeddedOptions::default()
-        };
-        let opened = folder::open(&options).unwrap();
+        let (folder, opened) = opened();
         let keyspace = &opened.keyspace;
         let mut leftovers = Leftovers::of(keyspace);
         let table = |key: &str| {
