@@ -50,5 +50,5 @@ pub use observer::{Carrier, CarryError, CommitObserver, CommittedEntry, Shipping
 pub use options::SlotOptions;
 pub use read::SlotRead;
 pub use replica::{Bounds, ReplicaLog};
-pub use slots::Slots;
+pub use slots::{Opening, Slots};
 pub use txn::SlotTxn;

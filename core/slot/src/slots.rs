@@ -43,6 +43,13 @@ pub struct Slots {
     pub(crate) inner: Arc<Inner>,
 }
 
+/// The way into one opening of a slot. Of what is asked for through it one after the other, nothing is done behind what was refused because
+/// the slot is not here, also where it has come back in between.
+pub struct Opening {
+    inner: Arc<Inner>,
+    runtime: Arc<Runtime>,
+}
+
 pub(crate) struct Inner {
     owner: OwnerToken,
     openings: AtomicU64,
@@ -230,7 +237,19 @@ impl Slots {
         F: Fn(SlotTxn) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<T, E>> + Send + 'static,
     {
-        self.enqueue(slot, body, false).await
+        self.opening(slot)?.write(body).await
+    }
+
+    /// The way into the slot as it is open here now; opens it.
+    ///
+    /// # Errors
+    /// [`SlotError::NotHome`] when this node does not own it.
+    pub fn opening(&self, slot: Slot) -> Result<Opening, SlotError> {
+        let runtime = self.runtime(slot)?;
+        Ok(Opening {
+            inner: self.inner.clone(),
+            runtime,
+        })
     }
 
     /// As [`Slots::write`], for what is in no hurry: waits up to [`SlotOptions::patience`] for other commands to be
@@ -245,53 +264,7 @@ impl Slots {
         F: Fn(SlotTxn) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<T, E>> + Send + 'static,
     {
-        self.enqueue(slot, body, true).await
-    }
-
-    #[tracing::instrument(name = "slot.write", level = "debug", skip_all, fields(slot = slot.number()))]
-    async fn enqueue<T, E, F, Fut>(&self, slot: Slot, body: F, is_patient: bool) -> Result<Committed<T>, E>
-    where
-        T: Send + 'static,
-        E: From<SlotError> + Send + 'static,
-        F: Fn(SlotTxn) -> Fut + Send + Sync + 'static,
-        Fut: Future<Output = Result<T, E>> + Send + 'static,
-    {
-        let options = &self.inner.node.options;
-        let runtime = self.runtime(slot)?;
-        let overloaded = || {
-            metrics::counter!("antiphon_slot_overloaded_total").increment(1);
-            SlotError::Overloaded {
-                slot,
-                queue_len_max: options.queue_len_max,
-                retry_after_ms: 100,
-            }
-        };
-        if is_patient && runtime.queue.capacity() < options.queue_len_max / 2 {
-            return Err(overloaded().into());
-        }
-        let leaves_room = !is_patient || self.inner.room.available_permits() > options.waiting_max / 2;
-        let Some(_waits) = self.inner.room.try_acquire().ok().filter(|_| leaves_room) else {
-            metrics::counter!("antiphon_slot_overloaded_total").increment(1);
-            let (waiting_max, retry_after_ms) = (options.waiting_max, NODE_RETRY_MS);
-            return Err(SlotError::NodeOverloaded {
-                waiting_max,
-                retry_after_ms,
-            }
-            .into());
-        };
-        let (command, answer) = command(body, is_patient);
-        runtime.queue.try_send(command).map_err(|error| match error {
-            mpsc::error::TrySendError::Full(_) => overloaded(),
-            mpsc::error::TrySendError::Closed(_) => runtime.gone(),
-        })?;
-        match time::timeout(options.write_timeout, answer).await {
-            Ok(Ok(result)) => result,
-            Ok(Err(_)) => Err(SlotError::Closed { slot }.into()),
-            Err(_) => {
-                let timeout_ms = u64::try_from(options.write_timeout.as_millis()).unwrap_or(u64::MAX);
-                Err(SlotError::Timeout { slot, timeout_ms }.into())
-            }
-        }
+        self.opening(slot)?.enqueue(body, true).await
     }
 
     /// Reads the slot in one snapshot; answers once the high watermark has passed the last entry that the snapshot holds.
@@ -465,6 +438,67 @@ impl Slots {
             log,
             signals,
         })
+    }
+}
+
+impl Opening {
+    /// As [`Slots::write`].
+    ///
+    /// # Errors
+    /// As [`Slots::write`].
+    pub async fn write<T, E, F, Fut>(&self, body: F) -> Result<Committed<T>, E>
+    where
+        T: Send + 'static,
+        E: From<SlotError> + Send + 'static,
+        F: Fn(SlotTxn) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<T, E>> + Send + 'static,
+    {
+        self.enqueue(body, false).await
+    }
+
+    #[tracing::instrument(name = "slot.write", level = "debug", skip_all, fields(slot = self.runtime.slot.number()))]
+    async fn enqueue<T, E, F, Fut>(&self, body: F, is_patient: bool) -> Result<Committed<T>, E>
+    where
+        T: Send + 'static,
+        E: From<SlotError> + Send + 'static,
+        F: Fn(SlotTxn) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<T, E>> + Send + 'static,
+    {
+        let (options, slot) = (&self.inner.node.options, self.runtime.slot);
+        let overloaded = || {
+            metrics::counter!("antiphon_slot_overloaded_total").increment(1);
+            SlotError::Overloaded {
+                slot,
+                queue_len_max: options.queue_len_max,
+                retry_after_ms: 100,
+            }
+        };
+        if is_patient && self.runtime.queue.capacity() < options.queue_len_max / 2 {
+            return Err(overloaded().into());
+        }
+        let leaves_room = !is_patient || self.inner.room.available_permits() > options.waiting_max / 2;
+        let Some(_waits) = self.inner.room.try_acquire().ok().filter(|_| leaves_room) else {
+            metrics::counter!("antiphon_slot_overloaded_total").increment(1);
+            let (waiting_max, retry_after_ms) = (options.waiting_max, NODE_RETRY_MS);
+            return Err(SlotError::NodeOverloaded {
+                waiting_max,
+                retry_after_ms,
+            }
+            .into());
+        };
+        let (command, answer) = command(body, is_patient);
+        self.runtime.queue.try_send(command).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => overloaded(),
+            mpsc::error::TrySendError::Closed(_) => self.runtime.gone(),
+        })?;
+        match time::timeout(options.write_timeout, answer).await {
+            Ok(Ok(result)) => result,
+            Ok(Err(_)) => Err(SlotError::Closed { slot }.into()),
+            Err(_) => {
+                let timeout_ms = u64::try_from(options.write_timeout.as_millis()).unwrap_or(u64::MAX);
+                Err(SlotError::Timeout { slot, timeout_ms }.into())
+            }
+        }
     }
 }
 

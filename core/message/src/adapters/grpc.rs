@@ -11,7 +11,7 @@ use antiphon_proto::{
         move_inbox_result, send_result,
     },
 };
-use antiphon_slot::Slots;
+use antiphon_slot::{Opening, Slots};
 use antiphon_types::{ClientMsgId, Clock, ConversationId, ErrorCode, UserId};
 use futures_util::future::join_all;
 use metrics::{Counter, Histogram};
@@ -71,6 +71,7 @@ impl MessageService {
 
     async fn store(
         &self,
+        opening: &Opening,
         conversation: ConversationId,
         sender: UserId,
         message: NewMessage,
@@ -85,7 +86,7 @@ impl MessageService {
             text: message.text,
             now_ms: self.clock.now_ms(),
         };
-        let sent = app::send(&self.slots, sending).await?;
+        let sent = app::send(opening, sending).await?;
         self.meters.write_seconds.record(started.elapsed().as_secs_f64());
         let counter = if sent.is_duplicate {
             &self.meters.duplicates
@@ -125,10 +126,12 @@ impl Message for MessageService {
                 limit: SENDS_MAX,
             }));
         }
-        // Each is in the slot's queue before the next is looked at.
+        // Each is in the queue of one opening before the next is looked at: where the slot goes or comes meanwhile, nothing is stored behind
+        // what was refused for that.
+        let opening = self.slots.opening(conversation.slot()).map_err(refused)?;
         let sends = messages
             .into_iter()
-            .map(|message| self.store(conversation, sender, message));
+            .map(|message| self.store(&opening, conversation, sender, message));
         let mut results = Vec::new();
         for stored in join_all(sends).await {
             results.push(SendResult {

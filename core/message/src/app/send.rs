@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use antiphon_conversation::membership;
 use antiphon_proto::log::{Inbox, MessageSent, StoredMessage, event};
-use antiphon_slot::{SlotTxn, Slots};
+use antiphon_slot::{Opening, SlotTxn};
 use antiphon_types::{ClientMsgId, ConversationId, Seq, TimestampMs, UserId};
 use bytes::Bytes;
 use futures_util::join;
@@ -34,10 +34,9 @@ pub(crate) struct Sent {
 }
 
 /// Stores a message under the conversation's next seq, once per idempotency key.
-pub(crate) async fn send(slots: &Slots, sending: Sending) -> Result<Sent, MessageError> {
-    let slot = sending.conversation.slot();
+pub(crate) async fn send(opening: &Opening, sending: Sending) -> Result<Sent, MessageError> {
     let sending = Arc::new(sending);
-    let written = slots.write(slot, move |txn| write(txn, sending.clone())).await?;
+    let written = opening.write(move |txn| write(txn, sending.clone())).await?;
     Ok(written.value)
 }
 
