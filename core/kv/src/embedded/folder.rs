@@ -74,11 +74,15 @@ fn create(options: &EmbeddedOptions, store: &Path) -> Result<(), fjall::Error> {
     Ok(sync_folder(&options.path)?)
 }
 
-/// How far this thread steps back behind those that answer (`nice`, of 19): one that writes or frees what commits have left.
+/// How far a thread that gives way steps back (`nice`, of 19).
+#[cfg(target_os = "linux")]
+const STEPS_BACK: i32 = 10;
+
+/// This thread, which writes or frees what commits have left, steps back behind those that answer.
 pub(super) fn give_way() {
     // Elsewhere it would be of the whole process. Without it all goes on as before.
     #[cfg(target_os = "linux")]
-    let _ = rustix::process::nice(5);
+    let _ = rustix::process::nice(STEPS_BACK);
 }
 
 fn open_database(path: &Path, cache_bytes: u64) -> Result<(Database, Keyspace), fjall::Error> {
@@ -143,7 +147,7 @@ mod tests {
             .map(|stat| nice(&stat))
             .collect();
         // Not below the lowest, where the tests themselves are.
-        let lower = (own + 5).min(19);
+        let lower = (own + STEPS_BACK).min(19);
         assert!(
             !engine.is_empty() && engine.iter().all(|nice| *nice == lower),
             "{engine:?}, and this thread {own}"
