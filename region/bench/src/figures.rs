@@ -47,6 +47,9 @@ pub struct Figures {
     /// As above: 999 of 1,000.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub p999_ms: Option<f64>,
+    /// How many of those these quantiles are of: each message as often as it has receivers, each page once, each device that was away once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub samples: Option<u64>,
     /// From when a message was due until the last of its receivers has it: half were faster.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub to_all_p50_ms: Option<f64>,
@@ -187,6 +190,7 @@ impl Figures {
             self.p50_ms = Some(ms(latencies, 0.5));
             self.p99_ms = Some(ms(latencies, 0.99));
             self.p999_ms = Some(ms(latencies, 0.999));
+            self.samples = Some(latencies.len());
         }
     }
 

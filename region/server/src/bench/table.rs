@@ -14,7 +14,7 @@ enum Of {
 }
 
 /// Every figure, as people call it.
-const COLUMNS: [(&str, Of); 45] = [
+const COLUMNS: [(&str, Of); 46] = [
     ("transport", Of::Word(|of| Some(of.transport.to_owned()))),
     ("run", Of::Word(|of| text(of.run))),
     ("time", Of::Word(|of| text(of.time))),
@@ -30,6 +30,7 @@ const COLUMNS: [(&str, Of); 45] = [
     ("p50 ms", Of::Figure(2, |of| of.p50_ms)),
     ("p99 ms", Of::Figure(2, |of| of.p99_ms)),
     ("p99.9 ms", Of::Figure(2, |of| of.p999_ms)),
+    ("samples", Of::Word(|of| text(of.samples))),
     ("to all: p50 ms", Of::Figure(2, |of| of.to_all_p50_ms)),
     ("to all: p99 ms", Of::Figure(2, |of| of.to_all_p99_ms)),
     ("all back ms", Of::Figure(0, |of| of.all_back_ms)),
