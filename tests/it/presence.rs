@@ -76,3 +76,34 @@ async fn one_device_of_two_that_goes_leaves_the_user_online() {
     assert!(changed.is_none_or(|event| event["online"] == true));
     assert!(is_online(&mut a, &bob).await);
 }
+
+#[tokio::test]
+async fn sessions_are_reported_again_before_they_are_forgotten() {
+    let lease = ("presence.lease_ms", "2000");
+    let restored = ("presence.restored_ms", "2000");
+    let again = ("edge.presence_interval_ms", "500");
+    let server = Server::with(&[("presence.grace_ms", "100"), lease, restored, again]).await;
+    let alice = server.person("alice").await;
+    let mut a = server.session(&alice).await;
+    let mut here = Vec::new();
+    for number in 0..12 {
+        let friend = server.person(&format!("friend{number}")).await;
+        alice.direct(&friend).await;
+        here.push((server.session(&friend).await, friend));
+    }
+    for (_, friend) in &here {
+        becomes(&mut a, friend, true).await;
+    }
+    // Three times as long as they are known for.
+    let is_gone = |event: &Value| event["online"] == false;
+    let until = Instant::now() + Duration::from_secs(6);
+    while let Some(event) = a
+        .event_within("presence", until.saturating_duration_since(Instant::now()))
+        .await
+    {
+        assert!(!is_gone(&event), "{event}");
+    }
+    for (_, friend) in &here {
+        assert!(is_online(&mut a, friend).await, "{}", friend.name);
+    }
+}

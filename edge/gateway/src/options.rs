@@ -59,7 +59,7 @@ pub struct GatewayOptions {
     pub user_rate: Rate,
     /// Requests of one session.
     pub session_rate: Rate,
-    /// How often sessions are reported to the presence service.
+    /// How often each session is reported to the presence service; they take turns within it.
     pub presence_interval_ms: u64,
     /// How often the keys that verify tokens are read again.
     pub jwks_interval_ms: u64,

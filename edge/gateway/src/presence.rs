@@ -1,15 +1,18 @@
-//! Tells the presence service which sessions are here: at once when one comes or goes, and all of them again from time to time,
-//! so that a report that failed is made good.
+//! Tells the presence service which sessions are here: at once when one comes or goes, and each of them again in every interval,
+//! so that a report that failed is made good. They take turns: reports of all at one moment would hold up what is said meanwhile.
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use antiphon_proto::rpc::PresenceReport;
 use antiphon_types::UserId;
 use futures_util::{StreamExt as _, stream::FuturesUnordered};
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::interval};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::{calls::Calls, hub::Hub};
+use crate::{
+    calls::Calls,
+    hub::{Hub, SHARDS},
+};
 
 /// Changes that may wait to be reported.
 const CHANGES_MAX: usize = 10_000;
@@ -74,8 +77,9 @@ struct Reporter {
 }
 
 impl Reporter {
-    async fn run(mut self, interval: Duration) {
-        let mut interval = tokio::time::interval_at(tokio::time::Instant::now() + interval, interval);
+    async fn run(mut self, each: Duration) {
+        let mut turns = interval(each / u32::from(SHARDS));
+        let mut shards = (0..SHARDS).cycle();
         let mut under_way = FuturesUnordered::new();
         loop {
             while under_way.len() < REPORTS_AT_ONCE
@@ -84,23 +88,20 @@ impl Reporter {
                 under_way.push(send(self.calls.clone(), user_id, report));
             }
             if self.backlog.is_empty() {
-                // After a report of all.
+                // After many have come at once.
                 self.backlog.shrink_to(REPORTS_AT_ONCE);
             }
             tokio::select! {
                 Some(change) = self.received.recv(), if under_way.len() < REPORTS_AT_ONCE => self.backlog.push_back(change),
                 Some(()) = under_way.next(), if !under_way.is_empty() => {}
-                _ = interval.tick() => self.everyone(),
+                _ = turns.tick(), if self.backlog.is_empty() => shards.next().into_iter().for_each(|shard| self.again(shard)),
             }
         }
     }
 
-    /// Reports every session again, unless the last such round is not done yet.
-    fn everyone(&mut self) {
-        if !self.backlog.is_empty() {
-            return;
-        }
-        for handle in self.hub.people().all() {
+    /// Reports the sessions of a shard again.
+    fn again(&mut self, shard: u8) {
+        for handle in self.hub.people().of_shard(shard) {
             let Some(owner) = handle.owner() else { continue };
             let device_id = owner.device_id.to_string();
             let report = report(owner.user_id, &self.edge_id, owner.session_id.clone(), device_id, true);

@@ -38,7 +38,8 @@ pub(crate) use frames::SharedFrame;
 pub(crate) use handle::{Owner, SessionHandle, Start, Task};
 pub(crate) use people::Admission;
 
-const SHARDS: usize = 64;
+/// Parts of what is looked up by id, each with a lock of its own.
+pub(crate) const SHARDS: u8 = 64;
 /// Fills that run at once.
 const FILLS_AT_ONCE: usize = 128;
 /// A topic that nobody wants is kept for one to two of these: most who leave come back at once.
@@ -193,7 +194,7 @@ impl Hub {
 
     fn shard(&self, id: ConversationId) -> &Mutex<Shard> {
         let [.., last] = id.as_bytes();
-        &self.shards[usize::from(*last) % SHARDS]
+        &self.shards[usize::from(*last % SHARDS)]
     }
 
     fn entry(&self, id: ConversationId) -> Option<EntryCell> {

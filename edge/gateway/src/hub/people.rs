@@ -110,11 +110,14 @@ impl People {
 
     /// Every session whose user is known.
     pub(crate) fn all(&self) -> Vec<Arc<SessionHandle>> {
-        let mut all = Vec::new();
-        for shard in &self.shards {
-            all.extend(shard.lock().values().flat_map(|person| person.sessions.iter().cloned()));
-        }
-        all
+        (0..SHARDS).flat_map(|shard| self.of_shard(shard)).collect()
+    }
+
+    /// As above, of the users of one shard.
+    pub(crate) fn of_shard(&self, shard: u8) -> Vec<Arc<SessionHandle>> {
+        let people = self.shards.get(usize::from(shard)).map(|shard| shard.lock());
+        let people = people.iter().flat_map(|people| people.values());
+        people.flat_map(|person| person.sessions.iter().cloned()).collect()
     }
 
     /// The feed follows the topic of a user now. True when it had done so before, and something may have been missed.
@@ -154,7 +157,7 @@ impl People {
     #[allow(clippy::indexing_slicing, reason = "the remainder is below the number of shards")]
     #[allow(clippy::cast_possible_truncation, reason = "any bits of the hash do")]
     fn shard(&self, user_id: UserId) -> &Mutex<AHashMap<UserId, Person>> {
-        &self.shards[self.hasher.hash_one(user_id) as usize % SHARDS]
+        &self.shards[self.hasher.hash_one(user_id) as usize % usize::from(SHARDS)]
     }
 }
 

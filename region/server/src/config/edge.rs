@@ -116,7 +116,7 @@ pub(crate) struct EdgeSection {
     pub(crate) session_rate_per_second: u32,
     /// Requests of one session at once.
     pub(crate) session_rate_burst: u32,
-    /// How often sessions are reported to the presence service.
+    /// How often each session is reported to the presence service; they take turns within it.
     pub(crate) presence_interval_ms: u64,
     /// How often the keys that verify tokens are read again.
     pub(crate) jwks_interval_ms: u64,
