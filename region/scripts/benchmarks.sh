@@ -231,8 +231,8 @@ done
         '- Arrival times are fixed beforehand: a server that stalls is charged with all that would have come meanwhile.' \
         '- `offered/s` and `messages/s`: what was to be sent, and what was acknowledged in that time, which is durable. `p50 ms` to `p99.9 ms`: from' \
         '  when a message was due until a receiver has it; `samples`: how many of those these are of; `to all`: until the last receiver has it.' \
-        '  `lost`: has a seq and is missing at a receiver, or was never answered. `duplicated`: seqs that no acknowledgement has told. `broken rules`: what did not come in the order of the seqs, or' \
-        '  is not the same for its sender and all receivers.' \
+        '  `lost`: has a seq and is missing at a receiver, or was never answered. `duplicated`: seqs that no acknowledgement has told. `broken rules`:' \
+        '  what did not come in the order of the seqs, or is not the same for its sender and all receivers.' \
         '- `server µs`, `load µs`, `written B` and `fsyncs`: processor time of the server and of the load for each message, bytes that the server has' \
         '  written to the disk, and how often it has waited for it, all regions together; for each message that a device gets where devices return or' \
         '  read. `server MiB`: at the end; `at most`: in any second, and at the end. `bytes each`: what each connection adds.' \
