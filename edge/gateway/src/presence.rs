@@ -60,7 +60,7 @@ impl Presence {
         self.change(user_id, report(user_id, &self.edge_id, session_id, device_id, false));
     }
 
-    /// A change that finds no room is made good by the next report of all, or by the service's own forgetting.
+    /// A change that finds no room is made good by the session's next report, or by the service's own forgetting.
     fn change(&self, user_id: UserId, report: PresenceReport) {
         if self.changes.try_send((user_id, report)).is_err() {
             metrics::counter!("antiphon_presence_reports_dropped_total").increment(1);
@@ -79,7 +79,7 @@ struct Reporter {
 impl Reporter {
     async fn run(mut self, each: Duration) {
         let mut turns = interval(each / u32::from(SHARDS));
-        let mut shards = (0..SHARDS).cycle();
+        let mut shard = 0;
         let mut under_way = FuturesUnordered::new();
         loop {
             while under_way.len() < REPORTS_AT_ONCE
@@ -94,7 +94,10 @@ impl Reporter {
             tokio::select! {
                 Some(change) = self.received.recv(), if under_way.len() < REPORTS_AT_ONCE => self.backlog.push_back(change),
                 Some(()) = under_way.next(), if !under_way.is_empty() => {}
-                _ = turns.tick(), if self.backlog.is_empty() => shards.next().into_iter().for_each(|shard| self.again(shard)),
+                _ = turns.tick(), if self.backlog.is_empty() => {
+                    self.again(shard);
+                    shard = (shard + 1) % SHARDS;
+                }
             }
         }
     }
