@@ -173,14 +173,17 @@ across() {
 
 # Three regions that a probe talks in.
 far_apart() {
-    local world data
+    # Not local: what is run at the end knows them, too.
     data=$(mktemp -d)
     mkdir "$data/store"
     echo "antiphon probe, between three regions, stores in $data" >&2
     "$antiphon" up --regions us-east,eu-central,ap-northeast --wan --base-port 7800 --data "$data/store" >"$data/said" 2>&1 &
     world=$!
     trap 'kill "$world" 2>/dev/null || true; rm -rf "$said" "$data"' EXIT
-    until grep -qx ready "$data/said"; do kill -0 "$world"; sleep 1; done
+    until grep -qx ready "$data/said"; do
+        kill -0 "$world" 2>/dev/null || { cat "$data/said" >&2; exit 1; }
+        sleep 1
+    done
     say '```' "antiphon up --regions us-east,eu-central,ap-northeast --wan --base-port 7800${TMPDIR:+ --data $TMPDIR/store}" \
         'antiphon probe --world http://127.0.0.1:7899 --warm-up 5 --seconds 125 --transport ws'
     "$antiphon" probe --world http://127.0.0.1:7899 --warm-up 5 --seconds 125 --transport ws >>"$out" 2>"$said" || why
