@@ -47,7 +47,7 @@ pub struct Figures {
     /// As above: 999 of 1,000.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub p999_ms: Option<f64>,
-    /// How many of those these quantiles are of: each message as often as it has receivers, each page once, each device that was away once.
+    /// How many latencies these quantiles are of: each message as often as it has receivers, each page once, each device that was away once.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub samples: Option<u64>,
     /// From when a message was due until the last of its receivers has it: half were faster.
