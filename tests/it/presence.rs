@@ -79,8 +79,8 @@ async fn one_device_of_two_that_goes_leaves_the_user_online() {
 
 #[tokio::test]
 async fn sessions_are_reported_again_before_they_are_forgotten() {
-    let lease = ("presence.lease_ms", "2000");
-    let restored = ("presence.restored_ms", "2000");
+    let lease = ("presence.lease_ms", "4000");
+    let restored = ("presence.restored_ms", "4000");
     let again = ("edge.presence_interval_ms", "500");
     let server = Server::with(&[("presence.grace_ms", "100"), lease, restored, again]).await;
     let alice = server.person("alice").await;
@@ -94,8 +94,8 @@ async fn sessions_are_reported_again_before_they_are_forgotten() {
     for (_, friend) in &here {
         becomes(&mut a, friend, true).await;
     }
-    // Three times as long as they are known for.
-    let until = Instant::now() + Duration::from_secs(6);
+    // More than twice as long as they are known for.
+    let until = Instant::now() + Duration::from_secs(9);
     while let Some(event) = a
         .event_within("presence", until.saturating_duration_since(Instant::now()))
         .await
